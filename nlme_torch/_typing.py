@@ -1,0 +1,60 @@
+"""The axes of every tensor in the library, named once.
+
+``subject``   one individual of a data set, always the **last** axis of a batch.
+``chain``     replicates of a subject: MCMC chains, quadrature nodes, importance samples, starts.
+``record``    one row of a subject's table in time order, padded; the leading axis of anything in time.
+``state``     one component of the differential equation.
+``effect``    one random effect.
+``weight``    one network weight.
+``output``    one observed outcome.
+
+A batch is ``*batch`` = ``(chain, subject)`` or ``(..., chain, subject)``: tensors are structures of arrays,
+component first and batch last (``(state, chain, subject)``), so that one component of all subjects is contiguous.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+BatchTensor: TypeAlias = Float[Tensor, "*batch"]
+StateTensor: TypeAlias = Float[Tensor, "state *batch"]
+EffectTensor: TypeAlias = Float[Tensor, "effect *batch"]
+RecordTensor: TypeAlias = Float[Tensor, "record *batch"]
+
+VectorField: TypeAlias = Callable[[Tensor, Tensor, tuple[Tensor, ...]], Tensor]
+"""``(t: (*batch), y: (state, *batch), parameters) -> dy/dt: (state, *batch)``, free of captured tensors."""
+
+LogDensity: TypeAlias = Callable[[Tensor], Tensor]
+"""``(effects: (effect, *batch)) -> log density: (*batch)``, one value for each replicate of each subject."""
+
+
+class Solved(Protocol):
+    """What a model needs of a solution: states at records and a status per subject."""
+
+    @property
+    def states(self) -> Tensor:
+        """``(record, state, *batch)``."""
+        ...
+
+    @property
+    def status(self) -> Tensor:
+        """``(*batch)``, 0 where the subject was solved."""
+        ...
+
+
+class SolveFunction(Protocol):
+    """How a model's equations get solved: handed to the model's density, which never imports a solver."""
+
+    def __call__(
+        self, vector_field: VectorField, initial: Tensor, times: Tensor, parameters: tuple[Tensor, ...]
+    ) -> Solved:
+        """Integrate from record to record."""
+        ...
+
+
+__all__ = [
+    "BatchTensor", "Bool", "EffectTensor", "Float", "Int", "LogDensity", "RecordTensor", "SolveFunction", "Solved",
+    "StateTensor", "VectorField",
+]

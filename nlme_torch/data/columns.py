@@ -1,0 +1,155 @@
+"""Which column of the user's table plays which part."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
+
+import pandas as pd
+
+from .problems import Problem, raise_errors
+
+Interpolation: TypeAlias = Literal["locf", "nocb", "linear"]
+Outputs: TypeAlias = str | Sequence[str] | Mapping[str, Any] | None
+TimeVarying: TypeAlias = str | Sequence[str] | Mapping[str, Interpolation]
+
+NONMEM_NAMES = {
+    "id": "ID", "time": "TIME", "dv": "DV", "mdv": "MDV", "dvid": "DVID", "cens": "CENS", "limit": "LIMIT",
+    "evid": "EVID", "amt": "AMT", "cmt": "CMT", "rate": "RATE", "dur": "DUR", "ii": "II", "addl": "ADDL",
+    "ss": "SS", "occasion": "OCC",
+}  # fmt: skip
+"""Part to the column name that stands for it unless the user says otherwise, matched without regard to case."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The parts that columns play: part to column name, and which columns are outputs and covariates.
+
+    Attributes:
+        parts: part (``"id"``, ``"time"``, ``"amt"``, ...) to the column's name, for the parts that the table has.
+        outputs: what the user asked for, normalised: None (one value column, split by DVID if that has several
+            labels), or output name to column name or DVID label.
+        covariates: declared covariates, constant within subjects; None to take every column that qualifies.
+        time_varying: time-varying covariate to its interpolation rule.
+        ignore: columns left out altogether.
+    """
+
+    parts: Mapping[str, str]
+    outputs: Mapping[str, Any] | None = None
+    covariates: tuple[str, ...] | None = None
+    time_varying: Mapping[str, Interpolation] = field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+
+    def get(self, part: str) -> str | None:
+        """Name of the column that plays a part, or None."""
+        return self.parts.get(part)
+
+
+def resolve_columns(
+    frame: pd.DataFrame,
+    *,
+    outputs: Outputs = None,
+    covariates: str | Sequence[str] | None = None,
+    time_varying: TimeVarying = (),
+    ignore: str | Sequence[str] = (),
+    **named: str | None,
+) -> Columns:
+    """Find the column for every part: the one the user names, else the one with NONMEM's name.
+
+    Args:
+        frame: the table.
+        outputs: see :meth:`Dataset.from_frame`.
+        covariates: see :meth:`Dataset.from_frame`.
+        time_varying: see :meth:`Dataset.from_frame`.
+        ignore: columns that play no part.
+        **named: part to column name, as the user gave them (None: not given).
+
+    Raises:
+        DataError: if columns are missing, duplicated or ambiguous; lists all of it.
+    """
+    problems: list[Problem] = []
+    names = [str(name) for name in frame.columns]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        problems.append(Problem("columns", f"{names.count(name)} columns share this name. Rename them.", column=name))
+
+    ignore = _as_names(ignore)
+    parts: dict[str, str] = {}
+    for part, standard in NONMEM_NAMES.items():
+        given = named.get(part)
+        if given is not None:
+            problems += _absent([given], names, f"given as {part}=")
+            parts[part] = given
+            continue
+        matches = [name for name in dict.fromkeys(names) if name.upper() == standard and name not in ignore]
+        if len(matches) > 1:
+            say = f"{' and '.join(matches)} could both be {standard}. Say which with {part}=, or ignore= the other."
+            problems.append(Problem("columns", say))
+        elif matches:
+            parts[part] = matches[0]
+    for part in ("id", "time"):
+        if part not in parts:
+            say = f"no column {NONMEM_NAMES[part]}. Name yours with {part}=; the table has {', '.join(names)}."
+            problems.append(Problem("columns", say))
+
+    declared = None if covariates is None else _as_names(covariates)
+    varying = _time_varying(time_varying, problems)
+    problems += _absent(declared or (), names, "given in covariates=")
+    problems += _absent(varying, names, "given in time_varying=")
+    problems += _absent(ignore, names, "given in ignore=")
+    problems += _repeated(declared or (), "covariate")
+    for name in set(declared or ()) & set(varying):
+        problems.append(Problem("columns", "is both in covariates= and in time_varying=.", column=name))
+    wanted = _outputs(outputs, names, problems)
+    raise_errors(problems)
+    return Columns(parts, wanted, declared, varying, ignore)
+
+
+def _outputs(outputs: Outputs, names: Sequence[str], problems: list[Problem]) -> dict[str, Any] | None:
+    """Output name to column name or DVID label; lists of columns are checked to exist."""
+    if outputs is None:
+        return None
+    if isinstance(outputs, Mapping):
+        wanted = {str(name): value for name, value in outputs.items()}
+        labels = list(wanted.values())
+        for label in {str(value): value for value in labels if labels.count(value) > 1}.values():
+            problems.append(Problem("outputs", f"two outputs are both read from {label!r}."))
+    else:
+        listed = _as_names(outputs)
+        problems += _absent(listed, names, "given in outputs=")
+        problems += _repeated(listed, "output")
+        wanted = {name: name for name in listed}
+    if not wanted:
+        problems.append(Problem("outputs", "outputs= is empty. Name at least one column or DVID value."))
+    return wanted
+
+
+def _time_varying(time_varying: TimeVarying, problems: list[Problem]) -> dict[str, Interpolation]:
+    """Covariate to interpolation rule; LOCF where only names were given."""
+    rules = get_args(Interpolation)
+    if isinstance(time_varying, Mapping):
+        for name, rule in time_varying.items():
+            if rule not in rules:
+                problems.append(Problem("columns", f"{rule!r} is not one of {', '.join(rules)}.", column=name))
+        return dict(time_varying)
+    return {name: "locf" for name in _as_names(time_varying)}
+
+
+def _as_names(names: str | Iterable[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _absent(wanted: Iterable[str], names: Sequence[str], where: str) -> list[Problem]:
+    """A problem for every wanted column that the table lacks, with the closest name it has."""
+    found = []
+    for name in wanted:
+        if name not in names:
+            close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1)
+            hint = next((n for n in names if close and n.lower() == close[0]), None)
+            advice = f"Did you mean {hint!r}?" if hint else f"The table has {', '.join(names)}."
+            found.append(Problem("columns", f"no such column, {where}. {advice}", column=name))
+    return found
+
+
+def _repeated(names: Sequence[str], what: str) -> list[Problem]:
+    twice = {name for name in names if list(names).count(name) > 1}
+    return [Problem("columns", f"named twice as {what}.", column=name) for name in sorted(twice)]

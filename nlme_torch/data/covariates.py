@@ -1,0 +1,164 @@
+"""Covariates: constant within subjects, or varying in time with a stated rule between records."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .cells import is_missing, read_numbers
+from .columns import NONMEM_NAMES, Columns, Interpolation
+from .problems import Problem
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """The covariates of a table.
+
+    Attributes:
+        values: covariate to ``(row,)``, missing cells filled by the covariate's rule (last value carried forward
+            for constant ones).
+        interpolation: time-varying covariate to its rule.
+        categories: text covariate to its levels in alphabetical order; level k is coded as the number k.
+        unused: column that is none of the parts, to why it is no covariate either.
+    """
+
+    values: Mapping[str, Floats]
+    interpolation: Mapping[str, Interpolation]
+    categories: Mapping[str, tuple[str, ...]]
+    unused: Mapping[str, str]
+
+
+def read_covariates(
+    frame: pd.DataFrame,
+    columns: Columns,
+    subject: NDArray[np.int64],
+    time: Floats,
+    taken: set[str],
+    problems: list[Problem],
+) -> Covariates:
+    """Read declared and time-varying covariates, and, where none were declared, every other column that qualifies.
+
+    Rules: cells are numbers, or all of them text (then a category); a value stands in a subject's first row (with
+    ``"nocb"`` in some row); a constant covariate does not vary.
+
+    Args:
+        frame: the table.
+        columns: the parts of its columns.
+        subject: ``(row,)``.
+        time: ``(row,)``.
+        taken: columns that are outputs.
+        problems: receives what is wrong with declared covariates.
+    """
+    values: dict[str, Floats] = {}
+    categories: dict[str, tuple[str, ...]] = {}
+    for name in (*(columns.covariates or ()), *columns.time_varying):
+        rule = columns.time_varying.get(name)
+        value, levels = _read_column(frame[name], problems)
+        values[name] = _fill(value, subject, time, rule)
+        if levels:
+            categories[name] = levels
+        problems += _first_rows(frame[name], values[name], subject, rule)
+        if rule is None:
+            problems += _variations(frame[name], value, subject)
+    unused: dict[str, str] = {}
+    others = [n for n in map(str, frame.columns) if n not in taken | set(columns.parts.values()) | set(values)]
+    for name in others:
+        reason = _why_unfit(frame[name], subject, time)
+        if name in columns.ignore:
+            unused[name] = "named in ignore="
+        elif columns.covariates is not None:
+            unused[name] = "not among covariates="
+        elif reason is not None:
+            unused[name] = reason
+        else:
+            values[name] = _fill(read_numbers(frame[name], []).value, subject, time, None)
+    return Covariates(values, dict(columns.time_varying), categories, unused)
+
+
+def _read_column(column: pd.Series, problems: list[Problem]) -> tuple[Floats, tuple[str, ...]]:
+    """The numbers of a column, or the codes and levels of one that holds no number at all."""
+    found: list[Problem] = []
+    value, missing = read_numbers(column, found)
+    if found and not np.isfinite(value).any() and all(isinstance(c, str) for c in column[~missing]):
+        text = np.asarray(["" if gone else str(c).strip() for c, gone in zip(column, missing, strict=True)])
+        levels = tuple(sorted(set(text[~missing].tolist())))
+        code = np.searchsorted(np.asarray(levels), text).astype(np.float64)
+        return np.where(missing, np.nan, code), levels
+    problems += found
+    return value, ()
+
+
+def _fill(value: Floats, subject: NDArray[np.int64], time: Floats, rule: Interpolation | None) -> Floats:
+    """``(row,)`` with missing cells filled within each subject by the rule; NaN where it gives no value."""
+    if not np.isnan(value).any():
+        return value
+    groups = pd.Series(value).groupby(subject)
+    forward: Floats = groups.ffill().to_numpy()
+    if rule == "nocb":
+        backward: Floats = groups.bfill().to_numpy()
+        return np.where(np.isnan(backward), forward, backward)
+    if rule == "linear":
+        filled = forward.copy()
+        for position in np.unique(subject):
+            rows = np.flatnonzero(subject == position)
+            known = rows[np.isfinite(value[rows])]
+            gaps = rows[np.isnan(value[rows]) & np.isfinite(forward[rows])]
+            if len(known) and len(gaps):
+                filled[gaps] = np.interp(time[gaps], time[known], value[known])
+        return filled
+    return forward
+
+
+def _first_rows(
+    column: pd.Series, filled: Floats, subject: NDArray[np.int64], rule: Interpolation | None
+) -> list[Problem]:
+    """A problem for every subject whose first row has no value."""
+    first = np.flatnonzero(np.diff(subject, prepend=-1))
+    missing = is_missing(column)
+    say = "the covariate is missing in all of the subject's rows." if rule == "nocb" else (
+        "the covariate is missing at the subject's first row, where there is nothing to carry forward. Fill it in."
+    )  # fmt: skip
+    return [
+        Problem("covariate missing", say, row=int(row), column=str(column.name))
+        for row in first
+        if missing[row] and np.isnan(filled[row])
+    ]
+
+
+def _variations(column: pd.Series, value: Floats, subject: NDArray[np.int64]) -> list[Problem]:
+    """A problem for the first row of every subject in which a constant covariate changes."""
+    found, reported = [], set()
+    for row in _changes(value, subject):
+        if subject[row] not in reported:
+            reported.add(subject[row])
+            say = (
+                f"the covariate changes within the subject (to {column.iloc[row]}). Declare it with time_varying= "
+                "if it does, or mend the row."
+            )
+            found.append(Problem("covariate varies", say, row=int(row), column=str(column.name)))
+    return found
+
+
+def _changes(value: Floats, subject: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows whose value differs from the subject's first known one."""
+    known = pd.Series(value).groupby(subject).transform("first").to_numpy()
+    return np.flatnonzero(np.isfinite(value) & (value != known))
+
+
+def _why_unfit(column: pd.Series, subject: NDArray[np.int64], time: Floats) -> str | None:
+    """Why a column that nobody declared is no covariate, or None when it qualifies."""
+    found: list[Problem] = []
+    value, missing = read_numbers(column, found)
+    if str(column.name).upper() in NONMEM_NAMES.values():
+        return "has the name of another part of the table"
+    if found:
+        return "holds text (declare it in covariates= to read it as a category)"
+    if len(_changes(value, subject)):
+        return "varies within subjects (declare it in time_varying= to use it)"
+    if len(_first_rows(column, _fill(value, subject, time, None), subject, None)):
+        return "has missing values"
+    return None

@@ -1,0 +1,76 @@
+"""Who a row belongs to and when it happened: the subject and time columns."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .cells import read_ids, read_numbers
+from .columns import Columns
+from .problems import Problem
+
+
+def read_subjects(
+    frame: pd.DataFrame, columns: Columns, problems: list[Problem]
+) -> tuple[list[Any], NDArray[np.int64]]:
+    """Read the subject column.
+
+    Rules: no id is missing; all rows of a subject stand together; there is at least one row.
+
+    Returns:
+        The id of every row, and ``(row,)`` the 0-based subject of every row, in order of appearance.
+    """
+    name = columns.parts["id"]
+    labels = read_ids(frame[name])
+    if not labels:
+        problems.append(Problem("no subjects", "the table has no rows, hence no subjects."))
+    index = np.zeros(len(labels), dtype=np.int64)
+    last_row: dict[Any, int] = {}
+    position = -1
+    for row, label in enumerate(labels):
+        if label is None:
+            problems.append(Problem("id", "the subject's id is missing.", row=row, column=name))
+        if row == 0 or label != labels[row - 1]:
+            position += 1
+            if label is not None and label in last_row:
+                message = (
+                    f"subject {label} re-appears: an earlier block of its rows ended at row {last_row[label] + 1}. "
+                    "Put the rows of a subject together, or give different subjects different ids."
+                )
+                problems.append(Problem("id re-appears", message, row=row, column=name))
+        index[row] = position
+        last_row[label] = row
+    return labels, index
+
+
+def read_times(
+    frame: pd.DataFrame, columns: Columns, subject: NDArray[np.int64], problems: list[Problem]
+) -> NDArray[np.float64]:
+    """Read the time column: ``(row,)``, never missing and never decreasing within a subject."""
+    name = columns.parts["time"]
+    time, missing = read_numbers(frame[name], problems)
+    for row in np.flatnonzero(missing):
+        problems.append(Problem("time", "the time is missing.", row=int(row), column=name))
+    backward = (np.diff(time) < 0) & (np.diff(subject) == 0)
+    for row in np.flatnonzero(backward) + 1:
+        message = (
+            f"time goes back from {time[row - 1]:g} to {time[row]:g}. Sort the rows by time within each subject (where "
+            "the clock was set to 0 for a new period, let it run on, and mark the new period by an EVID 3 or 4 row)."
+        )
+        problems.append(Problem("time order", message, row=int(row), column=name))
+    return time
+
+
+def check_observed(
+    observed: NDArray[np.bool_], subject: NDArray[np.int64], ids: Sequence[Any], problems: list[Problem]
+) -> None:
+    """Every subject has at least one observation: without any its effects would be draws from the prior."""
+    if len(observed) == 0:
+        return
+    counts = np.bincount(subject, weights=observed)
+    for position in np.flatnonzero(counts == 0):
+        row = int(np.flatnonzero(subject == position)[0])
+        message = "has no observation of any output. Leave the subject out, or see why its rows are not observations."
+        problems.append(Problem("no observations", message, row=row, subject=ids[row]))

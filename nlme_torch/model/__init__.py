@@ -1,0 +1,24 @@
+"""Models: the class that users subclass, its parameters, random effects, networks and densities."""
+
+from nlme_torch.model.covariance import Diagonal as Diagonal
+from nlme_torch.model.covariance import Fixed as Fixed
+from nlme_torch.model.covariance import Full as Full
+from nlme_torch.model.covariance import LowRank as LowRank
+from nlme_torch.model.covariance import Scalar as Scalar
+from nlme_torch.model.covariate_effects import Power as Power
+from nlme_torch.model.covariate_effects import Shift as Shift
+from nlme_torch.model.density import Conditional as Conditional
+from nlme_torch.model.density import Density as Density
+from nlme_torch.model.individual_parameters import Latent as Latent
+from nlme_torch.model.individual_parameters import LogitNormal as LogitNormal
+from nlme_torch.model.individual_parameters import LogNormal as LogNormal
+from nlme_torch.model.individual_parameters import Normal as Normal
+from nlme_torch.model.model import Model as Model
+from nlme_torch.model.networks import MLP as MLP
+from nlme_torch.model.parameters import Bounded as Bounded
+from nlme_torch.model.parameters import Positive as Positive
+from nlme_torch.model.parameters import Real as Real
+from nlme_torch.model.priors import L1 as L1
+from nlme_torch.model.priors import L2 as L2
+from nlme_torch.model.random_effects import Omega as Omega
+from nlme_torch.model.random_weights import RandomWeights as RandomWeights

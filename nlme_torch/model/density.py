@@ -1,0 +1,330 @@
+r"""The densities of a model, evaluated for all subjects, chains and starts at once.
+
+.. math:: \log p(y_i, \eta_i \mid \theta) = \log p(y_i \mid \eta_i, \theta) + \log p(\eta_i \mid \Omega)
+
+``Density`` joins a model, a batch and a solver. ``density.at(values)`` fixes the parameters and returns a
+``Conditional``, whose methods are functions of the random effects alone: ``(effect, start, chain, subject)`` in,
+``(start, chain, subject)`` out. This is the only place where a likelihood is computed; SAEM, FOCE, quadrature and
+the rest all read it, and the Pyro program is tested against it.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from nlme_torch._typing import Float, Solved, SolveFunction
+from nlme_torch.data import Batch
+from nlme_torch.errors import ModelError
+from nlme_torch.model.individual import Covariates, Individual, flatten, stack_states
+from nlme_torch.model.individual_parameters import IndividualParameter, Latent
+from nlme_torch.model.model import Model
+from nlme_torch.model.networks import BoundNetwork, Network
+from nlme_torch.model.parameters import PopulationParameter
+from nlme_torch.model.random_weights import RandomWeights
+from nlme_torch.model.values import ParameterValues, component_values, parameter_values
+from nlme_torch.model.vector_field import vector_field
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Density:
+    """A model joined to a batch of data and a solver.
+
+    Args:
+        model: The model; its parameters are read only where values are not given.
+        batch: The data as tensors.
+        solve: Solves a vector field from record to record; closed-form models ignore it.
+
+    Raises:
+        ModelError: The data lack a covariate or an outcome that the model needs, or user code returns wrong shapes.
+    """
+
+    def __init__(self, model: Model, batch: Batch, solve: SolveFunction) -> None:
+        self.model, self.batch, self.solve = model, batch, solve
+        for name in model.covariates:
+            if name not in batch.covariates:
+                raise ModelError(f"the model needs covariate {name!r}; the data have {sorted(batch.covariates)}.")
+        self._times = batch.times[:, None, None, :]
+        self._covariates = Covariates(dict(batch.covariates))
+        self._regressors = {
+            (name, covariate): effect.regressor(batch.covariates[covariate])
+            for name, component in model.components.items()
+            if isinstance(component, IndividualParameter)
+            for covariate, effect in component.covariates.items()
+        }
+        self._position = {
+            owner: block.start + index
+            for block in model.blocks
+            if block.kind == "individual"
+            for index, owner in enumerate(block.owners)
+        }
+        self._slices = {block.owners[0]: block.slice for block in model.blocks if block.kind != "individual"}
+        with torch.no_grad():
+            self._probe()
+
+    def at(self, values: ParameterValues | None = None) -> "Conditional":
+        """Fix the parameters.
+
+        Args:
+            values: Raw name to ``(start, *shape)``; the model's own parameters if None.
+
+        Returns:
+            The densities as functions of the random effects.
+        """
+        return Conditional(self, parameter_values(self.model) if values is None else values)
+
+    def log_prior(self, values: ParameterValues) -> Float[Tensor, "start"]:
+        """Return the log prior density of the parameters, zero where none has a prior."""
+        total = next(iter(values.values())).new_zeros(next(iter(values.values())).shape[0])
+        for name, component in self.model.components.items():
+            if isinstance(component, PopulationParameter):
+                raw = values[f"{name}.unconstrained"]
+            elif isinstance(component, IndividualParameter):
+                raw = values[f"{name}.typical"]
+            elif isinstance(component, Network):
+                raw = values[f"{name}.weights"]
+            elif isinstance(component, RandomWeights):
+                raw, component = values[f"{name}.network.weights"], component.network
+            else:
+                continue
+            if component.prior is not None:
+                total = total + component.log_prior(raw)
+        return total
+
+    def _probe(self) -> None:
+        """Evaluate user code once at zero effects, with validation on, to find mistakes before any long work."""
+        conditional = self.at()
+        eta = self._times.new_zeros(self.model.n_effects, 1, 1, self.batch.n_subjects)
+        individual = conditional.individual(eta)
+        if self.model.has_dynamics:
+            leaves, specification = flatten(vars(individual))
+            initial = conditional._initial(individual, eta)
+            vector_field(self.model, specification)(self._times[0].expand_as(initial[0]), initial, leaves)
+        observed, _ = conditional.observe(eta)
+        if not isinstance(observed, dict):
+            raise ModelError(f"observe must return a dict of outcome name to distribution, got {type(observed).__name__}.")
+        for name, distribution in observed.items():
+            if name not in self.batch.outcomes:
+                raise ModelError(
+                    f"observe returns outcome {name!r}, which the data lack; they have {sorted(self.batch.outcomes)}."
+                )
+            if not isinstance(distribution, Distribution):
+                raise ModelError(f"outcome {name!r} must be a distribution, got {type(distribution).__name__}.")
+        missing = set(self.batch.outcomes) - set(observed)
+        if missing:
+            raise ModelError(f"the data have outcomes that observe does not return: {sorted(missing)}.")
+
+
+class Conditional:
+    """The densities of a model at fixed parameters, as functions of the random effects.
+
+    Args:
+        density: The model, data and solver.
+        values: Raw name to ``(start, *shape)``; gradients flow to them.
+
+    Attributes:
+        mean: ``(effect, start, 1, subject or 1)``, what eta is added to on the transformed scale; zero for latents.
+    """
+
+    def __init__(self, density: Density, values: ParameterValues) -> None:
+        self.density, self.values = density, values
+        model = density.model
+        self.starts = next(iter(values.values())).shape[0]
+        self._population: dict[str, Any] = {}
+        self._loading: dict[str, Tensor] = {}
+        means: list[Tensor] = []
+        for name, component in model.components.items():
+            if isinstance(component, PopulationParameter):
+                self._population[name] = component.natural(values[f"{name}.unconstrained"])[:, None, None]
+            elif isinstance(component, Network):
+                weights = values[f"{name}.weights"].mT[:, :, None, None]
+                self._population[name] = BoundNetwork(component, weights)
+            elif isinstance(component, RandomWeights) and component.low_rank:
+                self._loading[name] = component.loading_matrix(values[f"{name}.loading"])
+        for block in model.blocks:
+            if block.kind == "individual":
+                means += [self._typical(owner) for owner in block.owners]
+            elif block.kind == "weights":
+                weights = values[f"{block.owners[0]}.network.weights"].mT[:, :, None, None]
+                means += list(weights.unbind(0))
+            else:
+                means += [density._times.new_zeros(1, 1, 1)] * block.size
+        self.mean = torch.stack(torch.broadcast_tensors(*means)) if means else density._times.new_zeros(0, 1, 1, 1)
+        self._factors = {
+            block.name: block.covariance.cholesky(component_values(values, f"_covariances.{block.name}"))
+            for block in model.blocks
+            if block.covariance is not None
+        }
+
+    def _typical(self, name: str) -> Tensor:
+        """Mean of a transformed individual parameter, ``(start, 1, subject or 1)``."""
+        mean = self.values[f"{name}.typical"][:, None, None]
+        component = self.density.model.components[name]
+        for covariate in component.covariates:  # type: ignore[union-attr]
+            beta = self.values[f"{name}.covariates.{covariate}.beta"][:, None, None]
+            mean = mean + beta * self.density._regressors[name, covariate]
+        return mean
+
+    def cholesky(self, block: str) -> Float[Tensor, "start effect effect"]:
+        """Return the Cholesky factor of a block's covariance matrix."""
+        return self._factors[block]
+
+    def covariance(self) -> Float[Tensor, "start effect effect"]:
+        """Return the covariance matrix of all random effects."""
+        pieces = []
+        for block in self.density.model.blocks:
+            factor = self._factors.get(block.name)
+            if factor is None:
+                factor = torch.eye(block.size, dtype=self.mean.dtype, device=self.mean.device)[None]
+            pieces.append((factor @ factor.mT).expand(self.starts, -1, -1))
+        return torch.stack([torch.block_diag(*(piece[start] for piece in pieces)) for start in range(self.starts)])
+
+    def sample(self, chains: int, generator: torch.Generator) -> Float[Tensor, "effect start chain subject"]:
+        """Draw random effects from N(0, Omega).
+
+        Args:
+            chains: Number of draws per subject and start.
+            generator: Source of randomness.
+        """
+        model, batch = self.density.model, self.density.batch
+        shape = (model.n_effects, self.starts, chains, batch.n_subjects)
+        noise = torch.randn(shape, generator=generator, dtype=self.mean.dtype, device=generator.device).to(self.mean.device)
+        return self.colour(noise)
+
+    def colour(self, noise: Tensor) -> Tensor:
+        """Multiply standard normal noise, ``(effect, start, chain, subject)``, by the Cholesky factor of Omega."""
+        pieces = []
+        for block in self.density.model.blocks:
+            part, factor = noise[block.slice], self._factors.get(block.name)
+            if factor is None:
+                pieces.append(part)
+            elif block.covariance is not None and block.covariance.diagonal:
+                pieces.append(part * factor.diagonal(dim1=-2, dim2=-1).mT[:, :, None, None])
+            else:
+                pieces.append(torch.einsum("sij,jscn->iscn", factor, part))
+        return torch.cat(pieces) if pieces else noise
+
+    def individual(self, eta: Tensor) -> Individual:
+        """Return the parameters of every subject on the natural scale.
+
+        Args:
+            eta: ``(effect, start, chain, subject)``.
+        """
+        density = self.density
+        transformed = self.mean + eta
+        values: dict[str, Any] = {}
+        for name, component in density.model.components.items():
+            if isinstance(component, PopulationParameter | Network):
+                values[name] = self._population[name]
+            elif isinstance(component, IndividualParameter):
+                values[name] = component.transform.forward(transformed[density._position[name]])
+            elif isinstance(component, Latent):
+                effects = eta[density._slices[name]]
+                values[name] = effects[0] if component.size == 1 else tuple(effects.unbind(0))
+            elif isinstance(component, RandomWeights):
+                if component.low_rank:
+                    shift = torch.einsum("swq,qscn->wscn", self._loading[name], eta[density._slices[name]])
+                    weights = self.values[f"{name}.network.weights"].mT[:, :, None, None] + shift
+                else:
+                    weights = transformed[density._slices[name]]
+                values[name] = BoundNetwork(component.network, weights)
+        p = Individual(values)
+        derived = density.model.individual(p, density._covariates)
+        if derived:
+            p = Individual({**values, **derived})
+        return p
+
+    def _initial(self, individual: Individual, eta: Tensor) -> Tensor:
+        like = self.mean.new_zeros(torch.broadcast_shapes(eta.shape[1:], (self.starts, 1, 1)))
+        return stack_states(self.density.model.initial(individual), self.density.model.states, like, "initial")
+
+    def solution(self, individual: Individual, eta: Tensor) -> Solved:
+        """Solve the differential equation of every subject.
+
+        Args:
+            individual: Parameters from :meth:`individual`.
+            eta: The effects they came from, for the batch shape.
+        """
+        density = self.density
+        leaves, specification = flatten(vars(individual))
+        initial = self._initial(individual, eta)
+        return density.solve(vector_field(density.model, specification), initial, density._times, leaves)
+
+    def observe(self, eta: Tensor) -> tuple[Mapping[str, Distribution], Tensor]:
+        """Return the distribution of every outcome at every record, and where it can be trusted.
+
+        Args:
+            eta: ``(effect, start, chain, subject)``.
+
+        Returns:
+            Outcome name to a distribution over ``(record, start, chain, subject)``, and the mask
+            ``(start, chain, subject)`` of the subjects whose equation could be solved.
+        """
+        density, model = self.density, self.density.model
+        individual = self.individual(eta)
+        solved = torch.ones((), dtype=torch.bool, device=eta.device)
+        prediction: Any
+        if model.has_dynamics:
+            solution = self.solution(individual, eta)
+            solved = solution.status == 0
+            # a failed subject is shown harmless states, and its density is replaced afterwards
+            states = torch.where(solved, solution.states, solution.states[:1].detach().nan_to_num(0.0))
+            prediction = model.state_tuple()(*states.unbind(1))
+        else:
+            prediction = model.predict(density._times, individual, density._covariates)
+        return model.observe(density._times, prediction, individual), solved
+
+    def log_likelihood(self, eta: Tensor) -> Tensor:
+        """Return log p(y_i | eta_i), -inf where the model cannot be evaluated.
+
+        Args:
+            eta: ``(effect, start, chain, subject)``.
+
+        Returns:
+            ``(start, chain, subject)``.
+        """
+        with _without_validation():
+            observed, solved = self.observe(eta)
+            total: Tensor | float = 0.0
+            for name, outcome in self.density.batch.outcomes.items():
+                log_prob = observed[name].log_prob(outcome.value[:, None, None, :])
+                total = total + torch.where(outcome.mask[:, None, None, :], log_prob, 0.0).sum(0)
+        usable = solved & torch.isfinite(total)  # type: ignore[arg-type]
+        return torch.where(usable, total, -math.inf).expand(eta.shape[1:])
+
+    def log_effects(self, eta: Tensor) -> Tensor:
+        """Return log p(eta_i | Omega), ``(start, chain, subject)``."""
+        total = eta.new_zeros(eta.shape[1:])
+        for block in self.density.model.blocks:
+            part, factor = eta[block.slice], self._factors.get(block.name)
+            if factor is not None:
+                deviations = factor.diagonal(dim1=-2, dim2=-1)
+                total = total - deviations.log().sum(-1)[:, None, None]
+                if block.covariance is not None and block.covariance.diagonal:
+                    part = part / deviations.mT[:, :, None, None]
+                else:
+                    flat = part.movedim(1, 0).reshape(part.shape[1], block.size, -1)
+                    flat = torch.linalg.solve_triangular(factor.expand(part.shape[1], -1, -1), flat, upper=False)
+                    part = flat.reshape(part.shape[1], block.size, *part.shape[2:]).movedim(0, 1)
+            total = total - 0.5 * part.square().sum(0) - 0.5 * block.size * LOG_2PI
+        return total
+
+    def log_joint(self, eta: Tensor) -> Tensor:
+        """Return log p(y_i, eta_i), ``(start, chain, subject)``."""
+        return self.log_likelihood(eta) + self.log_effects(eta)
+
+
+@contextmanager
+def _without_validation() -> Iterator[None]:
+    """Distribution argument checks cost as much as the density and raise for the whole batch; restore them after."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)

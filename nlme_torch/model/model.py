@@ -1,0 +1,287 @@
+"""The one class that users subclass."""
+
+import inspect
+import zlib
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nlme_torch.errors import ModelError
+from nlme_torch.model.covariance import (
+    Covariance,
+    DiagonalCovariance,
+    Fixed,
+    FixedCovariance,
+    Full,
+    FullCovariance,
+    LowRank,
+)
+from nlme_torch.model.individual import Covariates, Individual
+from nlme_torch.model.individual_parameters import IndividualParameter, Latent
+from nlme_torch.model.networks import ModuleNetwork, Network
+from nlme_torch.model.parameters import PopulationParameter, Real
+from nlme_torch.model.random_effects import Omega, RandomEffectBlock
+from nlme_torch.model.random_weights import RandomWeights
+
+if TYPE_CHECKING:
+    from nlme_torch.data import Dataset
+
+COMPONENTS = (PopulationParameter, IndividualParameter, Latent, Network, RandomWeights)
+
+
+class _FinishAfterInit(type):
+    """Runs ``_finish`` once the whole chain of ``__init__`` has run, so that mistakes show at once."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        model = super().__call__(*args, **kwargs)
+        model._finish()
+        return model
+
+
+class Model(nn.Module, metaclass=_FinishAfterInit):
+    r"""A nonlinear mixed-effects model: subclass it, declare parameters, write the dynamics of one subject.
+
+    .. math:: y_{ij} \sim p(y \mid f(t_{ij}; \phi_i), \sigma), \quad \phi_i = h(\theta, \eta_i, c_i), \quad
+              \eta_i \sim N(0, \Omega), \quad \dot x = g(t, x; \phi_i)
+
+    Declare in ``__init__`` (after ``super().__init__()``): individual parameters (``LogNormal``, ``Normal``,
+    ``LogitNormal``), population parameters (``Positive``, ``Real``, ``Bounded``), ``Latent`` effects, networks
+    (``MLP`` or any ``nn.Module``), ``RandomWeights`` and ``Omega`` blocks. Every one is then an attribute of ``p``.
+
+    Write ``dynamics`` (with ``states`` and ``initial``) or ``predict``, and ``observe``; optionally ``individual``.
+    All code is written for one subject with plain arithmetic; the library evaluates it for all subjects at once.
+
+    Raises:
+        ModelError: At construction: no observation, both or neither of dynamics and predict, name clashes,
+            Omega blocks that name unknown parameters.
+
+    Example:
+        >>> import nlme_torch as nlme, pyro.distributions as dist
+        >>> class Bolus(nlme.Model):
+        ...     states = ("central",)
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.cl, self.v = nlme.LogNormal(1.0), nlme.LogNormal(10.0)
+        ...         self.sigma = nlme.Positive(0.1)
+        ...     def initial(self, p):
+        ...         return (100.0,)
+        ...     def dynamics(self, t, y, p):
+        ...         return (-p.cl / p.v * y.central,)
+        ...     def observe(self, t, y, p):
+        ...         return {"conc": dist.Normal(y.central / p.v, p.sigma)}
+        >>> [block.labels for block in Bolus().blocks]
+        [('eta_cl', 'eta_v')]
+    """
+
+    states: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._omega_declarations: dict[str, Omega] = {}
+        self._covariances = nn.ModuleDict()
+        self._blocks: tuple[RandomEffectBlock, ...] = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, COMPONENTS + (Fixed, Omega, nn.Module)) and not name.startswith("_"):
+            if "_omega_declarations" not in self.__dict__:
+                raise ModelError(f"call super().__init__() before assigning {name!r}.")
+            if name in ("individual", "initial", "dynamics", "observe", "predict", "states", "blocks") or (
+                hasattr(nn.Module, name) or hasattr(Model, name)
+            ):
+                raise ModelError(f"{name!r} is a name that Model itself uses; choose another.")
+            if name in self.states:
+                raise ModelError(f"{name!r} is both a state and a parameter; rename one.")
+            if name in self._modules or name in self._omega_declarations:
+                raise ModelError(f"{name!r} is declared twice.")
+        if isinstance(value, Omega):
+            self._omega_declarations[name] = value
+            return
+        if isinstance(value, Fixed):
+            value = Real(value.value, fixed=True)
+        elif isinstance(value, nn.Module) and not isinstance(value, COMPONENTS) and not name.startswith("_"):
+            value = ModuleNetwork(value)
+        super().__setattr__(name, value)
+
+    # ------------------------------------------------------------------ what users write
+
+    def individual(self, p: Individual, cov: Covariates) -> dict[str, Any]:
+        """Derive further quantities from parameters and covariates; the returned names join (or replace) those of p."""
+        return {}
+
+    def initial(self, p: Individual) -> Sequence[Any]:
+        """Return the states at a subject's first record, one value per state."""
+        return (0.0,) * len(self.states)
+
+    def dynamics(self, t: Tensor, y: Any, p: Individual) -> Sequence[Any]:
+        """Return dx/dt, one value per state, in the unit of the state per unit of time."""
+        raise NotImplementedError
+
+    def predict(self, t: Tensor, p: Individual, cov: Covariates) -> Any:
+        """Return the prediction at time t in closed form; ``observe`` gets it as y."""
+        raise NotImplementedError
+
+    def observe(self, t: Tensor, y: Any, p: Individual) -> dict[str, Any]:
+        """Return the distribution of each outcome given the states (or the prediction) at time t."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ what the library asks
+
+    @property
+    def components(self) -> dict[str, nn.Module]:
+        """The declared parameters, latents and networks by attribute name, in order of declaration."""
+        return {name: module for name, module in self.named_children() if not name.startswith("_")}
+
+    @property
+    def blocks(self) -> tuple[RandomEffectBlock, ...]:
+        """The blocks of random effects in the order of the effect vector."""
+        return self._blocks
+
+    @property
+    def n_effects(self) -> int:
+        """Number of random effects per subject."""
+        return sum(block.size for block in self._blocks)
+
+    @property
+    def effect_labels(self) -> tuple[str, ...]:
+        """One label per random effect."""
+        return tuple(label for block in self._blocks for label in block.labels)
+
+    @property
+    def has_dynamics(self) -> bool:
+        """Whether the model is a differential equation rather than a closed form."""
+        return type(self).dynamics is not Model.dynamics
+
+    @property
+    def has_network(self) -> bool:
+        """Whether any part of the model is a network."""
+        return any(isinstance(component, Network | RandomWeights) for component in self.components.values())
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Covariates that declared effects need."""
+        names: dict[str, None] = {}
+        for component in self.components.values():
+            if isinstance(component, IndividualParameter):
+                names.update(dict.fromkeys(component.covariates))
+        return tuple(names)
+
+    def state_tuple(self) -> Callable[..., Any]:
+        """Return the named tuple class of the states."""
+        return self._state_tuple
+
+    def initialise(self, seed: int) -> "Model":
+        """Draw new initial weights for all networks, in place.
+
+        Args:
+            seed: Any integer; the same seed gives the same weights.
+
+        Returns:
+            The model itself.
+        """
+        for name, component in self.components.items():
+            network = component.network if isinstance(component, RandomWeights) else component
+            if isinstance(network, Network):
+                network.initialise(torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode())))
+        return self
+
+    def program(self, data: "Dataset") -> Callable[[], None]:
+        """Return the model with its data as a Pyro program; see :func:`nlme_torch.model.program.program`."""
+        from nlme_torch.model.program import program
+
+        return program(self, data)
+
+    def summary(self, data: "Dataset | None" = None) -> Any:
+        """Return states, parameters, effects, shapes and priors as a printable table."""
+        from nlme_torch.model.summary import summary
+
+        return summary(self, data)
+
+    # ------------------------------------------------------------------ construction
+
+    def _finish(self) -> None:
+        self._check()
+        self.initialise(0)
+        self._state_tuple = namedtuple("States", self.states)  # type: ignore[misc]
+        self._build_blocks()
+
+    def _check(self) -> None:
+        owner = type(self).__name__
+        if type(self).observe is Model.observe:
+            raise ModelError(f"{owner} has no observe(t, y, p): say how each outcome is distributed.")
+        closed_form = type(self).predict is not Model.predict
+        if self.has_dynamics == closed_form:
+            what = "both dynamics and predict" if closed_form else "neither dynamics nor predict"
+            raise ModelError(f"{owner} has {what}; write exactly one.")
+        if self.has_dynamics and not self.states:
+            raise ModelError(f"{owner} has dynamics but no states; set states = ('central', ...) on the class.")
+        if len(set(self.states)) < len(self.states):
+            raise ModelError(f"{owner} names a state twice: {self.states}.")
+        for name in self.states:
+            if not name.isidentifier() or name.startswith("_"):
+                raise ModelError(f"{owner}: state {name!r} is not a valid name.")
+        for method, count in (("initial", 1), ("dynamics", 3), ("predict", 3), ("observe", 3), ("individual", 2)):
+            signature = inspect.signature(getattr(self, method))
+            try:
+                signature.bind(*(None,) * count)
+            except TypeError:
+                raise ModelError(f"{owner}.{method} must take {count} arguments beside self, not {signature}.") from None
+
+    def _build_blocks(self) -> None:
+        components = self.components
+        individual = {n: c for n, c in components.items() if isinstance(c, IndividualParameter)}
+        blocks: list[RandomEffectBlock] = []
+
+        def add(name: str, labels: Sequence[str], owners: Sequence[str], kind: Any, covariance: Covariance | None) -> None:
+            start = blocks[-1].stop if blocks else 0
+            if covariance is not None:
+                self._covariances[name] = covariance
+            blocks.append(RandomEffectBlock(name, tuple(labels), start, tuple(owners), kind, covariance))
+
+        grouped: set[str] = set()
+        for name, declaration in self._omega_declarations.items():
+            for parameter in declaration.parameters:
+                if parameter not in individual:
+                    raise ModelError(f"Omega {name!r} names {parameter!r}, which is not an individual parameter.")
+                if parameter in grouped:
+                    raise ModelError(f"{parameter!r} stands in two Omega blocks.")
+                if isinstance(individual[parameter].omega, Fixed):
+                    raise ModelError(f"{parameter!r} has a fixed omega and cannot stand in Omega {name!r}.")
+            grouped.update(declaration.parameters)
+            structure = declaration.resolve()
+            if structure is None:
+                variances = _variances([individual[parameter].omega for parameter in declaration.parameters])
+                covariance: Covariance = (
+                    FullCovariance(torch.diag(variances)) if declaration.structure == "full" else DiagonalCovariance(variances)
+                )
+            else:
+                covariance = structure.build(len(declaration.parameters))
+            add(name, [f"eta_{p}" for p in declaration.parameters], declaration.parameters, "individual", covariance)
+        alone = [name for name in individual if name not in grouped]
+        estimated = [name for name in alone if not isinstance(individual[name].omega, Fixed)]
+        kept = [name for name in alone if isinstance(individual[name].omega, Fixed)]
+        if estimated:
+            covariance = DiagonalCovariance(_variances([individual[name].omega for name in estimated]))
+            add("individual", [f"eta_{name}" for name in estimated], estimated, "individual", covariance)
+        if kept:
+            covariance = FixedCovariance(torch.diag(_variances([individual[name].omega.value for name in kept])))
+            add("individual_fixed", [f"eta_{name}" for name in kept], kept, "individual", covariance)
+        for name, component in components.items():
+            if isinstance(component, Latent):
+                labels = [name] if component.size == 1 else [f"{name}[{k}]" for k in range(component.size)]
+                add(name, labels, [name], "standard", None)
+            elif isinstance(component, RandomWeights):
+                if isinstance(component.omega, LowRank):
+                    add(name, [f"{name}.z[{k}]" for k in range(component.omega.rank)], [name], "standard", None)
+                else:
+                    labels = [f"{name}.{weight}" for weight in component.network.weight_names()]
+                    add(name, labels, [name], "weights", component.omega.build(component.n_effects))
+        self._blocks = tuple(blocks)
+
+
+def _variances(values: Sequence[float]) -> Tensor:
+    for value in values:
+        Full(value).build(1)
+    return torch.tensor([float(value) for value in values], dtype=torch.float64)

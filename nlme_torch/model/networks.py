@@ -1,0 +1,240 @@
+"""Networks whose weights are one flat vector, shared by all subjects or one vector per subject."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from nlme_torch._typing import Float
+from nlme_torch.errors import ModelError
+from nlme_torch.model.priors import check_prior, log_prior
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
+    "tanh": torch.tanh,
+    "softplus": nn.functional.softplus,
+    "sigmoid": torch.sigmoid,
+    "silu": nn.functional.silu,
+    "exp": torch.exp,
+}
+
+
+class Network(nn.Module):
+    """A function of scalars with a flat weight vector; subclasses say how it is evaluated.
+
+    Args:
+        weights: Initial weights, ``(weight,)``.
+        n_inputs: Number of scalar inputs.
+        n_outputs: Number of scalar outputs.
+        prior: Univariate distribution of every weight and bias, or None.
+    """
+
+    def __init__(
+        self, weights: Float[Tensor, "weight"], n_inputs: int, n_outputs: int, prior: Distribution | None
+    ) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(weights)
+        self.n_inputs, self.n_outputs = n_inputs, n_outputs
+        self.prior = check_prior(prior, type(self).__name__)
+
+    def evaluate(self, weights: Tensor, inputs: Tensor) -> Tensor:
+        """Apply the network.
+
+        Args:
+            weights: ``(weight, *batch)``, the batch right-aligned with that of the inputs.
+            inputs: ``(input, *batch)``.
+
+        Returns:
+            ``(output, *batch)``.
+        """
+        raise NotImplementedError
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw new initial weights in place."""
+        raise NotImplementedError
+
+    def weight_names(self) -> list[str]:
+        """Return one label per weight."""
+        return [f"[{index}]" for index in range(self.weights.shape[0])]
+
+    def natural(self, weights: Tensor) -> Tensor:
+        """Return the weights ``(start, weight)``: their natural scale is their estimation scale."""
+        return weights
+
+    def log_prior(self, weights: Tensor) -> Tensor:
+        """Return the log prior density of the weights, ``(start,)``."""
+        return log_prior(self.prior, weights)
+
+
+class MLP(Network):
+    r"""A multilayer perceptron with smooth activations.
+
+    .. math:: h_0 = x, \quad h_l = a(W_l h_{l-1} + b_l), \quad y = o(W_L h_{L-1} + b_L)
+
+    Weights are ordered layer by layer, W (row-major, out x in) then b. They start from Glorot's uniform
+    distribution with zero biases, drawn from a generator seeded by the attribute's name, so that a model is
+    the same every time it is made; ``model.initialise(seed)`` draws others.
+
+    Args:
+        *sizes: Inputs, hidden widths ..., outputs; ``MLP(2, 6, 1)`` has 25 weights.
+        activation: Hidden activation: tanh, softplus, sigmoid or silu (non-smooth ones slow an adaptive solver).
+        output: Output activation: identity, softplus, exp, sigmoid or tanh.
+        prior: Univariate distribution of every weight and bias (``L2(1.0)``), or None.
+
+    Raises:
+        ModelError: Fewer than two sizes, a size below one, or an unknown activation.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> nlme.MLP(2, 6, 1).weights.shape
+        torch.Size([25])
+
+    References:
+        Glorot and Bengio (2010), Understanding the difficulty of training deep feedforward neural networks, AISTATS.
+    """
+
+    def __init__(
+        self, *sizes: int, activation: str = "tanh", output: str = "identity", prior: Distribution | None = None
+    ) -> None:
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise ModelError(f"MLP needs the number of inputs, hidden units and outputs, e.g. MLP(2, 6, 1); got {sizes}.")
+        for name in (activation, output):
+            if name not in ACTIVATIONS:
+                raise ModelError(f"MLP: unknown activation {name!r}; choose from {', '.join(ACTIVATIONS)}.")
+        count = sum((inputs + 1) * outputs for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True))
+        super().__init__(torch.zeros(count, dtype=torch.float64), sizes[0], sizes[-1], prior)
+        self.sizes, self.activation, self.output = sizes, activation, output
+        self.initialise(torch.Generator().manual_seed(0))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw Glorot-uniform weights and zero biases in place."""
+        pieces = []
+        for inputs, outputs in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+            bound = math.sqrt(6 / (inputs + outputs))
+            uniform = torch.rand(outputs * inputs, generator=generator, dtype=torch.float64)
+            pieces += [bound * (2 * uniform - 1), torch.zeros(outputs, dtype=torch.float64)]
+        self.weights.data = torch.cat(pieces).to(self.weights)
+
+    def evaluate(self, weights: Tensor, inputs: Tensor) -> Tensor:
+        """Apply the network to ``(input, *batch)`` with weights ``(weight, *batch)``."""
+        shared = weights[0].numel() == 1
+        hidden, start = inputs, 0
+        last = len(self.sizes) - 2
+        for layer, (n_in, n_out) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
+            matrix = weights[start : start + n_in * n_out]
+            bias = weights[start + n_in * n_out : start + (n_in + 1) * n_out]
+            start += (n_in + 1) * n_out
+            if shared:
+                flat = torch.addmm(bias.reshape(n_out, 1), matrix.reshape(n_out, n_in), hidden.reshape(n_in, -1))
+                hidden = flat.reshape(n_out, *hidden.shape[1:])
+            else:
+                hidden = _affine(matrix, bias, hidden, n_in, n_out)
+            hidden = ACTIVATIONS[self.output if layer == last else self.activation](hidden)
+        return hidden
+
+    def weight_names(self) -> list[str]:
+        """Return labels such as ``W1[0,1]`` and ``b2[0]``."""
+        names = []
+        for layer, (n_in, n_out) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True), start=1):
+            names += [f"W{layer}[{row},{column}]" for row in range(n_out) for column in range(n_in)]
+            names += [f"b{layer}[{row}]" for row in range(n_out)]
+        return names
+
+    def extra_repr(self) -> str:
+        """Show the layer sizes in the module's printed form."""
+        return f"{'-'.join(map(str, self.sizes))}, {self.activation}, output={self.output}, {len(self.weights)} weights"
+
+
+class ModuleNetwork(Network):
+    """Any ``nn.Module`` as a network: features on the last axis in and out; slower than ``MLP``.
+
+    Args:
+        module: Maps ``(..., input)`` to ``(..., output)``; its parameters become float64.
+        prior: Univariate distribution of every parameter, or None.
+
+    Raises:
+        ModelError: The module has no parameters, or has buffers that training would change.
+    """
+
+    def __init__(self, module: nn.Module, prior: Distribution | None = None) -> None:
+        parameters = dict(module.named_parameters())
+        if not parameters:
+            raise ModelError(f"{type(module).__name__} has no parameters; call it inside dynamics as a plain function.")
+        flat = torch.cat([parameter.detach().double().reshape(-1) for parameter in parameters.values()])
+        super().__init__(flat, n_inputs=-1, n_outputs=-1, prior=prior)
+        self._layout = [(name, parameter.shape) for name, parameter in parameters.items()]
+        self._module = (module.double(),)  # in a tuple, so that its own parameters are not registered again
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Keep the module's own initial weights."""
+
+    def evaluate(self, weights: Tensor, inputs: Tensor) -> Tensor:
+        """Apply the module to ``(input, *batch)`` with weights ``(weight, *batch)``."""
+        if weights[0].numel() == 1:
+            return self._call(weights.reshape(-1), inputs.movedim(0, -1)).movedim(-1, 0)
+        batch = torch.broadcast_shapes(weights.shape[1:], inputs.shape[1:])
+        flat_weights = _align(weights, len(batch)).expand(-1, *batch).reshape(weights.shape[0], -1)
+        flat_inputs = _align(inputs, len(batch)).expand(-1, *batch).reshape(inputs.shape[0], -1)
+        outputs = torch.func.vmap(self._call, in_dims=1, out_dims=1)(flat_weights, flat_inputs)
+        return outputs.reshape(-1, *batch)
+
+    def _call(self, weights: Tensor, features: Tensor) -> Tensor:
+        parameters, start = {}, 0
+        for name, shape in self._layout:
+            parameters[name] = weights[start : start + shape.numel()].reshape(shape)
+            start += shape.numel()
+        return torch.func.functional_call(self._module[0], parameters, (features,))
+
+
+class BoundNetwork:
+    """A network with the weights of the current subjects, called with scalars: ``p.effect(concentration, p.z)``.
+
+    Args:
+        network: The network.
+        weights: ``(weight, *batch)``.
+    """
+
+    def __init__(self, network: Network, weights: Tensor) -> None:
+        self.network, self.weights = network, weights
+
+    def __call__(self, *inputs: Tensor | float | Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+        """Evaluate the network.
+
+        Args:
+            *inputs: Scalars, each a tensor ``(*batch)``, a number, or a tuple of such (a ``Latent``).
+
+        Returns:
+            ``(*batch)`` for one output, else a tuple of them.
+
+        Raises:
+            ModelError: The number of inputs is not what the network was made for.
+        """
+        scalars: list[Tensor] = []
+        for value in inputs:
+            for scalar in value if isinstance(value, tuple | list) else (value,):
+                scalars.append(scalar if isinstance(scalar, Tensor) else self.weights.new_tensor(scalar))
+        if self.network.n_inputs not in (-1, len(scalars)):
+            raise ModelError(f"{self.network} takes {self.network.n_inputs} inputs but was called with {len(scalars)}.")
+        stacked = torch.stack(torch.broadcast_tensors(*scalars)) if len(scalars) > 1 else scalars[0][None]
+        outputs = self.network.evaluate(self.weights, stacked)
+        return outputs[0] if outputs.shape[0] == 1 else tuple(outputs.unbind(0))
+
+
+def _align(tensor: Tensor, batch_dimensions: int) -> Tensor:
+    """Insert axes after the first one so that the batch axes are right-aligned."""
+    missing = batch_dimensions - (tensor.dim() - 1)
+    return tensor.reshape(tensor.shape[0], *(1,) * missing, *tensor.shape[1:]) if missing > 0 else tensor
+
+
+def _affine(matrix: Tensor, bias: Tensor, hidden: Tensor, n_in: int, n_out: int) -> Tensor:
+    """Per-subject ``W h + b``, accumulated input by input: fuses, and needs no (out, in, batch) product."""
+    batch_dimensions = max(matrix.dim(), hidden.dim()) - 1
+    matrix, bias = _align(matrix, batch_dimensions), _align(bias, batch_dimensions)
+    matrix = matrix.reshape(n_out, n_in, *matrix.shape[1:])
+    hidden = _align(hidden, batch_dimensions)
+    result = bias
+    for index in range(n_in):
+        result = torch.addcmul(result, matrix[:, index], hidden[index])
+    return result

@@ -1,0 +1,45 @@
+"""A model's dynamics as a pure function of tensors, the form that solvers take."""
+
+from typing import Any
+
+from torch import Tensor
+
+from nlme_torch.model.individual import stack_states, unflatten
+from nlme_torch.model.model import Model
+
+
+class ModelVectorField:
+    """``dy/dt = dynamics(t, y, p)`` with every tensor of ``p`` passed in, none captured.
+
+    A continuous adjoint then differentiates all of them, and a compiled solver can reuse its code for every call.
+
+    Args:
+        model: The model.
+        specification: What :func:`nlme_torch.model.individual.flatten` said of ``p``.
+    """
+
+    def __init__(self, model: Model, specification: tuple[tuple[str, Any], ...]) -> None:
+        self.dynamics, self.states, self.state_tuple = model.dynamics, model.states, model.state_tuple()
+        self.specification = specification
+
+    def __call__(self, t: Tensor, y: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+        """Evaluate the derivative.
+
+        Args:
+            t: ``(*batch)`` [time].
+            y: ``(state, *batch)``.
+            parameters: The tensors of ``p``, right-aligned with the batch.
+
+        Returns:
+            ``(state, *batch)`` [state / time].
+        """
+        p = unflatten(self.specification, parameters)
+        return stack_states(self.dynamics(t, self.state_tuple(*y.unbind(0)), p), self.states, y[0], "dynamics")
+
+
+def vector_field(model: Model, specification: tuple[tuple[str, Any], ...]) -> ModelVectorField:
+    """Return the model's vector field, the same object for the same model and specification."""
+    fields: dict[Any, ModelVectorField] = model.__dict__.setdefault("_vector_fields", {})
+    if specification not in fields:
+        fields[specification] = ModelVectorField(model, specification)
+    return fields[specification]
