@@ -8,8 +8,11 @@
 ``weight``    one network weight.
 ``output``    one observed outcome.
 
-A batch is ``*batch`` = ``(chain, subject)`` or ``(..., chain, subject)``: tensors are structures of arrays,
-component first and batch last (``(state, chain, subject)``), so that one component of all subjects is contiguous.
+``start``     alternative values of the population parameters, evaluated at once (multistart, bootstrap).
+
+A batch is ``*batch`` = ``(chain, start, subject)``, or any leading axes with the subject last: tensors are
+structures of arrays, component first and batch last (``(state, chain, start, subject)``), so that one component of
+all subjects is contiguous, and ``(start, subject)`` is one axis to whatever treats starts as further subjects.
 """
 
 from collections.abc import Callable

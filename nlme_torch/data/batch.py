@@ -6,7 +6,7 @@ repeats the subject's last time (a zero-length record, in which nothing can happ
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -25,10 +25,10 @@ class Outcome:
     Attributes:
         value: ``(record, subject)``, the observed value in the user's units; 0 where ``mask`` is False.
         mask: ``(record, subject)``, True where the outcome was observed.
-        censoring: ``(record, subject)`` or None when nothing is censored: 0 observed, 1 left-censored (the truth
-            lies below ``value``), -1 right-censored (above it): CENS of Monolix and nlmixr2.
-        limit: ``(record, subject)`` or None: the other end of the interval in which a censored value lies, for a
-            left-censored value its lower bound; -inf (left) or inf (right) where none was given.
+        censoring: ``(record, subject)`` or None when nothing is censored: 0 observed, 1 left-censored (the
+            truth lies below ``value``), -1 right-censored (above it): CENS of Monolix and nlmixr2.
+        limit: ``(record, subject)`` or None: the other end of the interval in which a censored value lies,
+            for a left-censored value its lower bound; -inf (left) or inf (right) where none was given.
     """
 
     value: Float[Tensor, "record subject"]
@@ -48,18 +48,19 @@ class Batch:
 
     Attributes:
         subjects: the subjects' ids, in order of appearance in the table.
-        times: ``(record, subject)``, in the user's time unit, non-decreasing along each subject's records (file
-            order is kept at equal times) and repeated from the last record on padding.
+        times: ``(record, subject)``, in the user's time unit, non-decreasing along each subject's records
+            (file order is kept at equal times) and repeated from the last record on padding.
         record_mask: ``(record, subject)``, False on padding.
         rows: ``(record, subject)``, 0-based position of the record in the source table; -1 on padding and on
             records that no row of the table stands for (repeats of an ADDL dose).
-        covariates: name to ``(subject,)`` for a covariate constant within subjects, or ``(record, subject)`` for a
-            time-varying one (its value at each record; see ``interpolation``).
+        covariates: name to ``(subject,)`` for a covariate constant within subjects, or ``(record, subject)``
+            for a time-varying one (its value at each record; see ``interpolation``).
         outcomes: output name to :class:`Outcome`.
         doses: the dosing events, or None when the table has none.
-        occasion: ``(record, subject)``, the 0-based occasion within the subject in order of appearance, or None.
-        interpolation: time-varying covariate name to the rule that holds between record r and r+1: ``"locf"`` (the
-            value at r), ``"nocb"`` (the value at r+1) or ``"linear"`` (the straight line between them).
+        occasion: ``(record, subject)``, the 0-based occasion within the subject in order of appearance, or
+            None.
+        interpolation: time-varying covariate name to the rule that holds between record r and r+1: ``"locf"``
+            (the value at r), ``"nocb"`` (the value at r+1) or ``"linear"`` (the straight line between them).
 
     Example:
         >>> import nlme_torch.data as data
@@ -76,7 +77,7 @@ class Batch:
     outcomes: Mapping[str, Outcome]
     doses: Doses | None = None
     occasion: Int[Tensor, "record subject"] | None = None
-    interpolation: Mapping[str, str] = MappingProxyType({})
+    interpolation: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("covariates", "outcomes", "interpolation"):
@@ -132,7 +133,8 @@ class Batch:
         """The batch of some of the subjects, padded anew to the longest of them.
 
         Args:
-            index: ``(subject,)``, 0-based positions in ``subjects``, in the order wanted; repeats are allowed.
+            index: ``(subject,)``, 0-based positions in ``subjects``, in the order wanted; repeats are
+                allowed.
 
         Returns:
             A batch with ``len(index)`` subjects.
@@ -145,8 +147,8 @@ class Batch:
             raise DataError("Batch.select needs a non-empty one-dimensional list of subject positions.")
         if int(columns.min()) < 0 or int(columns.max()) >= self.n_subjects:
             raise DataError(
-                f"Batch.select was given positions {columns.min()}..{columns.max()}, but the batch has subjects "
-                f"0..{self.n_subjects - 1}."
+                f"Batch.select was given positions {columns.min()}..{columns.max()}, but the batch has "
+                f"subjects 0..{self.n_subjects - 1}."
             )
         length = int(self.record_mask[:, columns].sum(0).max())
 

@@ -13,7 +13,7 @@ MISSING_TOKENS = frozenset({"", ".", "na", "n/a", "nan", "<na>", "null", "none"}
 
 
 class Numbers(NamedTuple):
-    """A column read as numbers: ``value`` (NaN where missing or unreadable) and ``missing``, both ``(row,)``."""
+    """A column as numbers: ``value`` (NaN where missing or unreadable) and ``missing``, each ``(row,)``."""
 
     value: NDArray[np.float64]
     missing: NDArray[np.bool_]
@@ -50,11 +50,14 @@ def read_numbers(column: pd.Series, problems: list[Problem]) -> Numbers:
 
 
 def read_labels(column: pd.Series) -> list[Any]:
-    """Read a column as labels (DVID, CMT, occasions): ints where a cell is a whole number, else text; None if missing.
+    """Read a column as labels (DVID, CMT, occasions): whole numbers as ints, else text; None if missing.
 
     ``1``, ``1.0``, ``"1"`` and ``" 1 "`` are the same label.
     """
-    return [None if gone else as_label(cell) for cell, gone in zip(column.tolist(), is_missing(column), strict=True)]
+    return [
+        None if gone else as_label(cell)
+        for cell, gone in zip(column.tolist(), is_missing(column), strict=True)
+    ]
 
 
 def as_label(cell: Any) -> Any:
@@ -74,7 +77,7 @@ def as_label(cell: Any) -> Any:
 
 
 def read_ids(column: pd.Series) -> list[Any]:
-    """Read the subject column: text stays text (``"01"`` is not ``1``), whole floats become ints; None if missing."""
+    """Read ids: text stays text (``"01"`` is not ``1``), whole floats become ints; None where missing."""
     ids: list[Any] = []
     for cell, gone in zip(column.tolist(), is_missing(column), strict=True):
         if gone:

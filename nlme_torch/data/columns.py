@@ -18,7 +18,7 @@ NONMEM_NAMES = {
     "evid": "EVID", "amt": "AMT", "cmt": "CMT", "rate": "RATE", "dur": "DUR", "ii": "II", "addl": "ADDL",
     "ss": "SS", "occasion": "OCC",
 }  # fmt: skip
-"""Part to the column name that stands for it unless the user says otherwise, matched without regard to case."""
+"""Part to the column that plays it unless the user says otherwise, matched without regard to case."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class Columns:
     """The parts that columns play: part to column name, and which columns are outputs and covariates.
 
     Attributes:
-        parts: part (``"id"``, ``"time"``, ``"amt"``, ...) to the column's name, for the parts that the table has.
-        outputs: what the user asked for, normalised: None (one value column, split by DVID if that has several
-            labels), or output name to column name or DVID label.
+        parts: part (``"id"``, ``"time"``, ``"amt"``, ...) to the column's name, for the parts that the table
+            has.
+        outputs: what the user asked for, normalised: None (one value column, split by DVID if that has
+            several labels), or output name to column name or DVID label.
         covariates: declared covariates, constant within subjects; None to take every column that qualifies.
         time_varying: time-varying covariate to its interpolation rule.
         ignore: columns left out altogether.
@@ -70,7 +71,9 @@ def resolve_columns(
     problems: list[Problem] = []
     names = [str(name) for name in frame.columns]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        problems.append(Problem("columns", f"{names.count(name)} columns share this name. Rename them.", column=name))
+        problems.append(
+            Problem("columns", f"{names.count(name)} columns share this name. Rename them.", column=name)
+        )
 
     ignore = _as_names(ignore)
     parts: dict[str, str] = {}
@@ -82,13 +85,15 @@ def resolve_columns(
             continue
         matches = [name for name in dict.fromkeys(names) if name.upper() == standard and name not in ignore]
         if len(matches) > 1:
-            say = f"{' and '.join(matches)} could both be {standard}. Say which with {part}=, or ignore= the other."
+            say = f"{' and '.join(matches)} could both be {standard}. Say which with {part}=, or ignore= one."
             problems.append(Problem("columns", say))
         elif matches:
             parts[part] = matches[0]
     for part in ("id", "time"):
         if part not in parts:
-            say = f"no column {NONMEM_NAMES[part]}. Name yours with {part}=; the table has {', '.join(names)}."
+            say = (
+                f"no column {NONMEM_NAMES[part]}. Name yours with {part}=; the table has {', '.join(names)}."
+            )
             problems.append(Problem("columns", say))
 
     declared = None if covariates is None else _as_names(covariates)
@@ -129,7 +134,9 @@ def _time_varying(time_varying: TimeVarying, problems: list[Problem]) -> dict[st
     if isinstance(time_varying, Mapping):
         for name, rule in time_varying.items():
             if rule not in rules:
-                problems.append(Problem("columns", f"{rule!r} is not one of {', '.join(rules)}.", column=name))
+                problems.append(
+                    Problem("columns", f"{rule!r} is not one of {', '.join(rules)}.", column=name)
+                )
         return dict(time_varying)
     return {name: "locf" for name in _as_names(time_varying)}
 

@@ -19,8 +19,8 @@ class Covariates:
     """The covariates of a table.
 
     Attributes:
-        values: covariate to ``(row,)``, missing cells filled by the covariate's rule (last value carried forward
-            for constant ones).
+        values: covariate to ``(row,)``, missing cells filled by the covariate's rule (last value carried
+            forward for constant ones).
         interpolation: time-varying covariate to its rule.
         categories: text covariate to its levels in alphabetical order; level k is coded as the number k.
         unused: column that is none of the parts, to why it is no covariate either.
@@ -40,9 +40,10 @@ def read_covariates(
     taken: set[str],
     problems: list[Problem],
 ) -> Covariates:
-    """Read declared and time-varying covariates, and, where none were declared, every other column that qualifies.
+    """Read declared covariates; where none were declared, every other column that qualifies.
 
-    Rules: cells are numbers, or all of them text (then a category); a value stands in a subject's first row (with
+    Rules: cells are numbers, or all of them text (then a category); a value stands in a subject's first row
+        (with
     ``"nocb"`` in some row); a constant covariate does not vary.
 
     Args:
@@ -65,7 +66,9 @@ def read_covariates(
         if rule is None:
             problems += _variations(frame[name], value, subject)
     unused: dict[str, str] = {}
-    others = [n for n in map(str, frame.columns) if n not in taken | set(columns.parts.values()) | set(values)]
+    others = [
+        n for n in map(str, frame.columns) if n not in taken | set(columns.parts.values()) | set(values)
+    ]
     for name in others:
         reason = _why_unfit(frame[name], subject, time)
         if name in columns.ignore:
@@ -120,7 +123,7 @@ def _first_rows(
     first = np.flatnonzero(np.diff(subject, prepend=-1))
     missing = is_missing(column)
     say = "the covariate is missing in all of the subject's rows." if rule == "nocb" else (
-        "the covariate is missing at the subject's first row, where there is nothing to carry forward. Fill it in."
+        "the covariate is missing at the subject's first row: there is nothing to carry forward. Fill it in."
     )  # fmt: skip
     return [
         Problem("covariate missing", say, row=int(row), column=str(column.name))
@@ -136,8 +139,8 @@ def _variations(column: pd.Series, value: Floats, subject: NDArray[np.int64]) ->
         if subject[row] not in reported:
             reported.add(subject[row])
             say = (
-                f"the covariate changes within the subject (to {column.iloc[row]}). Declare it with time_varying= "
-                "if it does, or mend the row."
+                f"the covariate changes within the subject (to {column.iloc[row]}). Declare it with "
+                "time_varying= if it does, or mend the row."
             )
             found.append(Problem("covariate varies", say, row=int(row), column=str(column.name)))
     return found

@@ -35,16 +35,20 @@ class DoseKind(IntEnum):
 class Doses:
     """The dosing events of a batch, one entry for every record.
 
-    **Expanded here**, because it depends on the table alone: every repeat of an ADDL dose (a record of its own at
-    TIME + k·II, before the rows of the table that stand at the same time; repeats stop at the next reset or SS=1
-    dose, which cancel what is pending, and after the subject's last record, where they can touch nothing).
+    **Expanded here**, because it depends on the table alone: every repeat of an ADDL dose (a record of its
+        own at
+    TIME + k·II, before the rows of the table that stand at the same time; repeats stop at the next reset or
+    SS=1 dose, which cancel what is pending, and after the subject's last record, where they can touch
+    nothing).
 
-    **Not expanded here**, because it depends on parameters: the shift of a dose by its lag time, the bioavailable
-    amount, the end of an infusion (even of one with a fixed rate, whose length is F·AMT / RATE), and the doses that
-    led to a steady state. A record with a dose marks the *nominal* time of that dose; whoever integrates inserts the
-    shifted starts and the ends of infusions, chain by chain.
+    **Not expanded here**, because it depends on parameters: the shift of a dose by its lag time, the
+        bioavailable
+    amount, the end of an infusion (even of one with a fixed rate, whose length is F·AMT / RATE), and the
+    doses that led to a steady state. A record with a dose marks the *nominal* time of that dose; whoever
+    integrates inserts the shifted starts and the ends of infusions, chain by chain.
 
-    **At one record** the order is: reset, steady state, dose; an observation at the same time sees the dose if and
+    **At one record** the order is: reset, steady state, dose; an observation at the same time sees the dose
+        if and
     only if its row comes later in the file.
 
     Attributes:
@@ -54,14 +58,14 @@ class Doses:
         duration: ``(record, subject)``, time where ``kind`` is DURATION, else 0.
         compartment: ``(record, subject)``, index into ``compartments``; -1 where there is no dose.
         compartments: the compartments as the table names them: a state's name or its 1-based number.
-        steady_state: ``(record, subject)``, 0 none; 1 the state is replaced by the steady state of this dose; 2 it is
-            added to the state.
-        interval: ``(record, subject)``, II in time units where ``steady_state`` is not 0 (0 there means a constant
-            infusion that never ends), else 0.
-        reset: ``(record, subject)``, True where all states return to their initial value and every infusion stops
-            before the record's dose, if any, is given (EVID 3 and 4).
-        source: ``(record, subject)``, 0-based row of the table from which the event stems (for an ADDL repeat the row
-            of its first dose); -1 where there is no event.
+        steady_state: ``(record, subject)``, 0 none; 1 the state is replaced by the steady state of this dose;
+            2 it is added to the state.
+        interval: ``(record, subject)``, II in time units where ``steady_state`` is not 0 (0 there means a
+            constant infusion that never ends), else 0.
+        reset: ``(record, subject)``, True where all states return to their initial value and every infusion
+            stops before the record's dose, if any, is given (EVID 3 and 4).
+        source: ``(record, subject)``, 0-based row of the table from which the event stems (for an ADDL repeat
+            the row of its first dose); -1 where there is no event.
     """
 
     amount: Float[Tensor, "record subject"]
@@ -101,10 +105,12 @@ class Doses:
                 row = int(self.source[here].min()) + 1
                 raise DataError(
                     f"Row {row}: a dose enters compartment {compartment!r}, but the model's states are "
-                    f"{', '.join(f'{i + 1} = {name}' for i, name in enumerate(states))}. Mend the CMT column or "
-                    "rename the state."
+                    f"{', '.join(f'{i + 1} = {name}' for i, name in enumerate(states))}. Mend the CMT "
+                    "column or rename the state."
                 )
-        lookup = torch.tensor([-1 if i is None else i for i in indices] + [-1], device=self.compartment.device)
+        lookup = torch.tensor(
+            [-1 if i is None else i for i in indices] + [-1], device=self.compartment.device
+        )
         return lookup[self.compartment]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Doses":

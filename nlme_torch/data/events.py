@@ -28,20 +28,20 @@ class Event(IntEnum):
 class Events(NamedTuple):
     """The events of a table's rows.
 
-    ``code`` ``(row,)`` is an :class:`Event`; ``no_value`` ``(row,)`` is True where MDV is 1; ``flags_missing`` says
+    ``code`` ``(row,)`` is an :class:`Event`; ``no_value`` ``(row,)`` is True where MDV is 1; ``flagged`` says
     whether the table has EVID or MDV, so that an observation row without a value can be meant.
     """
 
     code: NDArray[np.int64]
     no_value: NDArray[np.bool_]
-    flags_missing: bool
+    flagged: bool
 
 
 def read_events(frame: pd.DataFrame, columns: Columns, problems: list[Problem]) -> Events:
     """Read EVID and MDV.
 
-    Without EVID a row is a dose where AMT is not 0 (or, with AMT 0, where SS asks for a constant infusion), and an
-    observation elsewhere, as NONMEM has it. A row with MDV 1 is a record at which nothing is observed.
+    Without EVID a row is a dose where AMT is not 0 (or, with AMT 0, where SS asks for a constant infusion),
+    and an observation elsewhere, as NONMEM has it. A row with MDV 1 is a record at which nothing is observed.
     """
     size = len(frame)
     mdv, evid = columns.get("mdv"), columns.get("evid")
@@ -57,15 +57,13 @@ def read_events(frame: pd.DataFrame, columns: Columns, problems: list[Problem]) 
     for row in np.flatnonzero(missing):
         problems.append(Problem("EVID", "EVID is missing; write 0 to 4.", row=int(row), column=evid))
     for row in np.flatnonzero(np.isfinite(code) & ~np.isin(code, list(Event))):
-        message = (
-            f"{code[row]:g} is not an EVID read here: 0 observation, 1 dose, 2 other, 3 reset, 4 reset and dose."
-        )
+        message = f"EVID {code[row]:g} is unknown: 0 observation, 1 dose, 2 other, 3 reset, 4 reset and dose."
         problems.append(Problem("EVID", message, row=int(row), column=evid))
     return Events(np.nan_to_num(code).astype(np.int64), no_value, True)
 
 
 def _from_amounts(frame: pd.DataFrame, columns: Columns) -> NDArray[np.int64]:
-    """``(row,)``, DOSE where a dose is given and OBSERVATION elsewhere; unreadable cells are reported by others."""
+    """``(row,)``, DOSE where a dose is given, else OBSERVATION; unreadable cells are reported elsewhere."""
     given = np.zeros(len(frame), dtype=bool)
     for part in ("amt", "ss"):
         name = columns.get(part)

@@ -21,7 +21,8 @@ class Problem:
         row: 0-based row of the table, or None when the whole table or column is meant.
         column: the column's name as the user wrote it, or None.
         subject: the subject's id, or None.
-        severity: ``"error"`` when the table cannot be used, ``"warning"`` when it can but should be looked at.
+        severity: ``"error"`` when the table cannot be used, ``"warning"`` when it can but should be looked
+            at.
     """
 
     rule: str
@@ -45,13 +46,14 @@ class Problem:
 def locate(problems: Iterable[Problem], subjects: Sequence[Any]) -> list[Problem]:
     """The problems in row order, each with the id that stands in its row."""
     placed = [
-        replace(p, subject=subjects[p.row]) if p.subject is None and p.row is not None else p for p in problems
+        replace(p, subject=subjects[p.row]) if p.subject is None and p.row is not None else p
+        for p in problems
     ]
     return sorted(placed, key=lambda p: -1 if p.row is None else p.row)
 
 
 def raise_errors(problems: Sequence[Problem]) -> None:
-    """Raise one DataError that lists the errors among ``problems`` (the first ten, and how many more there are).
+    """Raise one DataError that lists the errors (the first ten, and how many more there are), if any.
 
     Raises:
         DataError: if any of the problems is an error.

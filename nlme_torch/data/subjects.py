@@ -36,8 +36,9 @@ def read_subjects(
             position += 1
             if label is not None and label in last_row:
                 message = (
-                    f"subject {label} re-appears: an earlier block of its rows ended at row {last_row[label] + 1}. "
-                    "Put the rows of a subject together, or give different subjects different ids."
+                    f"subject {label} re-appears: an earlier block of its rows ended at row "
+                    f"{last_row[label] + 1}. Put the rows of a subject together, or give different subjects "
+                    "different ids."
                 )
                 problems.append(Problem("id re-appears", message, row=row, column=name))
         index[row] = position
@@ -56,8 +57,8 @@ def read_times(
     backward = (np.diff(time) < 0) & (np.diff(subject) == 0)
     for row in np.flatnonzero(backward) + 1:
         message = (
-            f"time goes back from {time[row - 1]:g} to {time[row]:g}. Sort the rows by time within each subject (where "
-            "the clock was set to 0 for a new period, let it run on, and mark the new period by an EVID 3 or 4 row)."
+            f"time goes back from {time[row - 1]:g} to {time[row]:g}. Sort the rows by time within each subject "
+            "(where the clock was set to 0 for a new period, let it run on and mark the period by EVID 3 or 4)."
         )
         problems.append(Problem("time order", message, row=int(row), column=name))
     return time
@@ -72,5 +73,5 @@ def check_observed(
     counts = np.bincount(subject, weights=observed)
     for position in np.flatnonzero(counts == 0):
         row = int(np.flatnonzero(subject == position)[0])
-        message = "has no observation of any output. Leave the subject out, or see why its rows are not observations."
+        message = "has no observation of any output. Leave the subject out, or see why its rows do not count."
         problems.append(Problem("no observations", message, row=row, subject=ids[row]))

@@ -3,8 +3,8 @@ r"""The densities of a model, evaluated for all subjects, chains and starts at o
 .. math:: \log p(y_i, \eta_i \mid \theta) = \log p(y_i \mid \eta_i, \theta) + \log p(\eta_i \mid \Omega)
 
 ``Density`` joins a model, a batch and a solver. ``density.at(values)`` fixes the parameters and returns a
-``Conditional``, whose methods are functions of the random effects alone: ``(effect, start, chain, subject)`` in,
-``(start, chain, subject)`` out. This is the only place where a likelihood is computed; SAEM, FOCE, quadrature and
+``Conditional``, whose methods are functions of the random effects alone: ``(effect, chain, start, subject)`` in,
+``(chain, start, subject)`` out. This is the only place where a likelihood is computed; SAEM, FOCE, quadrature and
 the rest all read it, and the Pyro program is tested against it.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from nlme_torch._typing import Float, Solved, SolveFunction
-from nlme_torch.data import Batch
+from nlme_torch.data.batch import Batch
 from nlme_torch.errors import ModelError
 from nlme_torch.model.individual import Covariates, Individual, flatten, stack_states
 from nlme_torch.model.individual_parameters import IndividualParameter, Latent
@@ -128,7 +128,7 @@ class Conditional:
         values: Raw name to ``(start, *shape)``; gradients flow to them.
 
     Attributes:
-        mean: ``(effect, start, 1, subject or 1)``, what eta is added to on the transformed scale; zero for latents.
+        mean: ``(effect, start, subject or 1)``, what eta is added to on the transformed scale; zero for latents.
     """
 
     def __init__(self, density: Density, values: ParameterValues) -> None:
@@ -140,9 +140,9 @@ class Conditional:
         means: list[Tensor] = []
         for name, component in model.components.items():
             if isinstance(component, PopulationParameter):
-                self._population[name] = component.natural(values[f"{name}.unconstrained"])[:, None, None]
+                self._population[name] = component.natural(values[f"{name}.unconstrained"])[:, None]
             elif isinstance(component, Network):
-                weights = values[f"{name}.weights"].mT[:, :, None, None]
+                weights = values[f"{name}.weights"].mT[:, :, None]
                 self._population[name] = BoundNetwork(component, weights)
             elif isinstance(component, RandomWeights) and component.low_rank:
                 self._loading[name] = component.loading_matrix(values[f"{name}.loading"])
@@ -150,11 +150,11 @@ class Conditional:
             if block.kind == "individual":
                 means += [self._typical(owner) for owner in block.owners]
             elif block.kind == "weights":
-                weights = values[f"{block.owners[0]}.network.weights"].mT[:, :, None, None]
+                weights = values[f"{block.owners[0]}.network.weights"].mT[:, :, None]
                 means += list(weights.unbind(0))
             else:
-                means += [density._times.new_zeros(1, 1, 1)] * block.size
-        self.mean = torch.stack(torch.broadcast_tensors(*means)) if means else density._times.new_zeros(0, 1, 1, 1)
+                means += [density._times.new_zeros(1, 1)] * block.size
+        self.mean = torch.stack(torch.broadcast_tensors(*means)) if means else density._times.new_zeros(0, 1, 1)
         self._factors = {
             block.name: block.covariance.cholesky(component_values(values, f"_covariances.{block.name}"))
             for block in model.blocks
@@ -162,11 +162,11 @@ class Conditional:
         }
 
     def _typical(self, name: str) -> Tensor:
-        """Mean of a transformed individual parameter, ``(start, 1, subject or 1)``."""
-        mean = self.values[f"{name}.typical"][:, None, None]
+        """Mean of a transformed individual parameter, ``(start, subject or 1)``."""
+        mean = self.values[f"{name}.typical"][:, None]
         component = self.density.model.components[name]
         for covariate in component.covariates:  # type: ignore[union-attr]
-            beta = self.values[f"{name}.covariates.{covariate}.beta"][:, None, None]
+            beta = self.values[f"{name}.covariates.{covariate}.beta"][:, None]
             mean = mean + beta * self.density._regressors[name, covariate]
         return mean
 
@@ -184,7 +184,7 @@ class Conditional:
             pieces.append((factor @ factor.mT).expand(self.starts, -1, -1))
         return torch.stack([torch.block_diag(*(piece[start] for piece in pieces)) for start in range(self.starts)])
 
-    def sample(self, chains: int, generator: torch.Generator) -> Float[Tensor, "effect start chain subject"]:
+    def sample(self, chains: int, generator: torch.Generator) -> Float[Tensor, "effect chain start subject"]:
         """Draw random effects from N(0, Omega).
 
         Args:
@@ -192,31 +192,31 @@ class Conditional:
             generator: Source of randomness.
         """
         model, batch = self.density.model, self.density.batch
-        shape = (model.n_effects, self.starts, chains, batch.n_subjects)
+        shape = (model.n_effects, chains, self.starts, batch.n_subjects)
         noise = torch.randn(shape, generator=generator, dtype=self.mean.dtype, device=generator.device).to(self.mean.device)
         return self.colour(noise)
 
     def colour(self, noise: Tensor) -> Tensor:
-        """Multiply standard normal noise, ``(effect, start, chain, subject)``, by the Cholesky factor of Omega."""
+        """Multiply standard normal noise, ``(effect, chain, start, subject)``, by the Cholesky factor of Omega."""
         pieces = []
         for block in self.density.model.blocks:
             part, factor = noise[block.slice], self._factors.get(block.name)
             if factor is None:
                 pieces.append(part)
             elif block.covariance is not None and block.covariance.diagonal:
-                pieces.append(part * factor.diagonal(dim1=-2, dim2=-1).mT[:, :, None, None])
+                pieces.append(part * factor.diagonal(dim1=-2, dim2=-1).mT[:, None, :, None])
             else:
-                pieces.append(torch.einsum("sij,jscn->iscn", factor, part))
+                pieces.append(torch.einsum("sij,jcsn->icsn", factor, part))
         return torch.cat(pieces) if pieces else noise
 
     def individual(self, eta: Tensor) -> Individual:
         """Return the parameters of every subject on the natural scale.
 
         Args:
-            eta: ``(effect, start, chain, subject)``.
+            eta: ``(effect, chain, start, subject)``.
         """
         density = self.density
-        transformed = self.mean + eta
+        transformed = self.mean[:, None] + eta
         values: dict[str, Any] = {}
         for name, component in density.model.components.items():
             if isinstance(component, PopulationParameter | Network):
@@ -228,8 +228,8 @@ class Conditional:
                 values[name] = effects[0] if component.size == 1 else tuple(effects.unbind(0))
             elif isinstance(component, RandomWeights):
                 if component.low_rank:
-                    shift = torch.einsum("swq,qscn->wscn", self._loading[name], eta[density._slices[name]])
-                    weights = self.values[f"{name}.network.weights"].mT[:, :, None, None] + shift
+                    shift = torch.einsum("swq,qcsn->wcsn", self._loading[name], eta[density._slices[name]])
+                    weights = self.values[f"{name}.network.weights"].mT[:, None, :, None] + shift
                 else:
                     weights = transformed[density._slices[name]]
                 values[name] = BoundNetwork(component.network, weights)
@@ -240,7 +240,7 @@ class Conditional:
         return p
 
     def _initial(self, individual: Individual, eta: Tensor) -> Tensor:
-        like = self.mean.new_zeros(torch.broadcast_shapes(eta.shape[1:], (self.starts, 1, 1)))
+        like = self.mean.new_zeros(torch.broadcast_shapes(eta.shape[1:], (self.starts, 1)))
         return stack_states(self.density.model.initial(individual), self.density.model.states, like, "initial")
 
     def solution(self, individual: Individual, eta: Tensor) -> Solved:
@@ -259,11 +259,11 @@ class Conditional:
         """Return the distribution of every outcome at every record, and where it can be trusted.
 
         Args:
-            eta: ``(effect, start, chain, subject)``.
+            eta: ``(effect, chain, start, subject)``.
 
         Returns:
-            Outcome name to a distribution over ``(record, start, chain, subject)``, and the mask
-            ``(start, chain, subject)`` of the subjects whose equation could be solved.
+            Outcome name to a distribution over ``(record, chain, start, subject)``, and the mask
+            ``(chain, start, subject)`` of the subjects whose equation could be solved.
         """
         density, model = self.density, self.density.model
         individual = self.individual(eta)
@@ -283,10 +283,10 @@ class Conditional:
         """Return log p(y_i | eta_i), -inf where the model cannot be evaluated.
 
         Args:
-            eta: ``(effect, start, chain, subject)``.
+            eta: ``(effect, chain, start, subject)``.
 
         Returns:
-            ``(start, chain, subject)``.
+            ``(chain, start, subject)``.
         """
         with _without_validation():
             observed, solved = self.observe(eta)
@@ -298,24 +298,25 @@ class Conditional:
         return torch.where(usable, total, -math.inf).expand(eta.shape[1:])
 
     def log_effects(self, eta: Tensor) -> Tensor:
-        """Return log p(eta_i | Omega), ``(start, chain, subject)``."""
+        """Return log p(eta_i | Omega), ``(chain, start, subject)``."""
         total = eta.new_zeros(eta.shape[1:])
         for block in self.density.model.blocks:
             part, factor = eta[block.slice], self._factors.get(block.name)
             if factor is not None:
                 deviations = factor.diagonal(dim1=-2, dim2=-1)
-                total = total - deviations.log().sum(-1)[:, None, None]
+                total = total - deviations.log().sum(-1)[:, None]
                 if block.covariance is not None and block.covariance.diagonal:
-                    part = part / deviations.mT[:, :, None, None]
+                    part = part / deviations.mT[:, None, :, None]
                 else:
-                    flat = part.movedim(1, 0).reshape(part.shape[1], block.size, -1)
-                    flat = torch.linalg.solve_triangular(factor.expand(part.shape[1], -1, -1), flat, upper=False)
-                    part = flat.reshape(part.shape[1], block.size, *part.shape[2:]).movedim(0, 1)
+                    columns = part.permute(2, 0, 1, 3)  # start, effect, chain, subject
+                    flat = columns.reshape(*columns.shape[:2], -1)
+                    flat = torch.linalg.solve_triangular(factor.expand(flat.shape[0], -1, -1), flat, upper=False)
+                    part = flat.reshape(columns.shape).permute(1, 2, 0, 3)
             total = total - 0.5 * part.square().sum(0) - 0.5 * block.size * LOG_2PI
         return total
 
     def log_joint(self, eta: Tensor) -> Tensor:
-        """Return log p(y_i, eta_i), ``(start, chain, subject)``."""
+        """Return log p(y_i, eta_i), ``(chain, start, subject)``."""
         return self.log_likelihood(eta) + self.log_effects(eta)
 
 

@@ -15,7 +15,7 @@ Value = Tensor | BoundNetwork | tuple[Tensor, ...] | float
 class Individual:
     """The parameters, latents, networks and derived quantities of the current subjects, by attribute name.
 
-    User code treats every attribute as a number of one subject; it is a tensor over ``(start, chain, subject)``.
+    User code treats every attribute as a number of one subject; it is a tensor over ``(chain, start, subject)``.
 
     Args:
         values: Attribute name to value.

@@ -1,1 +1,12 @@
-""""""
+"""Integration of many small initial-value problems at once, each from record to record."""
+
+from .adaptive import Adaptive as Adaptive
+from .events import Events as Events
+from .fixed import RK4 as RK4
+from .integrate import solve as solve
+from .problem import Problem as Problem
+from .problem import Solver as Solver
+from .solution import Solution as Solution
+from .solution import Statistics as Statistics
+from .solution import Status as Status
+from .tsit5 import Tsit5 as Tsit5

@@ -1,0 +1,232 @@
+"""Conditional modes (empirical Bayes estimates): batched damped Newton from many starts."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._typing import Bool, Float, LogDensity
+from .derivatives import derivatives
+from .kernels import evaluate
+from .quasi_newton import on_active, quasi_newton
+
+
+class ModeStatus(IntEnum):
+    """How the search of one column ended.
+
+    ``CONVERGED``: the expected further rise is below the tolerance and the Hessian is negative definite. ``STALLED``: no step
+    raised the density any more although the tolerance was not met: harmless where ``decrement`` is small (the noise of an
+    adaptive solver). ``NOT_CONCAVE``: stuck where the Hessian is not negative definite. ``MAX_STEPS``: still climbing; allow more
+    steps. ``FAILED``: the density or its derivatives cannot be evaluated at the start, nor on the way from it to zero.
+    """
+
+    CONVERGED = 0
+    STALLED = 1
+    NOT_CONCAVE = 2
+    MAX_STEPS = 3
+    FAILED = 4
+
+
+class Modes(NamedTuple):
+    """Where the searches ended, and the curvature there.
+
+    Attributes:
+        effects: Points, ``(effect, *batch)``; batch is ``(start, subject)``, or ``(subject,)`` after ``best_mode``.
+        value: Log joint density there, ``(*batch)``.
+        gradient_norm: Euclidean norm of the gradient there, ``(*batch)``.
+        precision: Minus the Hessian there, ``(effect, effect, *batch)``.
+        decrement: Half the squared Newton decrement, the rise that a quadratic still expects, ``(*batch)``.
+        status: A ``ModeStatus`` each, ``(*batch)``.
+    """
+
+    effects: Tensor
+    value: Tensor
+    gradient_norm: Tensor
+    precision: Tensor
+    decrement: Tensor
+    status: Tensor
+
+    def usable(self, tolerance: float = 1e-3) -> Bool[Tensor, "*batch"]:
+        """Which columns are maxima for practical purposes: converged, or stalled within ``tolerance`` of the top."""
+        stalled = (self.status == ModeStatus.STALLED) & (self.decrement < tolerance)
+        return (self.status == ModeStatus.CONVERGED) | stalled
+
+
+def conditional_modes(
+    log_joint: LogDensity, starts: Float[Tensor, "effect start subject"], *, tolerance: float = 1e-10,
+    newton_steps: int = 50, quasi_newton_steps: int | None = None, max_columns: int = 20_000,
+) -> Modes:
+    r"""Climb to a conditional mode from every start of every subject.
+
+    .. math:: \hat\eta_i = \arg\max_\eta \log p(y_i, \eta), \qquad
+        \eta \leftarrow \eta + V (|\Lambda| + \mu I)^{-1} V^\top \nabla, \quad -\nabla^2 = V \Lambda V^\top
+
+    Newton steps with the exact Hessian; its eigenvalues enter by their absolute values, so that a step climbs where the density is
+    not concave, too. The damping :math:`\mu` of each column is chosen among a ladder of values tried in one batched call. Columns
+    that have converged are not evaluated again. With many effects a quasi-Newton phase, which needs gradients only, goes first.
+
+    Args:
+        log_joint: Log joint density, ``(effect, *batch) -> (*batch)``, twice differentiable; NaN or ``-inf`` where the
+            model cannot be solved (a trial step there is shortened, for that column alone).
+        starts: Starting points, ``(effect, start, subject)``.
+        tolerance: A column has converged when half its squared Newton decrement is below this.
+        newton_steps: Largest number of Newton steps.
+        quasi_newton_steps: Largest number of gradient calls before; None is 0 below 8 effects and ``4 * effect`` from there.
+        max_columns: Largest batch of a second-derivative call, replicas counted.
+
+    Returns:
+        One mode per start and subject; see ``best_mode`` and ``distinct_modes``.
+
+    Example:
+        >>> import torch
+        >>> centre = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+        >>> modes = conditional_modes(lambda e: -(e - centre).pow(2).sum(0), torch.zeros(2, 1, 3, dtype=torch.float64))
+        >>> modes.effects[0, 0]
+        tensor([ 1., -2.,  3.], dtype=torch.float64)
+
+    References:
+        Dauphin et al. (2014), Identifying and attacking the saddle point problem in high-dimensional non-convex optimization.
+        Nocedal and Wright (2006), Numerical Optimization, chapter 3. doi:10.1007/978-0-387-40065-5
+    """
+    effect, *batch = starts.shape
+    points = _evaluable(log_joint, starts.detach())
+    if quasi_newton_steps is None:
+        quasi_newton_steps = 0 if effect < 8 else 4 * effect
+    if quasi_newton_steps:
+        points = quasi_newton(log_joint, points, steps=quasi_newton_steps)
+
+    value = points.new_full(batch, -torch.inf)
+    gradient_norm, decrement = torch.full_like(value, torch.inf), torch.full_like(value, torch.inf)
+    precision = points.new_full((effect, effect, *batch), torch.nan)
+    status = torch.full(batch, int(ModeStatus.MAX_STEPS), device=points.device)
+    active = torch.ones(batch, dtype=torch.bool, device=points.device)
+    for step in range(newton_steps + 1):
+        found, gradient, hessian = on_active(
+            lambda x: tuple(derivatives(log_joint, x, max_columns=max_columns)), points, active
+        )
+        broken = active & ~(torch.isfinite(found) & torch.isfinite(hessian).all(0).all(0) & torch.isfinite(gradient).all(0))
+        status[broken] = int(ModeStatus.FAILED)
+        active = active & ~broken
+        eigenvalues, vectors = _eigen(hessian, active)
+        along = torch.einsum("...ji,j...->i...", vectors, torch.where(active, gradient, 0.0))
+        size = eigenvalues.abs().clamp(min=1e-6 * eigenvalues.abs().amax(0))
+        concave = (eigenvalues > 0).all(0)
+        value, precision = torch.where(active, found, value), torch.where(active, -hessian, precision)
+        gradient_norm = torch.where(active, gradient.norm(dim=0), gradient_norm)
+        decrement = torch.where(active, 0.5 * (along.pow(2) / size).sum(0), decrement)
+        done = active & concave & (decrement < tolerance)
+        status[done] = int(ModeStatus.CONVERGED)
+        active = active & ~done
+        if step == newton_steps or not bool(active.any()):
+            break
+        points, moved = _climb(log_joint, points, value, along, size, vectors, active)
+        stuck = active & ~moved
+        status[stuck & concave] = int(ModeStatus.STALLED)
+        status[stuck & ~concave] = int(ModeStatus.NOT_CONCAVE)
+        active = active & moved
+        if not bool(active.any()):
+            break
+    return Modes(points, value, gradient_norm, precision, decrement, status)
+
+
+def _evaluable(log_joint: LogDensity, starts: Tensor) -> Tensor:
+    """Starts where the density is finite; the others are pulled towards zero until it is."""
+    finite = torch.isfinite(evaluate(log_joint, starts))
+    if bool(finite.all()):
+        return starts
+    shrink = torch.tensor([0.5, 0.25, 0.1, 0.0], dtype=starts.dtype, device=starts.device)
+    candidates = starts[:, None] * shrink[:, None, None]
+    good = torch.isfinite(evaluate(log_joint, candidates))
+    first = good.to(torch.int8).argmax(0)
+    pulled = candidates.gather(1, first[None, None].expand(starts.shape[0], 1, -1, -1))[:, 0]
+    return torch.where(finite | ~good.any(0), starts, pulled)
+
+
+def _eigen(hessian: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues ``(effect, *batch)`` and vectors ``(*batch, effect, effect)`` of minus the Hessian."""
+    matrices = -hessian.movedim((0, 1), (-2, -1))
+    identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+    safe = torch.where(active[..., None, None], matrices, identity)
+    eigenvalues, vectors = torch.linalg.eigh(safe)
+    return eigenvalues.movedim(-1, 0), vectors
+
+
+def _climb(
+    log_joint: LogDensity, points: Tensor, value: Tensor, along: Tensor, size: Tensor, vectors: Tensor, active: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The best of a ladder of damped steps for every active column, and whether it is a rise at all."""
+    largest = size.amax(0)
+    best, moved = points, torch.zeros_like(active)
+    for ladder in ((0.0, 1e-3, 1e-2, 0.1, 0.5, 2.0), (10.0, 1e2, 1e3, 1e4, 1e6)):
+        damping = torch.tensor(ladder, dtype=points.dtype, device=points.device)[:, None, None] * largest
+        steps = torch.einsum("...ij,jd...->id...", vectors, along[:, None] / (size[:, None] + damping))
+        trials = points[:, None] + steps  # (effect, damping, start, subject)
+        rungs = trials.shape[1]
+
+        def values(packed: Tensor, rungs: int = rungs) -> tuple[Tensor, ...]:
+            return (evaluate(log_joint, packed.unflatten(0, (-1, rungs))),)
+
+        wanted = active & ~moved
+        (found,) = on_active(values, trials.flatten(0, 1), wanted)
+        found = torch.nan_to_num(found, nan=-torch.inf)
+        top, rung = found.max(0)
+        rose = wanted & (top > value)
+        chosen = trials.gather(1, rung[None, None].expand(points.shape[0], 1, -1, -1))[:, 0]
+        best, moved = torch.where(rose, chosen, best), moved | rose
+        if bool((moved | ~active).all()):
+            break
+    return best, moved
+
+
+def _take(modes: Modes, index: Tensor) -> Modes:
+    """Gather along the start axis: ``index`` is ``(start', subject)``."""
+    return Modes(*(f.gather(-2, index.expand(*f.shape[:-2], *index.shape)) for f in modes))
+
+
+def best_mode(modes: Modes) -> Modes:
+    """The highest usable mode of every subject; where none is usable, the highest point with its status.
+
+    Args:
+        modes: Modes with batch ``(start, subject)``.
+
+    Returns:
+        Modes with batch ``(subject,)``.
+    """
+    value = torch.where(modes.usable(), modes.value, -torch.inf)
+    value = torch.where(modes.usable().any(0), value, modes.value)
+    best = _take(modes, value.argmax(0, keepdim=True))
+    return Modes(*(f[..., 0, :] for f in best))
+
+
+def distinct_modes(modes: Modes, *, distance: float = 0.1, below: float = 30.0) -> Modes:
+    r"""The different usable modes of every subject, highest first.
+
+    Two searches ended in the same mode when :math:`(\eta_a - \eta_b)^\top P_a (\eta_a - \eta_b)` is below ``distance`` squared,
+    :math:`P_a` the precision at the higher one.
+
+    Args:
+        modes: Modes with batch ``(start, subject)``.
+        distance: Distance in conditional standard deviations.
+        below: Modes lower than the best by more than this many units of log density are dropped.
+
+    Returns:
+        Modes with batch ``(mode, subject)``, the mode axis as long as the richest subject needs. Other subjects are padded with copies of
+        their best mode whose value is ``-inf`` and whose status is ``FAILED``.
+    """
+    value = torch.where(modes.usable(), modes.value, -torch.inf)
+    order = value.argsort(0, descending=True)
+    ranked, value = _take(modes, order), value.gather(0, order)
+    keep = torch.isfinite(value) & (value >= value[0] - below)
+    for rank in range(1, len(value)):
+        difference = ranked.effects[:, :rank] - ranked.effects[:, rank : rank + 1]
+        square = torch.einsum("ims,ijms,jms->ms", difference, ranked.precision[:, :, :rank], difference)
+        keep[rank] &= ~(keep[:rank] & (square < distance**2)).any(0)
+    width = max(1, int(keep.sum(0).max()))
+    place = (~keep).to(torch.int8).argsort(dim=0, stable=True)[:width]
+    kept = keep.gather(0, place)
+    chosen = _take(ranked, torch.where(kept, place, 0))
+    return chosen._replace(
+        value=torch.where(kept, chosen.value, -torch.inf),
+        status=torch.where(kept, chosen.status, int(ModeStatus.FAILED)),
+    )

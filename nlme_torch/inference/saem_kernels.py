@@ -1,0 +1,119 @@
+"""Which Markov kernels SAEM runs for the random effects, and the conditional moments that shape their proposals."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nlme_torch.inference.hamiltonian import HMC
+from nlme_torch.inference.kernels import BlockRandomWalk, Independent, Kernel, RandomWalk
+from nlme_torch.inference.proposals import normal
+from nlme_torch.model.density import Conditional
+from nlme_torch.model.model import Model
+
+MANY_EFFECTS = 8
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How often each kernel runs in one iteration; zero switches it off.
+
+    Attributes:
+        prior: Independent proposals from N(0, Omega).
+        component: Sweeps of the component-wise random walk.
+        block: Random walks of all components together, shaped by the conditional covariance.
+        laplace: Independent proposals from a normal fitted to the conditional distribution.
+        hamiltonian: Hamiltonian trajectories.
+        leapfrogs: Leapfrog steps per trajectory.
+        group: Components moved together by the component-wise walk.
+    """
+
+    prior: int = 1
+    component: int = 2
+    block: int = 2
+    laplace: int = 1
+    hamiltonian: int = 0
+    leapfrogs: int = 5
+    group: int = 1
+
+    @classmethod
+    def automatic(cls, model: Model) -> "Moves":
+        """Choose by the number of effects: random walks for few, gradients for many."""
+        if model.n_effects <= MANY_EFFECTS:
+            return cls()
+        return cls(prior=0, component=0, block=1, laplace=0, hamiltonian=2)
+
+
+class PhiMoments(NamedTuple):
+    """Running mean and covariance of each subject's phi, over chains and with exponential forgetting.
+
+    Attributes:
+        mean: ``(effect, start, subject)``.
+        covariance: ``(effect, effect, start, subject)``.
+        count: Updates so far.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    count: int
+
+    @classmethod
+    def start(cls, transformed: Tensor, omega: Tensor) -> "PhiMoments":
+        """Begin at the chains' mean and at Omega, ``(start, effect, effect)``."""
+        subjects = transformed.shape[-1]
+        covariance = omega.permute(1, 2, 0)[..., None].expand(-1, -1, -1, subjects).clone()
+        return cls(transformed.mean(1), covariance, 0)
+
+    def update(self, transformed: Tensor) -> "PhiMoments":
+        """Blend in new draws, ``(effect, chain, start, subject)``."""
+        gain = max(0.02, 1.0 / (self.count + 10))
+        mean = self.mean + gain * (transformed.mean(1) - self.mean)
+        deviations = transformed - mean[:, None]
+        spread = torch.einsum("icsn,jcsn->ijsn", deviations, deviations) / transformed.shape[1]
+        return PhiMoments(mean, self.covariance + gain * (spread - self.covariance), self.count + 1)
+
+    def factor(self) -> Tensor:
+        """Lower Cholesky factor of the covariance, ``(effect, effect, start * subject)``."""
+        matrix = self.covariance.flatten(-2).permute(2, 0, 1)
+        scale = matrix.diagonal(dim1=-2, dim2=-1)
+        # shrink towards the diagonal: a covariance from few draws is nearly singular
+        matrix = 0.95 * matrix + 0.05 * torch.diag_embed(scale) + 1e-12 * torch.eye(matrix.shape[-1]).to(matrix)
+        return torch.linalg.cholesky(matrix).permute(1, 2, 0)
+
+
+def build_cycle(moves: Moves, conditional: Conditional, moments: PhiMoments) -> tuple[Any, tuple[str, ...]]:
+    """Return the kernels of one iteration with their repeats, and their names.
+
+    Args:
+        moves: How often each one runs.
+        conditional: Densities at the current parameters.
+        moments: Running conditional moments of phi.
+    """
+    from nlme_torch.inference.kernels import Cycle
+
+    subjects = conditional.density.batch.n_subjects
+    kernels: list[Kernel] = []
+    names: list[str] = []
+    repeats: list[int] = []
+    omega = conditional.covariance().permute(1, 2, 0)[..., None].expand(-1, -1, -1, subjects).flatten(-2)
+    deviations = moments.covariance.diagonal(dim1=0, dim2=1).permute(2, 0, 1).flatten(-2).sqrt().clamp_min(1e-10)
+    factor = moments.factor() if moves.block or moves.laplace or moves.hamiltonian else None
+
+    def add(name: str, kernel: Kernel, count: int) -> None:
+        if count:
+            kernels.append(kernel)
+            names.append(name)
+            repeats.append(count)
+
+    if moves.prior:
+        root = torch.linalg.cholesky(omega.permute(2, 0, 1)).permute(1, 2, 0)
+        add("prior", Independent(normal(torch.zeros_like(deviations), root)), moves.prior)
+    if moves.laplace:
+        centre = (moments.mean - conditional.mean).flatten(-2)
+        assert factor is not None
+        add("laplace", Independent(normal(centre, 1.1 * factor)), moves.laplace)
+    add("component", RandomWalk(scale=deviations, size=moves.group), moves.component)
+    add("block", BlockRandomWalk(factor=factor), moves.block)
+    add("hamiltonian", HMC(factor=factor, leapfrogs=moves.leapfrogs), moves.hamiltonian)
+    return Cycle(tuple(kernels), tuple(repeats)), tuple(names)
