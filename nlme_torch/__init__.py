@@ -1,5 +1,7 @@
 """nlme_torch: nonlinear mixed-effects models with neural networks inside the dynamics."""
 
+from nlme_torch import examples as examples
+from nlme_torch.data import Dataset as Dataset
 from nlme_torch.errors import DataError as DataError
 from nlme_torch.errors import FitError as FitError
 from nlme_torch.errors import ModelError as ModelError
@@ -25,3 +27,6 @@ from nlme_torch.model import RandomWeights as RandomWeights
 from nlme_torch.model import Real as Real
 from nlme_torch.model import Scalar as Scalar
 from nlme_torch.model import Shift as Shift
+from nlme_torch.solve import RK4 as RK4
+from nlme_torch.solve import Adaptive as Adaptive
+from nlme_torch.solve import Tsit5 as Tsit5

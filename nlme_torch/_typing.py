@@ -16,7 +16,7 @@ all subjects is contiguous, and ``(start, subject)`` is one axis to whatever tre
 """
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -32,32 +32,6 @@ VectorField: TypeAlias = Callable[[Tensor, Tensor, tuple[Tensor, ...]], Tensor]
 LogDensity: TypeAlias = Callable[[Tensor], Tensor]
 """``(effects: (effect, *batch)) -> log density: (*batch)``, one value for each replicate of each subject."""
 
-
-class Solved(Protocol):
-    """What a model needs of a solution: states at records and a status per subject."""
-
-    @property
-    def states(self) -> Tensor:
-        """``(record, state, *batch)``."""
-        ...
-
-    @property
-    def status(self) -> Tensor:
-        """``(*batch)``, 0 where the subject was solved."""
-        ...
-
-
-class SolveFunction(Protocol):
-    """How a model's equations get solved: handed to the model's density, which never imports a solver."""
-
-    def __call__(
-        self, vector_field: VectorField, initial: Tensor, times: Tensor, parameters: tuple[Tensor, ...]
-    ) -> Solved:
-        """Integrate from record to record."""
-        ...
-
-
 __all__ = [
-    "BatchTensor", "Bool", "EffectTensor", "Float", "Int", "LogDensity", "RecordTensor", "SolveFunction", "Solved",
-    "StateTensor", "VectorField",
+    "BatchTensor", "Bool", "EffectTensor", "Float", "Int", "LogDensity", "RecordTensor", "StateTensor", "VectorField",
 ]

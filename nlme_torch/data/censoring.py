@@ -1,7 +1,7 @@
 """Censored observations: CENS and LIMIT."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,12 +14,14 @@ from .problems import Problem
 Floats = NDArray[np.float64]
 
 
-class Censoring(NamedTuple):
+@dataclass(frozen=True)
+class Censoring:
     """Which observations are censored.
 
-    ``code`` ``(row,)`` is CENS: 0 observed, 1 the truth lies below the value, -1 above it; ``limit``
-    ``(row,)`` is the other end of the interval in which a censored value lies, NaN where the table gives
-    none.
+    Attributes:
+        code: ``(row,)``, CENS: 0 observed, 1 the truth lies below the value, -1 above it.
+        limit: ``(row,)``, the other end of the interval in which a censored value lies, NaN where none is
+            given.
     """
 
     code: NDArray[np.int64]

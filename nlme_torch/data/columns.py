@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import pandas as pd
 
-from .problems import Problem, raise_errors
+from .problems import Problem
 
 Interpolation: TypeAlias = Literal["locf", "nocb", "linear"]
 Outputs: TypeAlias = str | Sequence[str] | Mapping[str, Any] | None
@@ -54,7 +54,7 @@ def resolve_columns(
     time_varying: TimeVarying = (),
     ignore: str | Sequence[str] = (),
     **named: str | None,
-) -> Columns:
+) -> tuple[Columns, list[Problem]]:
     """Find the column for every part: the one the user names, else the one with NONMEM's name.
 
     Args:
@@ -65,8 +65,10 @@ def resolve_columns(
         ignore: columns that play no part.
         **named: part to column name, as the user gave them (None: not given).
 
-    Raises:
-        DataError: if columns are missing, duplicated or ambiguous; lists all of it.
+    Returns:
+        The parts, and what is wrong: columns missing, duplicated or ambiguous. With an error among the
+            problems the
+        table cannot be read.
     """
     problems: list[Problem] = []
     names = [str(name) for name in frame.columns]
@@ -91,9 +93,8 @@ def resolve_columns(
             parts[part] = matches[0]
     for part in ("id", "time"):
         if part not in parts:
-            say = (
-                f"no column {NONMEM_NAMES[part]}. Name yours with {part}=; the table has {', '.join(names)}."
-            )
+            have = ", ".join(names)
+            say = f"no column {NONMEM_NAMES[part]}. Name yours with {part}=; the table has {have}."
             problems.append(Problem("columns", say))
 
     declared = None if covariates is None else _as_names(covariates)
@@ -105,8 +106,7 @@ def resolve_columns(
     for name in set(declared or ()) & set(varying):
         problems.append(Problem("columns", "is both in covariates= and in time_varying=.", column=name))
     wanted = _outputs(outputs, names, problems)
-    raise_errors(problems)
-    return Columns(parts, wanted, declared, varying, ignore)
+    return Columns(parts, wanted, declared, varying, ignore), problems
 
 
 def _outputs(outputs: Outputs, names: Sequence[str], problems: list[Problem]) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from .columns import NONMEM_NAMES, Columns, Interpolation
 from .problems import Problem
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Covariates:
 def read_covariates(
     frame: pd.DataFrame,
     columns: Columns,
-    subject: NDArray[np.int64],
+    subject: Ints,
     time: Floats,
     taken: set[str],
     problems: list[Problem],
@@ -62,6 +63,9 @@ def read_covariates(
         values[name] = _fill(value, subject, time, rule)
         if levels:
             categories[name] = levels
+            if rule == "linear":
+                say = "a category cannot be interpolated linearly: use 'locf' or 'nocb'."
+                problems.append(Problem("covariate", say, column=name))
         problems += _first_rows(frame[name], values[name], subject, rule)
         if rule is None:
             problems += _variations(frame[name], value, subject)
@@ -82,6 +86,29 @@ def read_covariates(
     return Covariates(values, dict(columns.time_varying), categories, unused)
 
 
+def value_between(
+    value: Floats, time: Floats, when: Floats, before: Ints, after: Ints, rule: Interpolation
+) -> Floats:
+    """A time-varying covariate at times between rows.
+
+    Args:
+        value: ``(row,)``, the covariate, without gaps.
+        time: ``(row,)``.
+        when: ``(entry,)``, the times wanted.
+        before: ``(entry,)``, the subject's last row at or before ``when``.
+        after: ``(entry,)``, the subject's first row at or after ``when``; its last row where there is none.
+        rule: what holds between rows; at a row's own time its own value does.
+
+    Returns:
+        ``(entry,)``.
+    """
+    start, end = value[before], value[after]
+    length = time[after] - time[before]
+    share = np.divide(when - time[before], length, out=np.zeros_like(when), where=length > 0)
+    between = {"locf": start, "nocb": end, "linear": start + share * (end - start)}[rule]
+    return np.where(when == time[before], start, np.where(when == time[after], end, between))
+
+
 def _read_column(column: pd.Series, problems: list[Problem]) -> tuple[Floats, tuple[str, ...]]:
     """The numbers of a column, or the codes and levels of one that holds no number at all."""
     found: list[Problem] = []
@@ -95,19 +122,18 @@ def _read_column(column: pd.Series, problems: list[Problem]) -> tuple[Floats, tu
     return value, ()
 
 
-def _fill(value: Floats, subject: NDArray[np.int64], time: Floats, rule: Interpolation | None) -> Floats:
+def _fill(value: Floats, subject: Ints, time: Floats, rule: Interpolation | None) -> Floats:
     """``(row,)`` with missing cells filled within each subject by the rule; NaN where it gives no value."""
     if not np.isnan(value).any():
         return value
     groups = pd.Series(value).groupby(subject)
-    forward: Floats = groups.ffill().to_numpy()
+    forward: Floats = np.asarray(groups.ffill(), dtype=np.float64)
     if rule == "nocb":
-        backward: Floats = groups.bfill().to_numpy()
+        backward: Floats = np.asarray(groups.bfill(), dtype=np.float64)
         return np.where(np.isnan(backward), forward, backward)
     if rule == "linear":
         filled = forward.copy()
-        for position in np.unique(subject):
-            rows = np.flatnonzero(subject == position)
+        for rows in np.split(np.arange(len(value)), np.flatnonzero(np.diff(subject)) + 1):
             known = rows[np.isfinite(value[rows])]
             gaps = rows[np.isnan(value[rows]) & np.isfinite(forward[rows])]
             if len(known) and len(gaps):
@@ -117,7 +143,7 @@ def _fill(value: Floats, subject: NDArray[np.int64], time: Floats, rule: Interpo
 
 
 def _first_rows(
-    column: pd.Series, filled: Floats, subject: NDArray[np.int64], rule: Interpolation | None
+    column: pd.Series, filled: Floats, subject: Ints, rule: Interpolation | None
 ) -> list[Problem]:
     """A problem for every subject whose first row has no value."""
     first = np.flatnonzero(np.diff(subject, prepend=-1))
@@ -132,7 +158,7 @@ def _first_rows(
     ]
 
 
-def _variations(column: pd.Series, value: Floats, subject: NDArray[np.int64]) -> list[Problem]:
+def _variations(column: pd.Series, value: Floats, subject: Ints) -> list[Problem]:
     """A problem for the first row of every subject in which a constant covariate changes."""
     found, reported = [], set()
     for row in _changes(value, subject):
@@ -146,13 +172,13 @@ def _variations(column: pd.Series, value: Floats, subject: NDArray[np.int64]) ->
     return found
 
 
-def _changes(value: Floats, subject: NDArray[np.int64]) -> NDArray[np.int64]:
+def _changes(value: Floats, subject: Ints) -> Ints:
     """Rows whose value differs from the subject's first known one."""
     known = pd.Series(value).groupby(subject).transform("first").to_numpy()
     return np.flatnonzero(np.isfinite(value) & (value != known))
 
 
-def _why_unfit(column: pd.Series, subject: NDArray[np.int64], time: Floats) -> str | None:
+def _why_unfit(column: pd.Series, subject: Ints, time: Floats) -> str | None:
     """Why a column that nobody declared is no covariate, or None when it qualifies."""
     found: list[Problem] = []
     value, missing = read_numbers(column, found)

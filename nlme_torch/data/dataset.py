@@ -1,20 +1,24 @@
 """The data set: a table, the parts its columns play, and the ways to look at it and to cut it."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from .batch import Batch
+from .checks import misfits, suspicions
 from .columns import Columns, Outputs, TimeVarying, resolve_columns
-from .new_times import Times, insert_times
-from .problems import raise_errors
+from .csv_file import read_csv
+from .describe import Description, describe, overview
+from .design import Regimens, covariate_frame, design_frame, designed
+from .new_times import Times, blank_frame, insert_times
+from .problems import problem_table, raise_errors
+from .split import split_subjects
 from .table import Table, read_table
 from .tensors import to_batch
 
@@ -22,14 +26,15 @@ from .tensors import to_batch
 class Dataset:
     """Longitudinal data of several subjects, read from a NONMEM-style table; it never changes.
 
-    Make one with :meth:`from_frame` or :meth:`from_csv`. Every row of the table is a record: an observation,
-    a dose, a reset, or a time at which to predict. Rows keep their order; at equal times file order decides
-    what comes first.
+    Make one with :meth:`from_frame` or :meth:`from_csv`, or, for simulation, :meth:`from_regimen`. Every row
+    of the table is a record: an observation, a dose, a reset, or a time at which to predict. Rows keep their
+    order; at equal times file order decides what comes first.
 
     Example:
         >>> import pandas as pd
         >>> import nlme_torch.data as data
-        >>> frame = pd.DataFrame({"ID": [1, 1, 2], "TIME": [0.0, 1.0, 0.5], "DV": [3.0, 2.0, 4.0], "WT": [70, 70, 55]})
+        >>> frame = pd.DataFrame({"ID": [1, 1, 2], "TIME": [0.0, 1.0, 0.5], "DV": [3.0, 2.0, 4.0]})
+        >>> frame["WT"] = [70, 70, 55]
         >>> data.Dataset.from_frame(frame)
         Dataset of 2 subjects, 3 rows
           observations  DV 3
@@ -116,13 +121,13 @@ class Dataset:
             DataError: if anything is wrong with the table; the message lists all of it by row.
         """
         parts = {"id": id, "time": time, "dv": dv, "dvid": dvid, "mdv": mdv, "cens": cens, "limit": limit,
-                 "evid": evid, "amt": amt, "cmt": cmt, "rate": rate, "dur": dur, "ii": ii, "addl": addl, "ss": ss,
-                 "occasion": occasion}  # fmt: skip
-        own = frame.reset_index(drop=True).copy()
-        own.columns = pd.Index([str(name) for name in frame.columns])
-        columns = resolve_columns(
+                 "evid": evid, "amt": amt, "cmt": cmt, "rate": rate, "dur": dur, "ii": ii, "addl": addl,
+                 "ss": ss, "occasion": occasion}  # fmt: skip
+        own = frame.reset_index(drop=True).set_axis([str(name) for name in frame.columns], axis=1)
+        columns, problems = resolve_columns(
             own, outputs=outputs, covariates=covariates, time_varying=time_varying, ignore=ignore, **parts
         )
+        raise_errors(problems)
         table, problems = read_table(own, columns)
         raise_errors(problems)
         return cls(own, table, columns)
@@ -133,7 +138,7 @@ class Dataset:
 
         Args:
             path: the file.
-            sep: what separates columns, e.g. ``","``, ``";"``, or ``r"\\s+"`` for white space.
+            sep: what separates columns, as in ``pandas.read_csv``.
             **columns: as in :meth:`from_frame`.
 
         Returns:
@@ -142,27 +147,73 @@ class Dataset:
         Raises:
             DataError: if the file is absent or empty, or anything is wrong with the table.
         """
-        if not Path(path).is_file():
-            raise DataError(f"There is no file {path}.")
-        try:
-            # read the header as data: pandas would rename a second column of the same name in silence
-            raw = pd.read_csv(path, sep=sep, header=None, nrows=1, dtype=str, skipinitialspace=True)
-            frame = pd.read_csv(
-                path, sep=sep, skiprows=1, header=None, na_values=["."], skipinitialspace=True
-            )
-        except pd.errors.EmptyDataError:
-            raise DataError(f"The file {path} has no rows, hence no subjects.") from None
-        except (pd.errors.ParserError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"The file {path} cannot be read as a table with separator {sep!r}: {error}"
-            ) from error
-        names = [str(name).strip() for name in raw.iloc[0]]
-        if len(names) != frame.shape[1]:
-            raise DataError(
-                f"The file {path} has {len(names)} column names but {frame.shape[1]} columns. Is {sep!r} its separator?"
-            )
-        frame.columns = pd.Index(names)
-        return cls.from_frame(frame, **columns)
+        return cls.from_frame(read_csv(path, sep), **columns)
+
+    @classmethod
+    def from_regimen(
+        cls,
+        regimen: Regimens,
+        times: Times,
+        *,
+        subjects: int | Sequence[Any] = 1,
+        covariates: pd.DataFrame | Mapping[str, ArrayLike] | None = None,
+        outputs: str | Sequence[str] = "DV",
+    ) -> "Dataset":
+        """A design for simulation: who gets which doses, and when to look; nothing is observed yet.
+
+        Args:
+            regimen: the doses, for all subjects or by subject.
+            times: when to look, for all subjects or by subject; at equal times doses come first.
+            subjects: how many (they are called 1, 2, ...), or their ids.
+            covariates: constant covariates: a table with one line for each subject (ids as its index), or a
+                mapping from name to one value or one for each subject.
+            outputs: names of what will be observed.
+
+        Returns:
+            A data set without observations.
+
+        Raises:
+            DataError: if the parts do not fit together.
+
+        Example:
+            >>> import nlme_torch.data as data
+            >>> daily = data.Regimen(100.0, every=24.0, additional=2)
+            >>> data.Dataset.from_regimen(daily, [1.0, 25.0, 49.0], subjects=2, covariates={"WT": [60.0, 80.0]})
+            Dataset of 2 subjects, 8 rows
+              observations  DV 0
+              doses         2 rows
+              covariates    WT
+        """
+        ids = tuple(range(1, subjects + 1)) if isinstance(subjects, int) else tuple(subjects)
+        names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        frame = design_frame(ids, regimen, times).assign(**dict.fromkeys(names, np.nan))
+        lines = covariate_frame(ids, covariates)
+        frame = frame.join(lines, on="ID")
+        parts, problems = resolve_columns(frame, outputs=names, covariates=[str(name) for name in lines])
+        raise_errors(problems)
+        table, problems = read_table(frame, parts, observed=False)
+        raise_errors(problems)
+        return cls(frame, table, parts, np.ones(len(frame), dtype=bool))
+
+    def with_regimen(self, regimen: Regimens, times: Times | None = None) -> "Dataset":
+        """The same subjects and covariates under other doses, with nothing observed: a design for simulation.
+
+        Args:
+            regimen: the doses, for all subjects or by subject.
+            times: when to look, for all subjects or by subject; None: when each subject was observed.
+
+        Returns:
+            A data set without observations; categories and interpolation of covariates are kept.
+
+        Raises:
+            DataError: if a subject has no regimen, or an unknown one does.
+        """
+        seen = self._table.observations.observed
+        if times is None:
+            when, who = self._table.time[seen], self._table.subject[seen]
+            times = {label: np.unique(when[who == k]) for k, label in enumerate(self.subjects)}
+        frame, table, columns = designed(self._frame, self._table, self._columns, regimen, times)
+        return Dataset(frame, table, columns, np.ones(len(frame), dtype=bool))
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -214,14 +265,7 @@ class Dataset:
     @property
     def hash(self) -> str:
         """SHA-256 of the content: equal if and only if names, records, values, doses and covariates are."""
-        table, digest = self._table, hashlib.sha256()
-        spoken = (table.ids, self.outputs, self.covariate_names, sorted(table.covariates.interpolation.items()),
-                  sorted(table.covariates.categories.items()), table.doses and table.doses.compartments)  # fmt: skip
-        digest.update(repr(spoken).encode())
-        for name, array in table.arrays():
-            digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return self._table.digest()
 
     def batch(self, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Batch:
         """The data set as padded tensors, with ADDL doses expanded.
@@ -250,20 +294,12 @@ class Dataset:
             DataError: if a subject is unknown, or a time lies before the subject's first row.
         """
         table, source = insert_times(self._table, times)
-        new = source < 0
-        frame = self._frame.take(np.maximum(source, 0)).reset_index(drop=True)
-        kept = {self._columns.parts["id"], *table.covariates.values}
-        for name in (name for name in frame if name not in kept):
-            frame[name] = frame[name].mask(new)
-        frame[self._columns.parts["time"]] = table.time
-        for name in table.covariates.interpolation:
-            if name not in table.covariates.categories:
-                frame[name] = np.where(new, table.covariates.values[name], frame[name])
-        return Dataset(frame, table, self._columns, new)
+        frame = blank_frame(self._frame, table, self._columns, source)
+        return Dataset(frame, table, self._columns, self._new[source] | (source < 0))
 
     @property
     def prediction_rows(self) -> NDArray[np.bool_]:
-        """``(row,)``, True on the rows that :meth:`with_times` added."""
+        """``(row,)``, True on rows of a design and on those that :meth:`with_times` added."""
         return self._new.copy()
 
     def subset(self, subjects: Iterable[Any]) -> "Dataset":
@@ -285,6 +321,70 @@ class Dataset:
         frame = self._frame.take(rows).reset_index(drop=True)
         return Dataset(frame, self._table.take(rows), self._columns, self._new[rows])
 
+    def split(
+        self, train: float | int | None = None, test: float | int | None = None, *, seed: int
+    ) -> tuple["Dataset", "Dataset"]:
+        """Two data sets of different subjects, drawn at random.
+
+        Args:
+            train: share of the subjects (a float below 1) or their number (an int); None: those not in
+                ``test``.
+            test: the same; None: those not in ``train``.
+            seed: of the draw.
+
+        Returns:
+            The data sets to train on and to test on, each in the table's order.
+
+        Raises:
+            DataError: if one of them would be empty or both together too large.
+        """
+        first, second = split_subjects(self.n_subjects, train, test, seed)
+        return self.subset(self.subjects[i] for i in first), self.subset(self.subjects[i] for i in second)
+
+    def check(
+        self,
+        *,
+        states: Sequence[str] | None = None,
+        positive: Collection[str] = (),
+        modelled_rate: Collection[str] | None = None,
+        modelled_duration: Collection[str] | None = None,
+    ) -> pd.DataFrame:
+        """What is suspicious about the table, and, given facts of a model, what does not fit that model.
+
+        Args:
+            states: the model's states; every dose must enter one of them.
+            positive: outputs whose error model takes positive values only (log-normal).
+            modelled_rate: states for which the model gives a rate (RATE -1); None: not checked.
+            modelled_duration: states for which the model gives a duration (RATE -2); None: not checked.
+
+        Returns:
+            One line for each finding: severity, rule, subject, row (counted from 1), column, message.
+        """
+        fit = misfits(
+            self._table, self._columns, states=states, positive=positive,
+            modelled_rate=modelled_rate, modelled_duration=modelled_duration,
+        )  # fmt: skip
+        return problem_table([*fit, *suspicions(self._table, self._columns)])
+
+    def require(self, **facts: Any) -> None:
+        """Raise what :meth:`check` finds wrong in the light of a model.
+
+        Args:
+            **facts: as in :meth:`check`.
+
+        Raises:
+            DataError: if the table does not fit the model; lists the rows.
+        """
+        raise_errors(misfits(self._table, self._columns, **facts))
+
+    def describe(self) -> Description:
+        """Counts, ranges, covariates, and every row or column that was left out, with the reason."""
+        return describe(self._table, self._columns)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table, as :attr:`frame`: :meth:`from_frame` with the same arguments gives an equal data set."""
+        return self.frame
+
     def __len__(self) -> int:
         return self.n_subjects
 
@@ -301,24 +401,4 @@ class Dataset:
         return Dataset, (self._frame, self._table, self._columns, self._new)
 
     def __repr__(self) -> str:
-        table = self._table
-        counts = [f"{name} {int(np.isfinite(v).sum())}" for name, v in table.observations.values.items()]
-        lines = [
-            f"Dataset of {self.n_subjects} subjects, {self.n_rows} rows",
-            f"  observations  {', '.join(counts)}",
-        ]
-        if table.doses is not None:
-            lines.append(f"  doses         {int((table.doses.kind != 0).sum())} rows")
-        rules = table.covariates.interpolation
-        names = [f"{name} ({rules[name]})" if name in rules else name for name in self.covariate_names]
-        if names:
-            lines.append(f"  covariates    {', '.join(names)}")
-        return "\n".join(lines)
-
-
-def new_dataset(frame: pd.DataFrame, **columns: Any) -> Dataset:
-    """As :meth:`Dataset.from_frame`, for a design in which nothing has been observed yet."""
-    parts = resolve_columns(frame, **columns)
-    table, problems = read_table(frame, parts, observed=False)
-    raise_errors(problems)
-    return Dataset(frame, table, parts)
+        return overview(self._table)

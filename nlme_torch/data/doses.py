@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,7 +99,7 @@ class Doses:
         Raises:
             DataError: if a dose enters a compartment that is not among ``states``; names the first such row.
         """
-        indices = [_find_state(compartment, states) for compartment in self.compartments]
+        indices = [find_state(compartment, states) for compartment in self.compartments]
         for position, (compartment, index) in enumerate(zip(self.compartments, indices, strict=True)):
             here = self.compartment == position
             if index is None and bool(here.any()):
@@ -115,11 +116,12 @@ class Doses:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Doses":
         """The same doses with ``function`` applied to every tensor (to move, select or repeat records)."""
-        tensors = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "compartments"}
-        return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
+        names = [name for name in self.__dataclass_fields__ if name != "compartments"]
+        changed: dict[str, Any] = {name: function(getattr(self, name)) for name in names}
+        return replace(self, **changed)
 
 
-def _find_state(compartment: int | str, states: Sequence[str]) -> int | None:
+def find_state(compartment: int | str, states: Sequence[str]) -> int | None:
     """0-based position of a compartment among the states, or None."""
     if isinstance(compartment, int):
         return compartment - 1 if 1 <= compartment <= len(states) else None

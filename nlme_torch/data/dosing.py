@@ -1,6 +1,6 @@
 """Reading the dosing columns: AMT, RATE or DUR, CMT, ADDL with II, SS."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,15 @@ class DoseRows:
     interval: Floats
     additional: Ints
     reset: NDArray[np.bool_]
+
+    def without(self, rows: NDArray[np.bool_]) -> "DoseRows":
+        """The same columns with no dose and no reset on ``rows`` ``(row,)``."""
+        nothing = {"compartment": -1, "kind": int(DoseKind.NONE)}
+        blank: dict[str, Any] = {}
+        for name in (entry.name for entry in fields(self) if entry.name != "compartments"):
+            column = getattr(self, name)
+            blank[name] = np.where(rows, nothing.get(name, 0), column).astype(column.dtype)
+        return replace(self, **blank)
 
 
 def read_doses(

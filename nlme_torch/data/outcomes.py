@@ -61,6 +61,7 @@ def read_observations(
         claimed |= here
         filled |= here & ~read[column].missing
     empty = claimed & ~filled
+    written = np.any([np.nan_to_num(numbers.value) != 0 for numbers in read.values()], axis=0)
     if columns.get("mdv") is not None or (len(sources) == 1 and not events.flagged):
         message = "the observation is missing. Leave the row out, or mark it as one without a value: MDV 1."
         for row in np.flatnonzero(empty):
@@ -73,5 +74,6 @@ def read_observations(
             "MDV is 1 on an observation row": is_observation & events.no_value,
             "DVID is not one of the outputs": candidates & ~claimed,
             "no value of any output": empty,
+            "value other than 0 on a row that is no observation (EVID 1 to 4)": ~is_observation & written,
         },
     )

@@ -13,7 +13,7 @@ from .problems import Problem
 
 
 class Source(NamedTuple):
-    """Where the values of an output stand: a column, and the rows of it in which ``here`` ``(row,)`` is True."""
+    """Where the values of an output stand: a column, and ``here`` ``(row,)``, True on the rows that count."""
 
     column: str
     here: NDArray[np.bool_]
@@ -87,7 +87,7 @@ def _check_not_pooled(
     dv, dvid = columns.get("dv"), columns.get("dvid")
     if len(labels) > 1 and dv in wanted.values():
         say = (
-            f"holds several outcomes, told apart by {dvid}: {', '.join(map(str, labels))}. Use outputs= with a name "
-            f"for each label, or ignore={dvid!r} to pool them."
+            f"holds several outcomes, told apart by {dvid}: {', '.join(map(str, labels))}. Use outputs= with "
+            f"a name for each label, or ignore={dvid!r} to pool them."
         )
         problems.append(Problem("outputs", say, column=dv))

@@ -57,8 +57,8 @@ def read_times(
     backward = (np.diff(time) < 0) & (np.diff(subject) == 0)
     for row in np.flatnonzero(backward) + 1:
         message = (
-            f"time goes back from {time[row - 1]:g} to {time[row]:g}. Sort the rows by time within each subject "
-            "(where the clock was set to 0 for a new period, let it run on and mark the period by EVID 3 or 4)."
+            f"time goes back from {time[row - 1]:g} to {time[row]:g}. Sort the rows by time within each "
+            "subject (where the clock was set back for a new period, let it run on and mark it by EVID 3)."
         )
         problems.append(Problem("time order", message, row=int(row), column=name))
     return time

@@ -1,8 +1,9 @@
 """A table as it was read: every column that plays a part, one entry for every row, in file order."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,6 @@ from .events import read_events
 from .outcomes import Observations, read_observations
 from .problems import Problem, locate
 from .subjects import check_observed, read_subjects, read_times
-
-Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,15 @@ class Table:
             warnings=tuple(replace(w, row=position[w.row]) for w in self.warnings if w.row in position),
         )
 
-    def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Every ``(row,)`` array with its name, in a fixed order."""
-        yield from _arrays("", self)
+    def digest(self) -> str:
+        """SHA-256 of everything in the table, including the names of outputs and covariates."""
+        rules = (self.covariates.interpolation, self.covariates.categories)
+        spoken = (self.ids, [sorted(rule.items()) for rule in rules], self.doses and self.doses.compartments)
+        digest = hashlib.sha256(repr(spoken).encode())
+        for name, array in _arrays("table", self):
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
 
 def read_table(
@@ -129,14 +134,12 @@ def _arrays(name: str, part: Any) -> Iterator[tuple[str, NDArray[Any]]]:
             yield from _arrays(f"{name}.{entry.name}", getattr(part, entry.name))
 
 
-def _take(part: Part, rows: NDArray[np.int64]) -> Part:
+def _take(part: Any, rows: NDArray[np.int64]) -> Any:
     """A part of the table with every ``(row,)`` array reduced to ``rows``."""
-
-    def reduce(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            return value[rows]
-        if isinstance(value, Mapping):
-            return {k: v[rows] if isinstance(v, np.ndarray) else v for k, v in value.items()}
-        return _take(value, rows) if is_dataclass(value) and not isinstance(value, type) else value
-
-    return replace(part, **{f.name: reduce(getattr(part, f.name)) for f in fields(part)})  # type: ignore[type-var, arg-type]
+    if isinstance(part, np.ndarray):
+        return part[rows]
+    if isinstance(part, Mapping):
+        return {name: _take(value, rows) for name, value in part.items()}
+    if is_dataclass(part) and not isinstance(part, type):
+        return replace(part, **{entry.name: _take(getattr(part, entry.name), rows) for entry in fields(part)})
+    return part

@@ -1,5 +1,6 @@
 """From records to padded tensors."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .batch import Batch, Outcome
+from .covariates import value_between
 from .doses import DoseKind, Doses
 from .records import Records, expand
 from .table import Table
@@ -42,23 +44,20 @@ def to_batch(
         if rule is None:
             covariates[name] = torch.tensor(values[first], dtype=dtype, device=device)
         else:
-            covariates[name] = real(_at_records(values, table, records, rule), None)
+            covariates[name] = real(
+                value_between(values, table.time, records.time, records.before, records.after, rule), None
+            )
     outcomes: dict[str, Outcome] = {}
     for name, values in table.observations.values.items():
         value = np.where(records.repeat, np.nan, values[records.row])
         seen = np.isfinite(value)
         outcome = Outcome(real(np.where(seen, value, 0.0)), flag(seen))
-        code, bound = table.observations.censoring, table.observations.limit
-        if code is not None and bound is not None and (code[np.isfinite(values)] != 0).any():
-            censored = np.where(seen, code[records.row], 0)
-            limit = bound[records.row]
-            limit = np.where(np.isfinite(limit), limit, np.where(censored == -1, np.inf, -np.inf))
-            outcome = Outcome(
-                outcome.value,
-                outcome.mask,
-                whole(censored),
-                real(np.where(censored == 0, -np.inf, limit), -np.inf),
-            )
+        censoring = table.observations.censoring
+        if censoring is not None and censoring.code[np.isfinite(values)].any():
+            code, limit = np.where(seen, censoring.code[records.row], 0), censoring.limit[records.row]
+            nowhere = np.where(code == -1, np.inf, -np.inf)
+            limit = np.where((code != 0) & np.isfinite(limit), limit, nowhere)
+            outcome = replace(outcome, censoring=whole(code), limit=real(limit, -np.inf))
         outcomes[name] = outcome
     return Batch(
         subjects=table.ids,
@@ -85,22 +84,11 @@ class _Padding:
         self.shape = (int(counts.max()), len(table.ids))
 
     def spread(self, values: NDArray[Any], fill: float | None) -> NDArray[Any]:
-        """``(entry,)`` to ``(record, subject)``; padding holds ``fill``, or if None the subject's last entry."""
+        """``(entry,)`` to ``(record, subject)``; padding holds ``fill``, the subject's last entry if None."""
         rectangle = np.empty(self.shape, dtype=values.dtype)
         rectangle[:] = values[self.last] if fill is None else fill
         rectangle[self.line, self.column] = values
         return rectangle
-
-
-def _at_records(values: NDArray[Any], table: Table, records: Records, rule: str) -> NDArray[Any]:
-    """A time-varying covariate at every record: a repeat takes its value by the covariate's rule."""
-    if rule == "locf":
-        return values[records.before]
-    if rule == "nocb":
-        return values[records.after]
-    start, end = table.time[records.before], table.time[records.after]
-    share = np.divide(records.time - start, end - start, out=np.zeros_like(start), where=end > start)
-    return values[records.before] + share * (values[records.after] - values[records.before])
 
 
 def _doses(table: Table, records: Records, real: Any, whole: Any, flag: Any) -> Doses | None:

@@ -36,7 +36,8 @@ class Modes(NamedTuple):
         value: Log joint density there, ``(*batch)``.
         gradient_norm: Euclidean norm of the gradient there, ``(*batch)``.
         precision: Minus the Hessian there, ``(effect, effect, *batch)``.
-        decrement: Half the squared Newton decrement, the rise that a quadratic still expects, ``(*batch)``.
+        decrement: Half the squared Newton decrement, the rise that a quadratic still expects, ``(*batch)``; infinite where
+            the precision is not positive definite.
         status: A ``ModeStatus`` each, ``(*batch)``.
     """
 
@@ -48,9 +49,8 @@ class Modes(NamedTuple):
     status: Tensor
 
     def usable(self, tolerance: float = 1e-3) -> Bool[Tensor, "*batch"]:
-        """Which columns are maxima for practical purposes: converged, or stalled within ``tolerance`` of the top."""
-        stalled = (self.status == ModeStatus.STALLED) & (self.decrement < tolerance)
-        return (self.status == ModeStatus.CONVERGED) | stalled
+        """Which columns are maxima for practical purposes: within ``tolerance`` of the top of a concave cap."""
+        return (self.decrement < tolerance) & (self.status != ModeStatus.FAILED)
 
 
 def conditional_modes(
@@ -60,11 +60,11 @@ def conditional_modes(
     r"""Climb to a conditional mode from every start of every subject.
 
     .. math:: \hat\eta_i = \arg\max_\eta \log p(y_i, \eta), \qquad
-        \eta \leftarrow \eta + V (|\Lambda| + \mu I)^{-1} V^\top \nabla, \quad -\nabla^2 = V \Lambda V^\top
+        \eta \leftarrow \eta + V (\Lambda + \mu I)^{-1} V^\top \nabla, \quad -\nabla^2 = V \Lambda V^\top
 
-    Newton steps with the exact Hessian; its eigenvalues enter by their absolute values, so that a step climbs where the density is
-    not concave, too. The damping :math:`\mu` of each column is chosen among a ladder of values tried in one batched call. Columns
-    that have converged are not evaluated again. With many effects a quasi-Newton phase, which needs gradients only, goes first.
+    Newton steps with the exact Hessian. Where the density is not concave the eigenvalues are shifted, or enter by their absolute
+    values, so that a step still climbs. The damping :math:`\mu` and the length of each column's step are chosen among a ladder
+    tried in one batched call. Columns that have converged are not evaluated again. With many effects a quasi-Newton phase, which needs gradients only, goes first.
 
     Args:
         log_joint: Log joint density, ``(effect, *batch) -> (*batch)``, twice differentiable; NaN or ``-inf`` where the
@@ -72,7 +72,7 @@ def conditional_modes(
         starts: Starting points, ``(effect, start, subject)``.
         tolerance: A column has converged when half its squared Newton decrement is below this.
         newton_steps: Largest number of Newton steps.
-        quasi_newton_steps: Largest number of gradient calls before; None is 0 below 8 effects and ``4 * effect`` from there.
+        quasi_newton_steps: Largest number of gradient calls before; None is 0 below 8 effects and ``6 * effect`` from there.
         max_columns: Largest batch of a second-derivative call, replicas counted.
 
     Returns:
@@ -92,7 +92,7 @@ def conditional_modes(
     effect, *batch = starts.shape
     points = _evaluable(log_joint, starts.detach())
     if quasi_newton_steps is None:
-        quasi_newton_steps = 0 if effect < 8 else 4 * effect
+        quasi_newton_steps = 0 if effect < 8 else 6 * effect
     if quasi_newton_steps:
         points = quasi_newton(log_joint, points, steps=quasi_newton_steps)
 
@@ -105,22 +105,23 @@ def conditional_modes(
         found, gradient, hessian = on_active(
             lambda x: tuple(derivatives(log_joint, x, max_columns=max_columns)), points, active
         )
-        broken = active & ~(torch.isfinite(found) & torch.isfinite(hessian).all(0).all(0) & torch.isfinite(gradient).all(0))
+        finite = torch.isfinite(found) & torch.isfinite(gradient).all(0) & torch.isfinite(hessian).flatten(0, 1).all(0)
+        broken = active & ~finite
         status[broken] = int(ModeStatus.FAILED)
         active = active & ~broken
         eigenvalues, vectors = _eigen(hessian, active)
         along = torch.einsum("...ji,j...->i...", vectors, torch.where(active, gradient, 0.0))
-        size = eigenvalues.abs().clamp(min=1e-6 * eigenvalues.abs().amax(0))
         concave = (eigenvalues > 0).all(0)
+        expected = torch.where(concave, 0.5 * (along.pow(2) / eigenvalues).sum(0), torch.inf)
         value, precision = torch.where(active, found, value), torch.where(active, -hessian, precision)
         gradient_norm = torch.where(active, gradient.norm(dim=0), gradient_norm)
-        decrement = torch.where(active, 0.5 * (along.pow(2) / size).sum(0), decrement)
-        done = active & concave & (decrement < tolerance)
+        decrement = torch.where(active, expected, decrement)
+        done = active & (decrement < tolerance)
         status[done] = int(ModeStatus.CONVERGED)
         active = active & ~done
         if step == newton_steps or not bool(active.any()):
             break
-        points, moved = _climb(log_joint, points, value, along, size, vectors, active)
+        points, moved = _climb(log_joint, points, value, along, eigenvalues, vectors, active, max_columns)
         stuck = active & ~moved
         status[stuck & concave] = int(ModeStatus.STALLED)
         status[stuck & ~concave] = int(ModeStatus.NOT_CONCAVE)
@@ -153,21 +154,28 @@ def _eigen(hessian: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _climb(
-    log_joint: LogDensity, points: Tensor, value: Tensor, along: Tensor, size: Tensor, vectors: Tensor, active: Tensor
+    log_joint: LogDensity, points: Tensor, value: Tensor, along: Tensor, eigenvalues: Tensor, vectors: Tensor,
+    active: Tensor, max_columns: int,
 ) -> tuple[Tensor, Tensor]:
-    """The best of a ladder of damped steps for every active column, and whether it is a rise at all."""
-    largest = size.amax(0)
+    """The best of a ladder of damped and stretched steps for every active column, and whether it is a rise at all."""
     best, moved = points, torch.zeros_like(active)
-    for ladder in ((0.0, 1e-3, 1e-2, 0.1, 0.5, 2.0), (10.0, 1e2, 1e3, 1e4, 1e6)):
-        damping = torch.tensor(ladder, dtype=points.dtype, device=points.device)[:, None, None] * largest
-        steps = torch.einsum("...ij,jd...->id...", vectors, along[:, None] / (size[:, None] + damping))
-        trials = points[:, None] + steps  # (effect, damping, start, subject)
+    largest = eigenvalues.abs().amax(0)
+    shift = (-eigenvalues.amin(0)).clamp(min=0.0)
+    saddle_free = eigenvalues.abs().clamp(min=1e-6 * largest)[:, None]
+    # Damped steps follow a curved valley, stretched ones a flat one (Newton's own step is then too short).
+    for low, high, stretches in ((-5.0, 1.0, (1.0, 2.0, 4.0)), (1.5, 8.0, (1.0,))):
+        damping = torch.logspace(low, high, 8, dtype=points.dtype, device=points.device)[:, None, None] * largest
+        denominator = torch.cat([saddle_free, eigenvalues[:, None] + shift + damping], 1)
+        steps = torch.einsum("...ij,jd...->id...", vectors, along[:, None] / denominator)
+        trials = points[:, None] + torch.cat([stretch * steps for stretch in stretches], 1)
         rungs = trials.shape[1]
+        wanted = active & ~moved
 
         def values(packed: Tensor, rungs: int = rungs) -> tuple[Tensor, ...]:
-            return (evaluate(log_joint, packed.unflatten(0, (-1, rungs))),)
+            columns = packed.unflatten(0, (-1, rungs))  # (effect, rung, start, subject)
+            chunk = max(1, max_columns // columns[0, 0].numel())
+            return (torch.cat([evaluate(log_joint, part) for part in columns.split(chunk, dim=1)]),)
 
-        wanted = active & ~moved
         (found,) = on_active(values, trials.flatten(0, 1), wanted)
         found = torch.nan_to_num(found, nan=-torch.inf)
         top, rung = found.max(0)

@@ -40,7 +40,7 @@ def on_active(
 
 
 def quasi_newton(
-    log_joint: LogDensity, starts: Float[Tensor, "effect start subject"], *, steps: int, tolerance: float = 1e-2,
+    log_joint: LogDensity, starts: Float[Tensor, "effect start subject"], *, steps: int, tolerance: float = 1e-3,
 ) -> Float[Tensor, "effect start subject"]:
     r"""Climb by BFGS with a backtracking line search, each column at its own pace.
 

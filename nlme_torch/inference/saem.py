@@ -1,38 +1,28 @@
-r"""Stochastic approximation expectation maximisation.
-
-The marginal likelihood of theta = (mu, beta, Omega, sigma, weights) is maximised through the complete data (y, phi). Iteration k
-
-1. moves several Markov chains for every subject's phi_i under p(phi_i | y_i; theta_{k-1}) (E-step),
-2. updates averaged sufficient statistics, s_k = s_{k-1} + gamma_k (S(y, phi^{(k)}) - s_{k-1}),
-3. maximises the complete-data likelihood at s_k: in closed form for everything that a Gaussian phi or a residual scale covers,
-   along the gradient at the current draws for the rest.
-
-gamma_k is one while exploring and falls while smoothing; the iterates of the smoothing phase are averaged. While exploring,
-variances may not fall by more than a few per cent per iteration (simulated annealing), which keeps the chains mobile.
+r"""SAEM: maximum likelihood by stochastic approximation expectation maximisation.
 
 References:
     Delyon, Lavielle and Moulines (1999), Convergence of a stochastic approximation version of the EM algorithm.
     doi:10.1214/aos/1018031103
     Kuhn and Lavielle (2005), Maximum likelihood estimation in nonlinear mixed effects models. doi:10.1016/j.csda.2004.07.033
-    Polyak and Juditsky (1992), Acceleration of stochastic approximation by averaging. doi:10.1137/0330046
 """
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError
-from nlme_torch.inference.gradient_step import AdamState, adam_init, gradient_step
-from nlme_torch.inference.maximisation import ClosedForm
-from nlme_torch.inference.saem_kernels import Moves, PhiMoments, build_cycle
+from nlme_torch.inference.estimation import Estimation
+from nlme_torch.inference.progress import Progress, progress_line
+from nlme_torch.inference.saem_algorithm import SAEMAlgorithm, SAEMState
+from nlme_torch.inference.saem_kernels import Moves
 from nlme_torch.inference.schedule import StepSchedule
-from nlme_torch.inference.sufficient_statistics import Statistics, blend, statistics
-from nlme_torch.model.density import Conditional, Density
-from nlme_torch.model.residual_scale import residual_scales
-from nlme_torch.model.values import ParameterValues, free_names
+from nlme_torch.inference.starts import best_start, jittered_starts
+from nlme_torch.model.density import Density
+from nlme_torch.model.scalars import all_scalars, omega_scalars, scalar_matrix, structural_scalars
+from nlme_torch.model.values import parameter_values
 
 
 @dataclass(frozen=True)
@@ -48,8 +38,8 @@ class SAEM:
         annealing: Smallest ratio of successive variances during the first half of the exploration.
         learning_rate: Step of the gradient M-step on the estimation scale, for parameters without a closed form.
         gradient_steps: Gradient steps per iteration.
-        drift_tolerance: Exploration ends when no parameter's mean moved by more than this many of its own standard
-            deviations between two windows.
+        drift_tolerance: Exploration ends when the mean of no structural or variance parameter moved by more than this many of
+            its own standard deviations between two windows.
         window: Iterations of such a window.
 
     Example:
@@ -65,7 +55,7 @@ class SAEM:
     annealing: float = 0.97
     learning_rate: float = 0.02
     gradient_steps: int = 1
-    drift_tolerance: float = 0.5
+    drift_tolerance: float = 0.7
     window: int = 50
 
     def __post_init__(self) -> None:
@@ -76,176 +66,131 @@ class SAEM:
         if not 0 < self.annealing <= 1:
             raise FitError(f"SAEM's annealing ratio must lie in (0, 1], got {self.annealing}.")
 
-
-class SAEMState(NamedTuple):
-    """Everything that the next iteration needs.
-
-    Attributes:
-        iteration: Iterations done.
-        smoothing: Iterations of the smoothing phase done, 0 while exploring.
-        values: Raw name to ``(start, *shape)``.
-        average: Mean of the values over the smoothing phase.
-        transformed: Draws of phi, ``(effect, chain, start, subject)``.
-        tunings: Adapted scales of the kernels.
-        moments: Running conditional moments of phi, for the kernels.
-        statistics: Averaged sufficient statistics, None before the first M-step.
-        adam: Gradient moments of the parameters without a closed form.
-        acceptance: Mean acceptance of each kernel at the last iteration.
-        log_joint: Complete-data log likelihood at the last draws, mean over chains, ``(start,)``.
-    """
-
-    iteration: int
-    smoothing: int
-    values: dict[str, Tensor]
-    average: dict[str, Tensor]
-    transformed: Tensor
-    tunings: dict[str, object]
-    moments: PhiMoments
-    statistics: Statistics | None
-    adam: AdamState | None
-    acceptance: dict[str, float]
-    log_joint: Tensor
-
-
-class SAEMAlgorithm:
-    """SAEM for one model and data set as a pure ``init``/``step`` pair over :class:`SAEMState`.
-
-    Args:
-        density: The model with its data.
-        method: The strategy.
-    """
-
-    def __init__(self, density: Density, method: SAEM) -> None:
-        self.density, self.method = density, method
-        model = density.model
-        self.scales = residual_scales(density)
-        self.closed_form = ClosedForm(density, self.scales)
-        self.by_gradient = tuple(name for name in free_names(model) if name not in self.closed_form.covered())
-        self.moves = method.moves or Moves.automatic(model)
-        self.chains = method.chains or max(2, math.ceil(50 / density.batch.n_subjects))
-
-    def init(self, values: ParameterValues, generator: torch.Generator) -> SAEMState:
-        """Start the chains at draws from the prior of the effects.
+    def estimate(self, density: Density, generator: torch.Generator, progress: bool) -> Estimation:
+        """Run SAEM from the model's own values (and jittered ones, with several starts).
 
         Args:
-            values: Raw name to ``(start, *shape)``.
+            density: The model, joined to data and solver.
             generator: Source of randomness.
-
-        Raises:
-            FitError: The log joint of a subject is not finite at the typical values.
-        """
-        conditional = self.density.at(values)
-        zero = conditional.mean.new_zeros(self.density.model.n_effects, 1, conditional.starts, self.density.batch.n_subjects)
-        self._check_start(conditional, zero)
-        eta = conditional.sample(self.chains, generator)
-        # chains start inside the region where the model can be solved: shrink draws that fail towards zero
-        for _ in range(20):
-            with torch.no_grad():
-                bad = ~torch.isfinite(conditional.log_joint(eta))
-            if not bad.any():
-                break
-            eta = torch.where(bad, 0.5 * eta, eta)
-        transformed = eta + conditional.mean[:, None]
-        log_joint = torch.zeros(conditional.starts, dtype=eta.dtype, device=eta.device)
-        adam = adam_init(values, self.by_gradient) if self.by_gradient else None
-        values = {name: value.detach().clone() for name, value in values.items()}
-        moments = PhiMoments.start(transformed, conditional.covariance())
-        return SAEMState(0, 0, values, values, transformed, {}, moments, None, adam, {}, log_joint)
-
-    def step(self, state: SAEMState, generator: torch.Generator, smoothing: bool) -> SAEMState:
-        """Do one iteration.
-
-        Args:
-            state: Where the algorithm is.
-            generator: Source of randomness.
-            smoothing: Whether this iteration belongs to the smoothing phase.
+            progress: Whether to show a progress line.
 
         Returns:
-            The next state; the old one is untouched.
+            The averaged iterates of the best start, with the trace of that start.
+
+        Raises:
+            FitError: The log joint of a subject is not finite at the initial values.
         """
-        schedule, method = self.method.schedule, self.method
-        with torch.no_grad():
-            conditional = self.density.at(state.values)
-            state = self._move_chains(state, conditional, generator)
-            if state.iteration <= schedule.burn_in:
-                return state
-            count = state.smoothing + 1 if smoothing else 0
-            gamma = schedule.step_size(count)
-            fresh = statistics(self.density.model, conditional, state.transformed, self.scales)
-            averaged = fresh if state.statistics is None else blend(state.statistics, fresh, gamma)
-            annealing = state.iteration <= schedule.burn_in + schedule.exploration // 2 and not smoothing
-            floor = method.annealing if annealing else 0.0
-            values = {**state.values, **self.closed_form.step(conditional, averaged, floor)}
-        adam = state.adam
-        if adam is not None:
-            for _ in range(method.gradient_steps):
-                moved, adam = gradient_step(
-                    self.density, values, self.by_gradient, state.transformed, adam, method.learning_rate * gamma
-                )
-                values = {**values, **moved}
-        average = values
-        if smoothing:
-            average = {name: state.average[name] + (value - state.average[name]) / count for name, value in values.items()}
-        return state._replace(smoothing=count, values=values, average=average, statistics=averaged, adam=adam)
-
-    def _move_chains(self, state: SAEMState, conditional: Conditional, generator: torch.Generator) -> SAEMState:
-        mean = conditional.mean[:, None]
-        cycle, names = build_cycle(self.moves, conditional, state.moments)
-        effects = (state.transformed - mean).flatten(-2)
-        shape = state.transformed.shape[1:]
-
-        def log_joint(columns: Tensor) -> Tensor:
-            return conditional.log_joint(columns.unflatten(-1, shape[1:])).flatten(-2)
-
-        acceptance: dict[str, float] = {}
-        tunings = dict(state.tunings)
-        value: Tensor | None = None
-        for name, kernel, repeats in zip(names, cycle.kernels, cycle.repeats or (), strict=True):
-            chain = kernel.init(effects, log_joint) if value is None or name not in tunings else None
-            if chain is None:
-                from nlme_torch.inference.kernels import State
-
-                chain = State(effects, value, None, tunings[name])  # type: ignore[arg-type]
-            elif name in tunings:
-                chain = chain._replace(tuning=tunings[name])  # type: ignore[arg-type]
-            for _ in range(repeats):
-                chain, info = kernel.step(chain, log_joint, generator)
-                acceptance[name] = info.acceptance.mean().item()
-            effects, value = chain.effects, chain.value
-            tunings[name] = chain.tuning
-        assert value is not None
-        transformed = effects.unflatten(-1, shape[1:]) + mean
-        return state._replace(
-            iteration=state.iteration + 1,
-            transformed=transformed,
-            tunings=tunings,
-            moments=state.moments.update(transformed),
-            acceptance=acceptance,
-            log_joint=value.unflatten(-1, shape[1:]).sum(-1).mean(0),
+        schedule = self.schedule
+        algorithm = SAEMAlgorithm(
+            density,
+            schedule=schedule,
+            chains=self.chains or max(2, math.ceil(50 / density.batch.n_subjects)),
+            moves=self.moves or Moves.automatic(density.model),
+            annealing=self.annealing,
+            learning_rate=self.learning_rate,
+            gradient_steps=self.gradient_steps,
+        )
+        values = jittered_starts(density, parameter_values(density.model), self.starts, self.spread, generator)
+        state = algorithm.init(values, generator)
+        recorder = _Recorder(density)
+        reason = f"exploration used all of its {schedule.exploration} iterations"
+        with progress_line(schedule.total, "SAEM", progress) as line:
+            while state.iteration < schedule.burn_in + schedule.exploration:
+                state = algorithm.step(state, generator, smoothing=False)
+                self._report(recorder, state, "burn-in" if state.iteration <= schedule.burn_in else "explore", line)
+                since = state.iteration - schedule.burn_in - schedule.exploration // 2
+                if since >= 2 * self.window and since % 10 == 0:
+                    drift, parameter = recorder.drift(self.window)
+                    if drift < self.drift_tolerance:
+                        reason = (
+                            f"exploration ended after {state.iteration} iterations: between two windows of {self.window} no "
+                            f"parameter's mean moved by more than {drift:.2f} of its standard deviation ({parameter})"
+                        )
+                        break
+            for _ in range(schedule.smoothing):
+                state = algorithm.step(state, generator, smoothing=True)
+                self._report(recorder, state, "smooth", line)
+            line.finish("SAEM", state.iteration)
+        best, ranking = best_start(density, state.average, state.transformed)
+        averaged = {name: value[best : best + 1] for name, value in state.average.items()}
+        mean = density.at(averaged).mean[:, None]
+        termination = f"{reason}; then {schedule.smoothing} smoothing iterations, averaged"
+        if self.starts > 1:
+            termination += f"; best of {self.starts} starts by Laplace log-likelihood ({ranking})"
+        return Estimation(
+            values=averaged,
+            trace=recorder.frame(best),
+            termination=termination,
+            warnings=_warnings(density, averaged),
+            draws=(state.transformed[:, :, best : best + 1] - mean)[:, :, 0],
         )
 
-    def _check_start(self, conditional: Conditional, zero: Tensor) -> None:
-        with torch.no_grad():
-            value = conditional.log_joint(zero)[0]
-        bad = (~torch.isfinite(value)).nonzero()
-        if len(bad):
-            subject = self.density.batch.subjects[int(bad[0, 1])]
-            raise FitError(
-                f"the log joint density of subject {subject!r} is not finite at the typical values ({len(bad)} in all); "
-                "check the initial values, and that observations lie in the support of their distribution."
-            )
+    def _report(self, recorder: "_Recorder", state: SAEMState, phase: str, line: Progress) -> None:
+        recorder.add(state, phase)
+        numbers = recorder.headline(state) if state.iteration % 5 == 0 else None
+        line.advance(f"SAEM {phase}", numbers)
 
 
-def jittered(values: ParameterValues, density: Density, method: SAEM, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return values for all starts: the first as given, the others perturbed on the estimation scale."""
-    starts = {name: value.expand(method.starts, *value.shape[1:]).clone() for name, value in values.items()}
-    for name in free_names(density.model):
-        if name.startswith("_covariances"):
+class _Recorder:
+    """Keeps every iterate on the natural scale."""
+
+    def __init__(self, density: Density) -> None:
+        self.model = density.model
+        self.rows: list[Tensor] = []
+        self.phases: list[str] = []
+        self.reports: list[dict[str, float]] = []
+        self.log_joint: list[Tensor] = []
+        values = parameter_values(self.model)
+        self.names = list(all_scalars(self.model, values))
+        free = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        judged = {**structural_scalars(self.model, values), **omega_scalars(self.model, values)}
+        self.judged = [self.names.index(name) for name in judged] if free else []
+
+    def add(self, state: SAEMState, phase: str) -> None:
+        """Append one iteration."""
+        values = state.average if phase == "smooth" else state.values
+        self.rows.append(scalar_matrix(all_scalars(self.model, values)))
+        self.phases.append(phase)
+        self.reports.append({f"acceptance_{name}": rate for name, rate in state.acceptance.items()})
+        self.log_joint.append(state.log_joint)
+
+    def headline(self, state: SAEMState) -> dict[str, float]:
+        """Numbers for the progress line: complete-data -2LL, acceptance and the first parameters."""
+        acceptance = sum(state.acceptance.values()) / max(len(state.acceptance), 1)
+        shown = {self.names[index]: float(self.rows[-1][0, index]) for index in self.judged[:3]}
+        return {"-2LL(y,phi)": -2 * float(state.log_joint.max()), "accept": acceptance, **shown}
+
+    def drift(self, window: int) -> tuple[float, str]:
+        """Largest move of a parameter's mean between the last two windows, in standard deviations, and whose it is."""
+        recent = torch.stack(self.rows[-2 * window :])[:, :, self.judged]
+        before, after = recent[:window], recent[window:]
+        spread = 0.5 * (before.var(0) + after.var(0))
+        moved = (after.mean(0) - before.mean(0)).abs() / spread.sqrt().clamp_min(1e-12)
+        moved = torch.where(spread > 0, moved, 0.0).amax(0)
+        index = int(moved.argmax())
+        return float(moved[index]), self.names[self.judged[index]]
+
+    def frame(self, start: int) -> pd.DataFrame:
+        """Return the trace of one start as a table."""
+        table = pd.DataFrame(torch.stack([row[start] for row in self.rows]).numpy(force=True), columns=self.names)
+        table.insert(0, "iteration", range(1, len(table) + 1))
+        table.insert(1, "phase", self.phases)
+        table["complete_loglik"] = [float(value[start]) for value in self.log_joint]
+        return pd.concat([table, pd.DataFrame(self.reports)], axis=1)
+
+
+def _warnings(density: Density, values: dict[str, Tensor]) -> tuple[str, ...]:
+    """Name the variances that collapsed."""
+    messages = []
+    model = density.model
+    for block in model.blocks:
+        if block.covariance is None or not block.covariance.free():
             continue
-        noise = torch.randn(starts[name].shape, generator=generator, dtype=starts[name].dtype)
-        noise[0] = 0.0
-        starts[name] = starts[name] + method.spread * noise.to(starts[name])
-    return starts
-
-
-__all__ = ["SAEM", "SAEMAlgorithm", "SAEMState", "jittered", "replace"]
+        deviations = density.at(values).cholesky(block.name)[0].square().sum(-1).sqrt()
+        for label, deviation in zip(block.labels, deviations.tolist(), strict=True):
+            if deviation < 0.01:
+                messages.append(
+                    f"the standard deviation of {label} is {deviation:.2g}: the random effect has collapsed; drop it, or check "
+                    "that a flexible network does not explain the differences between subjects"
+                )
+    return tuple(messages[:5])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from nlme_torch._typing import Float, Solved, SolveFunction
+from nlme_torch._typing import Float
 from nlme_torch.data.batch import Batch
 from nlme_torch.errors import ModelError
 from nlme_torch.model.individual import Covariates, Individual, flatten, stack_states
@@ -28,6 +28,7 @@ from nlme_torch.model.parameters import PopulationParameter
 from nlme_torch.model.random_weights import RandomWeights
 from nlme_torch.model.values import ParameterValues, component_values, parameter_values
 from nlme_torch.model.vector_field import vector_field
+from nlme_torch.solve import Solution, Solver, solve
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -38,14 +39,14 @@ class Density:
     Args:
         model: The model; its parameters are read only where values are not given.
         batch: The data as tensors.
-        solve: Solves a vector field from record to record; closed-form models ignore it.
+        solver: How differential equations are solved; closed-form models ignore it.
 
     Raises:
         ModelError: The data lack a covariate or an outcome that the model needs, or user code returns wrong shapes.
     """
 
-    def __init__(self, model: Model, batch: Batch, solve: SolveFunction) -> None:
-        self.model, self.batch, self.solve = model, batch, solve
+    def __init__(self, model: Model, batch: Batch, solver: Solver) -> None:
+        self.model, self.batch, self.solver = model, batch, solver
         for name in model.covariates:
             if name not in batch.covariates:
                 raise ModelError(f"the model needs covariate {name!r}; the data have {sorted(batch.covariates)}.")
@@ -243,7 +244,7 @@ class Conditional:
         like = self.mean.new_zeros(torch.broadcast_shapes(eta.shape[1:], (self.starts, 1)))
         return stack_states(self.density.model.initial(individual), self.density.model.states, like, "initial")
 
-    def solution(self, individual: Individual, eta: Tensor) -> Solved:
+    def solution(self, individual: Individual, eta: Tensor) -> Solution:
         """Solve the differential equation of every subject.
 
         Args:
@@ -253,7 +254,8 @@ class Conditional:
         density = self.density
         leaves, specification = flatten(vars(individual))
         initial = self._initial(individual, eta)
-        return density.solve(vector_field(density.model, specification), initial, density._times, leaves)
+        field = vector_field(density.model, specification)
+        return solve(field, initial, density._times, leaves, solver=density.solver)
 
     def observe(self, eta: Tensor) -> tuple[Mapping[str, Distribution], Tensor]:
         """Return the distribution of every outcome at every record, and where it can be trusted.
@@ -265,19 +267,31 @@ class Conditional:
             Outcome name to a distribution over ``(record, chain, start, subject)``, and the mask
             ``(chain, start, subject)`` of the subjects whose equation could be solved.
         """
-        density, model = self.density, self.density.model
         individual = self.individual(eta)
-        solved = torch.ones((), dtype=torch.bool, device=eta.device)
-        prediction: Any
-        if model.has_dynamics:
-            solution = self.solution(individual, eta)
-            solved = solution.status == 0
-            # a failed subject is shown harmless states, and its density is replaced afterwards
-            states = torch.where(solved, solution.states, solution.states[:1].detach().nan_to_num(0.0))
-            prediction = model.state_tuple()(*states.unbind(1))
-        else:
-            prediction = model.predict(density._times, individual, density._covariates)
-        return model.observe(density._times, prediction, individual), solved
+        prediction, solved = self.predict(individual, eta)
+        times = self.density._times
+        return self.density.model.observe(times, prediction, individual), solved
+
+    def predict(self, individual: Individual, eta: Tensor) -> tuple[Any, Tensor]:
+        """Return what ``observe`` reads: the states, or the closed form, at every record.
+
+        Args:
+            individual: Parameters from :meth:`individual`.
+            eta: The effects they came from, ``(effect, chain, start, subject)``.
+
+        Returns:
+            A tuple of states, each ``(record, chain, start, subject)``, or whatever ``predict`` returns; and the mask
+            of the subjects whose equation could be solved.
+        """
+        density, model = self.density, self.density.model
+        if not model.has_dynamics:
+            solved = torch.ones((), dtype=torch.bool, device=eta.device)
+            return model.predict(density._times, individual, density._covariates), solved
+        solution = self.solution(individual, eta)
+        solved = solution.status == 0
+        # a failed subject is shown harmless states, and its density is replaced afterwards
+        states = torch.where(solved, solution.states, solution.states[:1].detach().nan_to_num(0.0))
+        return model.state_tuple()(*states.unbind(1)), solved
 
     def log_likelihood(self, eta: Tensor) -> Tensor:
         """Return log p(y_i | eta_i), -inf where the model cannot be evaluated.

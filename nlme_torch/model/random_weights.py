@@ -53,3 +53,7 @@ class RandomWeights(nn.Module):
         matrix = loading.new_zeros(loading.shape[0], len(self.network.weights), self.n_effects)
         matrix[:, self._rows, self._columns] = loading
         return matrix
+
+    def loading_entries(self) -> list[tuple[int, int]]:
+        """Return (weight, effect) of every entry of the packed loading."""
+        return list(zip(self._rows.tolist(), self._columns.tolist(), strict=True))

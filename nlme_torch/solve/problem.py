@@ -1,7 +1,7 @@
 """An initial-value problem with everything aligned to one batch shape and checked once."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -53,6 +53,7 @@ class Problem:
         return state
 
 
+@runtime_checkable
 class Solver(Protocol):
     """A strategy: how an initial-value problem is integrated."""
 

@@ -6,7 +6,7 @@ from solve_cases import central_difference, saturable_problem
 
 from nlme_torch.solve import RK4, Adaptive, Tsit5, solve
 
-BACKPROP = [Tsit5(1e-10, 1e-12), Adaptive(rtol=1e-10, atol=1e-12), RK4(60)]
+BACKPROP = [Tsit5(1e-10, 1e-12), Adaptive(rtol=1e-10, atol=1e-12), RK4(8)]
 CONTINUOUS = Adaptive(rtol=1e-10, atol=1e-12, adjoint="continuous")
 PLAIN = [BACKPROP[0], BACKPROP[2]]
 

@@ -1,0 +1,124 @@
+"""Checks of a table that has been read: what is legal but suspicious, and what a model makes of it."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import DataError
+from .columns import Columns, resolve_columns
+from .doses import DoseKind, find_state
+from .problems import Problem, locate, problem_table
+from .table import Table, read_table
+
+
+def check_frame(frame: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+    """Everything that is wrong with a table, without raising.
+
+    Args:
+        frame: the table.
+        **columns: as in :meth:`Dataset.from_frame`.
+
+    Returns:
+        One line for each finding: severity (``error``: :meth:`Dataset.from_frame` refuses the table;
+            ``warning``: it
+        is read but should be looked at), rule, subject, row (counted from 1), column, message.
+
+    Example:
+        >>> import pandas as pd
+        >>> import nlme_torch.data as data
+        >>> frame = pd.DataFrame({"ID": [1, 1], "TIME": [0.0, 1.0], "DV": [1.0, "<LOQ"]})
+        >>> data.check_frame(frame)[["severity", "row", "column", "message"]].values.tolist()
+        [['error', 2, 'DV', "'<LOQ' is not a number. Write a number, or '.' where the value is missing."]]
+    """
+    own = frame.reset_index(drop=True).set_axis([str(name) for name in frame.columns], axis=1)
+    parts, problems = resolve_columns(own, **columns)
+    if problems:
+        return problem_table(problems)
+    table, problems = read_table(own, parts)
+    if any(problem.severity == "error" for problem in problems):
+        return problem_table(problems)
+    return problem_table(suspicions(table, parts))
+
+
+def suspicions(table: Table, columns: Columns) -> list[Problem]:
+    """Warnings about a table that could be read, in row order."""
+    found = list(table.warnings)
+    values = table.observations.values
+    for output, value in values.items():
+        seen = np.flatnonzero(np.isfinite(value))
+        same = (np.diff(table.subject[seen]) == 0) & (np.diff(table.time[seen]) == 0)
+        for row in seen[1:][same]:
+            text = f"{output} is observed a second time at time {table.time[row]:g}."
+            found.append(Problem("repeated observation", text, int(row), severity="warning"))
+    if table.doses is not None:
+        is_dose = table.doses.kind != DoseKind.NONE
+        for position in np.setdiff1d(table.subject, table.subject[is_dose]):
+            row = int(np.flatnonzero(table.subject == position)[0])
+            text = "the subject has no dose, though others have."
+            found.append(Problem("no dose", text, row, columns.get("amt"), severity="warning"))
+        observed = np.flatnonzero(table.observations.observed)
+        previous = np.maximum(observed - 1, 0)
+        at_dose = is_dose[previous] & (table.time[previous] == table.time[observed])
+        for row in observed[at_dose & (table.subject[previous] == table.subject[observed])]:
+            text = "observed at the time of a dose that stands above it, hence after the dose. Right?"
+            found.append(Problem("order at equal times", text, int(row), severity="warning"))
+    return locate(found, [table.ids[position] for position in table.subject])
+
+
+def misfits(
+    table: Table,
+    columns: Columns,
+    *,
+    states: Sequence[str] | None = None,
+    positive: Collection[str] = (),
+    modelled_rate: Collection[str] | None = None,
+    modelled_duration: Collection[str] | None = None,
+) -> list[Problem]:
+    """Errors in the light of a model, in row order.
+
+    Args:
+        table: a table without errors.
+        columns: the parts of its columns.
+        states: the model's states; a dose must enter one of them.
+        positive: outputs whose error model lives on positive values (log-normal).
+        modelled_rate: states for which the model gives a rate: RATE -1 belongs there and nowhere else; None
+            to accept any.
+        modelled_duration: the same for durations and RATE -2.
+
+    Raises:
+        DataError: if ``positive`` names an output that the data lack.
+    """
+    found: list[Problem] = []
+    for output in positive:
+        if output not in table.observations.values:
+            have = ", ".join(table.observations.values)
+            raise DataError(f"there is no output {output!r}; the outputs are {have}.")
+        value = table.observations.values[output]
+        for row in np.flatnonzero(value <= 0):
+            text = (
+                f"{output} is {value[row]:g}, but its log-normal error takes positive values only. Give it an "
+                "additive part, or mark the row as censored (CENS 1, the limit of quantification as value)."
+            )
+            found.append(Problem("value not positive", text, int(row), table.observations.sources[output]))
+    doses = table.doses
+    if doses is None or states is None:
+        return locate(found, [table.ids[position] for position in table.subject])
+    modelled = {
+        DoseKind.MODELLED_RATE: ("RATE is -1", "rate", modelled_rate),
+        DoseKind.MODELLED_DURATION: ("RATE is -2", "duration", modelled_duration),
+    }
+    known = ", ".join(f"{number} {name}" for number, name in enumerate(states, 1))
+    for row in np.flatnonzero(doses.kind != DoseKind.NONE):
+        compartment = doses.compartments[doses.compartment[row]]
+        index = find_state(compartment, states)
+        if index is None:
+            text = f"a dose enters compartment {compartment!r}, but the model's states are {known}."
+            found.append(Problem("unknown compartment", text, int(row), columns.get("cmt")))
+        elif doses.kind[row] in modelled:
+            code, what, given = modelled[DoseKind(doses.kind[row])]
+            if given is not None and states[index] not in given:
+                text = f"{code}, but the model's dosing gives no {what} for {states[index]}."
+                found.append(Problem(f"no modelled {what}", text, int(row), columns.get("rate")))
+    return locate(found, [table.ids[position] for position in table.subject])

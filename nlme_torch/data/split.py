@@ -1,0 +1,46 @@
+"""Drawing the subjects to train on and to test on."""
+
+import torch
+
+from ..errors import DataError
+
+
+def split_subjects(
+    count: int, train: float | int | None, test: float | int | None, seed: int
+) -> tuple[list[int], list[int]]:
+    """Positions of the subjects to train on and to test on, each in increasing order.
+
+    Args:
+        count: number of subjects.
+        train: share (float) or number (int) to train on; None: the rest.
+        test: share or number to test on; None: the rest.
+        seed: of the draw.
+
+    Raises:
+        DataError: if a part is empty or both together exceed the subjects.
+    """
+    if train is None and test is None:
+        raise DataError("split: say how many subjects to train on (train=0.8) or to test on (test=0.2).")
+    sizes = [
+        None if part is None else _size(part, count, name)
+        for part, name in ((train, "train"), (test, "test"))
+    ]
+    first = sizes[0] if sizes[0] is not None else count - (sizes[1] or 0)
+    second = sizes[1] if sizes[1] is not None else count - first
+    if first < 1 or second < 1 or first + second > count:
+        raise DataError(
+            f"split: {first} subjects to train on and {second} to test on cannot be drawn from {count}; each "
+            "part needs one subject at least."
+        )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return sorted(order[:first]), sorted(order[first : first + second])
+
+
+def _size(part: float | int, count: int, name: str) -> int:
+    if isinstance(part, int):
+        return part
+    if not 0 < part < 1:
+        raise DataError(
+            f"split: {name}={part!r} is neither a share between 0 and 1 nor a whole number of subjects."
+        )
+    return round(part * count)

@@ -1,0 +1,43 @@
+"""What an estimation method is asked for and what it hands back, before anything is made pretty."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nlme_torch.model.density import Density
+
+
+@dataclass(frozen=True)
+class Estimation:
+    """The bare result of an estimation method.
+
+    Attributes:
+        values: Raw parameter name to ``(1, *shape)``.
+        trace: One row per iteration: phase, named parameters on the natural scale, and what the method reports.
+        termination: Why it stopped, in a sentence.
+        warnings: Things the user must know, one sentence each.
+        draws: Draws of the random effects from their conditional distributions, ``(effect, draw, subject)``, or None.
+    """
+
+    values: dict[str, Tensor]
+    trace: pd.DataFrame
+    termination: str
+    warnings: tuple[str, ...]
+    draws: Tensor | None = None
+
+
+class FitMethod(Protocol):
+    """An estimation method: a frozen dataclass with one method."""
+
+    def estimate(self, density: Density, generator: torch.Generator, progress: bool) -> Estimation:
+        """Estimate the parameters.
+
+        Args:
+            density: The model, joined to data and solver; its own parameters are the initial values.
+            generator: Source of randomness.
+            progress: Whether to show a progress line.
+        """
+        ...

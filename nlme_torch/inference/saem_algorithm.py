@@ -1,0 +1,198 @@
+r"""One iteration of stochastic approximation expectation maximisation, as a pure ``init``/``step`` pair.
+
+The marginal likelihood of theta = (mu, beta, Omega, sigma, weights) is maximised through the complete data (y, phi). Iteration k
+
+1. moves several Markov chains for every subject's phi_i under p(phi_i | y_i; theta_{k-1}) (E-step),
+2. updates averaged sufficient statistics, s_k = s_{k-1} + gamma_k (S(y, phi^{(k)}) - s_{k-1}),
+3. maximises the complete-data likelihood at s_k: in closed form for everything that a Gaussian phi or a residual scale covers,
+   along the gradient at the current draws for the rest.
+
+gamma_k is one while exploring and falls while smoothing; the iterates of the smoothing phase are averaged. While exploring,
+variances may not fall by more than a few per cent per iteration (simulated annealing), which keeps the chains mobile.
+
+References:
+    Delyon, Lavielle and Moulines (1999), Convergence of a stochastic approximation version of the EM algorithm.
+    doi:10.1214/aos/1018031103
+    Kuhn and Lavielle (2005), Maximum likelihood estimation in nonlinear mixed effects models. doi:10.1016/j.csda.2004.07.033
+    Polyak and Juditsky (1992), Acceleration of stochastic approximation by averaging. doi:10.1137/0330046
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nlme_torch.errors import FitError
+from nlme_torch.inference.gradient_step import AdamState, adam_init, gradient_step
+from nlme_torch.inference.maximisation import ClosedForm
+from nlme_torch.inference.kernels import State
+from nlme_torch.inference.saem_kernels import Moves, PhiMoments, build_cycle
+from nlme_torch.inference.schedule import StepSchedule
+from nlme_torch.inference.sufficient_statistics import Statistics, blend, statistics
+from nlme_torch.model.density import Conditional, Density
+from nlme_torch.model.residual_scale import residual_scales
+from nlme_torch.model.values import ParameterValues, free_names
+
+
+class SAEMState(NamedTuple):
+    """Everything that the next iteration needs.
+
+    Attributes:
+        iteration: Iterations done.
+        smoothing: Iterations of the smoothing phase done, 0 while exploring.
+        values: Raw name to ``(start, *shape)``.
+        average: Mean of the values over the smoothing phase.
+        transformed: Draws of phi, ``(effect, chain, start, subject)``.
+        tunings: Adapted scales of the kernels.
+        moments: Running conditional moments of phi, for the kernels.
+        statistics: Averaged sufficient statistics, None before the first M-step.
+        adam: Gradient moments of the parameters without a closed form.
+        acceptance: Mean acceptance of each kernel at the last iteration.
+        log_joint: Complete-data log likelihood at the last draws, mean over chains, ``(start,)``.
+    """
+
+    iteration: int
+    smoothing: int
+    values: dict[str, Tensor]
+    average: dict[str, Tensor]
+    transformed: Tensor
+    tunings: dict[str, object]
+    moments: PhiMoments
+    statistics: Statistics | None
+    adam: AdamState | None
+    acceptance: dict[str, float]
+    log_joint: Tensor
+
+
+class SAEMAlgorithm:
+    """SAEM for one model and data set as a pure ``init``/``step`` pair over :class:`SAEMState`.
+
+    Args:
+        density: The model with its data.
+        schedule: Step sizes.
+        chains: Chains per subject.
+        moves: How often each Markov kernel runs per iteration.
+        annealing: Smallest ratio of successive variances during the first half of the exploration.
+        learning_rate: Step of the gradient M-step on the estimation scale.
+        gradient_steps: Gradient steps per iteration.
+    """
+
+    def __init__(
+        self, density: Density, *, schedule: StepSchedule, chains: int, moves: Moves, annealing: float,
+        learning_rate: float, gradient_steps: int,
+    ) -> None:
+        self.density, self.schedule, self.chains, self.moves = density, schedule, chains, moves
+        self.annealing, self.learning_rate, self.gradient_steps = annealing, learning_rate, gradient_steps
+        self.scales = residual_scales(density)
+        self.closed_form = ClosedForm(density, self.scales)
+        covered = self.closed_form.covered()
+        self.by_gradient = tuple(name for name in free_names(density.model) if name not in covered)
+
+    def init(self, values: ParameterValues, generator: torch.Generator) -> SAEMState:
+        """Start the chains at draws from the prior of the effects.
+
+        Args:
+            values: Raw name to ``(start, *shape)``.
+            generator: Source of randomness.
+
+        Raises:
+            FitError: The log joint of a subject is not finite at the typical values.
+        """
+        conditional = self.density.at(values)
+        zero = conditional.mean.new_zeros(self.density.model.n_effects, 1, conditional.starts, self.density.batch.n_subjects)
+        self._check_start(conditional, zero)
+        eta = conditional.sample(self.chains, generator)
+        # chains start inside the region where the model can be solved: shrink draws that fail towards zero
+        for _ in range(20):
+            with torch.no_grad():
+                bad = ~torch.isfinite(conditional.log_joint(eta))
+            if not bad.any():
+                break
+            eta = torch.where(bad, 0.5 * eta, eta)
+        transformed = eta + conditional.mean[:, None]
+        log_joint = torch.zeros(conditional.starts, dtype=eta.dtype, device=eta.device)
+        adam = adam_init(values, self.by_gradient) if self.by_gradient else None
+        values = {name: value.detach().clone() for name, value in values.items()}
+        moments = PhiMoments.start(transformed, conditional.covariance())
+        return SAEMState(0, 0, values, values, transformed, {}, moments, None, adam, {}, log_joint)
+
+    def step(self, state: SAEMState, generator: torch.Generator, smoothing: bool) -> SAEMState:
+        """Do one iteration.
+
+        Args:
+            state: Where the algorithm is.
+            generator: Source of randomness.
+            smoothing: Whether this iteration belongs to the smoothing phase.
+
+        Returns:
+            The next state; the old one is untouched.
+        """
+        schedule = self.schedule
+        with torch.no_grad():
+            conditional = self.density.at(state.values)
+            state = self._move_chains(state, conditional, generator)
+            if state.iteration <= schedule.burn_in:
+                return state
+            count = state.smoothing + 1 if smoothing else 0
+            gamma = schedule.step_size(count)
+            fresh = statistics(self.density.model, conditional, state.transformed, self.scales)
+            averaged = fresh if state.statistics is None else blend(state.statistics, fresh, gamma)
+            annealing = state.iteration <= schedule.burn_in + schedule.exploration // 2 and not smoothing
+            floor = self.annealing if annealing else 0.0
+            values = {**state.values, **self.closed_form.step(conditional, averaged, floor)}
+        adam = state.adam
+        if adam is not None:
+            for _ in range(self.gradient_steps):
+                moved, adam = gradient_step(
+                    self.density, values, self.by_gradient, state.transformed, adam, self.learning_rate * gamma
+                )
+                values = {**values, **moved}
+        average = values
+        if smoothing:
+            average = {name: state.average[name] + (value - state.average[name]) / count for name, value in values.items()}
+        return state._replace(smoothing=count, values=values, average=average, statistics=averaged, adam=adam)
+
+    def _move_chains(self, state: SAEMState, conditional: Conditional, generator: torch.Generator) -> SAEMState:
+        mean = conditional.mean[:, None]
+        cycle, names = build_cycle(self.moves, conditional, state.moments)
+        effects = (state.transformed - mean).flatten(-2)
+        shape = state.transformed.shape[1:]
+
+        def log_joint(columns: Tensor) -> Tensor:
+            return conditional.log_joint(columns.unflatten(-1, shape[1:])).flatten(-2)
+
+        acceptance: dict[str, float] = {}
+        tunings = dict(state.tunings)
+        value: Tensor | None = None
+        for name, kernel, repeats in zip(names, cycle.kernels, cycle.repeats or (), strict=True):
+            chain = kernel.init(effects, log_joint) if value is None or name not in tunings else None
+            if chain is None:
+                chain = State(effects, value, None, tunings[name])  # type: ignore[arg-type]
+            elif name in tunings:
+                chain = chain._replace(tuning=tunings[name])  # type: ignore[arg-type]
+            for _ in range(repeats):
+                chain, info = kernel.step(chain, log_joint, generator)
+                acceptance[name] = info.acceptance.mean().item()
+            effects, value = chain.effects, chain.value
+            tunings[name] = chain.tuning
+        assert value is not None
+        transformed = effects.unflatten(-1, shape[1:]) + mean
+        return state._replace(
+            iteration=state.iteration + 1,
+            transformed=transformed,
+            tunings=tunings,
+            moments=state.moments.update(transformed),
+            acceptance=acceptance,
+            log_joint=value.unflatten(-1, shape[1:]).sum(-1).mean(0),
+        )
+
+    def _check_start(self, conditional: Conditional, zero: Tensor) -> None:
+        with torch.no_grad():
+            value = conditional.log_joint(zero)[0]
+        bad = (~torch.isfinite(value)).nonzero()
+        if len(bad):
+            subject = self.density.batch.subjects[int(bad[0, 1])]
+            raise FitError(
+                f"the log joint density of subject {subject!r} is not finite at the typical values ({len(bad)} in all); "
+                "check the initial values, and that observations lie in the support of their distribution."
+            )

@@ -1,0 +1,64 @@
+"""Several starting points at once, and the choice among their results."""
+
+import torch
+from torch import Tensor
+
+from nlme_torch.inference.modes import best_mode, conditional_modes
+from nlme_torch.model.density import Density
+from nlme_torch.model.values import ParameterValues, free_names
+
+
+def jittered_starts(
+    density: Density, values: ParameterValues, starts: int, spread: float, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Return values for all starts: the first as given, the others perturbed on the estimation scale.
+
+    Args:
+        density: The model with its data.
+        values: Raw name to ``(1, *shape)``.
+        starts: Number of starts.
+        spread: Standard deviation of the perturbation of everything but Omega.
+        generator: Source of randomness.
+
+    Returns:
+        Raw name to ``(start, *shape)``.
+    """
+    result = {name: value.expand(starts, *value.shape[1:]).clone() for name, value in values.items()}
+    for name in free_names(density.model):
+        if not name.startswith("_covariances"):
+            value = result[name]
+            noise = torch.randn(value.shape, generator=generator, dtype=value.dtype, device=generator.device)
+            noise[0] = 0.0
+            result[name] = value + spread * noise.to(value.device)
+    return result
+
+
+def best_start(density: Density, values: ParameterValues, transformed: Tensor) -> tuple[int, str]:
+    """Choose the start with the highest penalised Laplace log-likelihood.
+
+    Args:
+        density: The model with its data.
+        values: Raw name to ``(start, *shape)``.
+        transformed: Draws of phi, ``(effect, chain, start, subject)``, to begin the search of the modes at.
+
+    Returns:
+        The start, and the values of the best ones in words.
+    """
+    starts = transformed.shape[2]
+    if starts == 1:
+        return 0, ""
+    conditional = density.at(values)
+    origins = (transformed - conditional.mean[:, None])[:, :3].flatten(-2)
+
+    def log_joint(columns: Tensor) -> Tensor:
+        return conditional.log_joint(columns.reshape(columns.shape[0], -1, starts, density.batch.n_subjects)).reshape(
+            columns.shape[1:]
+        )
+
+    modes = best_mode(conditional_modes(log_joint, origins))
+    log_det = torch.linalg.slogdet(modes.precision.permute(2, 0, 1)).logabsdet
+    half = 0.5 * transformed.shape[0] * torch.log(log_det.new_tensor(2 * torch.pi))
+    marginal = (modes.value + half - 0.5 * log_det).reshape(starts, -1).sum(-1) + density.log_prior(values)
+    marginal = torch.nan_to_num(marginal, nan=-torch.inf)
+    ranked = marginal.sort(descending=True).values[:4]
+    return int(marginal.argmax()), ", ".join(f"{value:.1f}" for value in ranked.tolist())

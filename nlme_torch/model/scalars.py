@@ -1,0 +1,94 @@
+"""Every scalar parameter of a model by the name and on the scale that a reader expects."""
+
+import torch
+from torch import Tensor
+
+from nlme_torch.model.covariance import ScalarCovariance
+from nlme_torch.model.individual_parameters import IndividualParameter
+from nlme_torch.model.model import Model
+from nlme_torch.model.networks import Network
+from nlme_torch.model.parameters import PopulationParameter
+from nlme_torch.model.random_effects import RandomEffectBlock
+from nlme_torch.model.random_weights import RandomWeights
+from nlme_torch.model.values import ParameterValues, component_values
+
+
+def structural_scalars(model: Model, values: ParameterValues) -> dict[str, Tensor]:
+    """Return typical values, covariate coefficients and population parameters on the natural scale.
+
+    Args:
+        model: The model.
+        values: Raw name to ``(start, *shape)``.
+
+    Returns:
+        Name (``ka``, ``cl_WT``, ``sigma``) to ``(start,)``, in order of declaration.
+    """
+    scalars: dict[str, Tensor] = {}
+    for name, component in model.components.items():
+        if isinstance(component, PopulationParameter):
+            scalars[name] = component.natural(values[f"{name}.unconstrained"])
+        elif isinstance(component, IndividualParameter):
+            scalars[name] = component.natural(values[f"{name}.typical"])
+            for covariate in component.covariates:
+                scalars[f"{name}_{covariate}"] = values[f"{name}.covariates.{covariate}.beta"]
+    return scalars
+
+
+def weight_scalars(model: Model, values: ParameterValues) -> dict[str, Tensor]:
+    """Return network weights and low-rank loadings, name (``effect.W1[0,0]``) to ``(start,)``."""
+    scalars: dict[str, Tensor] = {}
+    for name, component in model.components.items():
+        if isinstance(component, Network):
+            scalars.update(_entries(name, component.weight_names(), values[f"{name}.weights"]))
+        elif isinstance(component, RandomWeights):
+            raw = values[f"{name}.network.weights"]
+            scalars.update(_entries(name, component.network.weight_names(), raw))
+            if component.low_rank:
+                loading = values[f"{name}.loading"]
+                labels = [f"B[{row},{column}]" for row, column in component.loading_entries()]
+                scalars.update(_entries(name, labels, loading))
+    return scalars
+
+
+def omega_scalars(model: Model, values: ParameterValues) -> dict[str, Tensor]:
+    """Return variances and covariances of the random effects, name (``omega_ka``, ``omega_ka,cl``) to ``(start,)``."""
+    scalars: dict[str, Tensor] = {}
+    for block in model.blocks:
+        if block.covariance is None:
+            continue
+        matrix = block.covariance.matrix(component_values(values, f"_covariances.{block.name}"))
+        if isinstance(block.covariance, ScalarCovariance) or not block.covariance.free():
+            if block.kind == "weights":
+                scalars[f"omega_{block.name}"] = matrix[:, 0, 0]
+                continue
+        labels = effect_names(block)
+        for row in range(block.size):
+            scalars[f"omega_{labels[row]}"] = matrix[:, row, row]
+            if not block.covariance.diagonal and block.kind == "individual":
+                for column in range(row):
+                    scalars[f"omega_{labels[column]},{labels[row]}"] = matrix[:, row, column]
+    return scalars
+
+
+def effect_names(block: RandomEffectBlock) -> tuple[str, ...]:
+    """Return what the effects act on: the labels without their ``eta_``."""
+    return tuple(label.removeprefix("eta_") for label in block.labels)
+
+
+def all_scalars(model: Model, values: ParameterValues) -> dict[str, Tensor]:
+    """Return every scalar parameter: structural, Omega, weights."""
+    return {**structural_scalars(model, values), **omega_scalars(model, values), **weight_scalars(model, values)}
+
+
+def free_scalar_count(model: Model) -> int:
+    """Return the number of estimated parameters, as AIC and BIC count them."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _entries(name: str, labels: list[str], raw: Tensor) -> dict[str, Tensor]:
+    return {f"{name}.{label}": raw[:, index] for index, label in enumerate(labels)}
+
+
+def scalar_matrix(scalars: dict[str, Tensor]) -> Tensor:
+    """Stack scalars into ``(start, scalar)``."""
+    return torch.stack(list(scalars.values()), dim=-1)
