@@ -7,6 +7,17 @@ from nlme_torch.errors import FitError as FitError
 from nlme_torch.errors import ModelError as ModelError
 from nlme_torch.errors import NLMEError as NLMEError
 from nlme_torch.errors import SolveError as SolveError
+from nlme_torch.inference import SAEM as SAEM
+from nlme_torch.inference import Fit as Fit
+from nlme_torch.inference import ImportanceSampling as ImportanceSampling
+from nlme_torch.inference import LaplaceLikelihood as LaplaceLikelihood
+from nlme_torch.inference import LogLikelihood as LogLikelihood
+from nlme_torch.inference import Moves as Moves
+from nlme_torch.inference import QuadratureLikelihood as QuadratureLikelihood
+from nlme_torch.inference import StepSchedule as StepSchedule
+from nlme_torch.inference import fit as fit
+from nlme_torch.inference import load as load
+from nlme_torch.inference import loglik as loglik
 from nlme_torch.model import L1 as L1
 from nlme_torch.model import L2 as L2
 from nlme_torch.model import MLP as MLP

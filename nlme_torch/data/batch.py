@@ -59,6 +59,9 @@ class Batch:
         doses: the dosing events, or None when the table has none.
         occasion: ``(record, subject)``, the 0-based occasion within the subject in order of appearance, or
             None.
+        time_shift: ``(record, subject)`` or None: ``times - time_shift`` is the table's own time, where its
+            clock was set back at a reset (EVID 3, 4); the two differ by a constant from one reset to the
+            next.
         interpolation: time-varying covariate name to the rule that holds between record r and r+1: ``"locf"``
             (the value at r), ``"nocb"`` (the value at r+1) or ``"linear"`` (the straight line between them).
 
@@ -77,6 +80,7 @@ class Batch:
     outcomes: Mapping[str, Outcome]
     doses: Doses | None = None
     occasion: Int[Tensor, "record subject"] | None = None
+    time_shift: Float[Tensor, "record subject"] | None = None
     interpolation: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -175,5 +179,6 @@ class Batch:
             },
             doses=None if self.doses is None else self.doses.map(function),
             occasion=apply(self.occasion),
+            time_shift=apply(self.time_shift),
             interpolation=self.interpolation,
         )

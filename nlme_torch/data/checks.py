@@ -98,8 +98,8 @@ def misfits(
         value = table.observations.values[output]
         for row in np.flatnonzero(value <= 0):
             text = (
-                f"{output} is {value[row]:g}, but its log-normal error takes positive values only. Give it an "
-                "additive part, or mark the row as censored (CENS 1, the limit of quantification as value)."
+                f"{output} is {value[row]:g}, but its log-normal error takes positive values only. Give it "
+                "an additive part, or mark the row as censored (CENS 1, the limit of quantification as value)."
             )
             found.append(Problem("value not positive", text, int(row), table.observations.sources[output]))
     doses = table.doses

@@ -90,7 +90,7 @@ class Dataset:
         Args:
             frame: one row for each record, all rows of a subject together, times in order within a subject.
             id: the subject column.
-            time: the time column, numbers in any unit.
+            time: the time column, numbers in any unit; it may start again at a reset (EVID 3, 4).
             outputs: what was observed: a column or several (``"conc"``, ``["CP", "PCA"]``); or, by name,
                 ``{"yPK": "CP"}`` columns or ``{"yPK": 1, "yPD": 2}`` labels of the DVID column, the values
                 standing in DV. Without it: DV, one output for each DVID label if there are several.
@@ -178,8 +178,8 @@ class Dataset:
         Example:
             >>> import nlme_torch.data as data
             >>> daily = data.Regimen(100.0, every=24.0, additional=2)
-            >>> data.Dataset.from_regimen(daily, [1.0, 25.0, 49.0], subjects=2, covariates={"WT": [60.0, 80.0]})
-            Dataset of 2 subjects, 8 rows
+            >>> data.Dataset.from_regimen(daily, [1.0, 25.0], subjects=2, covariates={"WT": [60.0, 80.0]})
+            Dataset of 2 subjects, 6 rows
               observations  DV 0
               doses         2 rows
               covariates    WT
@@ -284,7 +284,8 @@ class Dataset:
 
         Args:
             times: in the data's time unit: a list common to all subjects, or a mapping from subject to its
-                times.
+                times. Where the clock was set back at a reset, time since the first period's start
+                (:attr:`Batch.times`).
 
         Returns:
             A data set whose table has a row for every new record, after the rows at the same time;

@@ -85,12 +85,13 @@ def _counts(table: Table) -> pd.Series:
             "repeats by ADDL": int(expand(table).repeat.sum()),
             "resets": int(doses.reset.sum()),
         }
+    if table.shift is not None:
+        counts["rows after the clock was set back"] = int((table.shift > 0).sum())
     counts["rows of EVID 2"] = int((table.event == Event.OTHER).sum())
     if table.occasion is not None:
         counts["occasions, at most"] = int(table.occasion.max()) + 1
-    shown = {
-        name: count for name, count in counts.items() if count or not name.startswith(("  ", "re", "rows of"))
-    }
+    always = ("subjects", "rows", "rows with an observation", "observed values")
+    shown = {name: count for name, count in counts.items() if count or name in always}
     return pd.Series(shown, dtype="int64")
 
 

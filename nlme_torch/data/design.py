@@ -71,7 +71,7 @@ def covariate_frame(
         missing = [label for label in ids if label not in covariates.index]
         if missing:
             raise DataError(
-                f"the covariates have no line for subject {missing[0]!r}; the table's index must hold the ids."
+                f"the covariates have no line for subject {missing[0]!r}; their index must hold the ids."
             )
         return covariates.loc[list(ids)]
     columns = {}
@@ -79,7 +79,7 @@ def covariate_frame(
         array = np.asarray(value)
         if array.ndim > 1 or (array.ndim == 1 and len(array) != len(ids)):
             raise DataError(
-                f"covariate {name!r} has shape {array.shape}; give one value, or {len(ids)}: one for each subject."
+                f"covariate {name!r} has shape {array.shape}; give one value, or one for each subject."
             )
         columns[name] = np.broadcast_to(array, (len(ids),))
     return pd.DataFrame(columns, index=pd.Index(ids))

@@ -117,7 +117,7 @@ def blank_frame(frame: pd.DataFrame, table: Table, columns: Columns, source: Int
     for name in longer:
         if name not in kept:
             longer[name] = longer[name].mask(is_new)
-    longer[columns.parts["time"]] = table.time
+    longer[columns.parts["time"]] = table.time if table.shift is None else table.time - table.shift
     for part, flag in (("evid", int(Event.OTHER)), ("mdv", 1)):
         if part in columns.parts:
             name = columns.parts[part]

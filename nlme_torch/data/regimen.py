@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,8 @@ import pandas as pd
 from ..errors import DataError
 from .events import Event
 
-Modelled = Literal["modelled"]
+Number: TypeAlias = float | int
+Modelled: TypeAlias = Literal["modelled"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,13 @@ class Dose:
         steady_state: 0 none, 1 replaces the state, 2 adds to it.
     """
 
-    amount: float
-    time: float
+    amount: Number
+    time: Number
     compartment: int | str
-    every: float
+    every: Number
     additional: int
-    rate: float | Modelled
-    duration: float | Modelled
+    rate: Number | Modelled
+    duration: Number | Modelled
     steady_state: int
 
 
@@ -73,14 +74,14 @@ class Regimen:
 
     def __init__(
         self,
-        amount: float,
-        time: float = 0.0,
+        amount: Number,
+        time: Number = 0.0,
         compartment: int | str = 1,
         *,
-        every: float = 0.0,
+        every: Number = 0.0,
         additional: int = 0,
-        rate: float | Modelled = 0.0,
-        duration: float | Modelled = 0.0,
+        rate: Number | Modelled = 0.0,
+        duration: Number | Modelled = 0.0,
         steady_state: bool | int = False,
     ) -> None:
         dose = Dose(amount, time, compartment, every, additional, rate, duration, int(steady_state))
@@ -92,11 +93,11 @@ class Regimen:
             return NotImplemented
         return _regimen((*self.doses, *other.doses))
 
-    def delayed(self, by: float) -> "Regimen":
+    def delayed(self, by: Number) -> "Regimen":
         """The same doses, all of them later by a time."""
         return _regimen(tuple(replace(dose, time=dose.time + by) for dose in self.doses))
 
-    def scaled(self, factor: float) -> "Regimen":
+    def scaled(self, factor: Number) -> "Regimen":
         """The same doses with amounts and rates times a factor, e.g. a body weight for doses per kg."""
         if not factor >= 0:
             raise DataError(f"Regimen.scaled: {factor!r} is no factor for a dose.")

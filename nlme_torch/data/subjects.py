@@ -11,6 +11,9 @@ from .cells import read_ids, read_numbers
 from .columns import Columns
 from .problems import Problem
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
 
 def read_subjects(
     frame: pd.DataFrame, columns: Columns, problems: list[Problem]
@@ -47,21 +50,33 @@ def read_subjects(
 
 
 def read_times(
-    frame: pd.DataFrame, columns: Columns, subject: NDArray[np.int64], problems: list[Problem]
-) -> NDArray[np.float64]:
-    """Read the time column: ``(row,)``, never missing and never decreasing within a subject."""
+    frame: pd.DataFrame, columns: Columns, subject: Ints, reset: NDArray[np.bool_], problems: list[Problem]
+) -> tuple[Floats, Floats | None]:
+    """Read the time column: never missing, and never decreasing within a subject except at a reset.
+
+    At a reset (EVID 3, 4) the clock may be set back, as in NONMEM. Such a period is moved to follow the one
+    before it, so that times never decrease.
+
+    Returns:
+        ``(row,)`` the running time, and ``(row,)`` by how much it runs ahead of the column; None if nowhere.
+    """
     name = columns.parts["time"]
-    time, missing = read_numbers(frame[name], problems)
+    clock, missing = read_numbers(frame[name], problems)
     for row in np.flatnonzero(missing):
         problems.append(Problem("time", "the time is missing.", row=int(row), column=name))
-    backward = (np.diff(time) < 0) & (np.diff(subject) == 0)
-    for row in np.flatnonzero(backward) + 1:
+    step = np.diff(clock, prepend=clock[:1])
+    backward = (step < 0) & (np.diff(subject, prepend=-1) == 0)
+    for row in np.flatnonzero(backward & ~reset):
         message = (
-            f"time goes back from {time[row - 1]:g} to {time[row]:g}. Sort the rows by time within each "
-            "subject (where the clock was set back for a new period, let it run on and mark it by EVID 3)."
+            f"time goes back from {clock[row - 1]:g} to {clock[row]:g}. Sort the rows by time within each "
+            "subject; where a new period begins, the clock may be set back on a reset row (EVID 3 or 4)."
         )
         problems.append(Problem("time order", message, row=int(row), column=name))
-    return time
+    if not (backward & reset).any():
+        return clock, None
+    lead = np.cumsum(np.where(backward & reset, -step, 0.0))
+    shift = lead - lead[np.searchsorted(subject, subject, side="left")]
+    return clock + shift, shift
 
 
 def check_observed(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from .cells import read_labels
 from .columns import Columns
 from .covariates import Covariates, read_covariates
 from .dosing import DoseRows, read_doses
-from .events import read_events
+from .events import Event, read_events
 from .outcomes import Observations, read_observations
 from .problems import Problem, locate
 from .subjects import check_observed, read_subjects, read_times
@@ -32,6 +32,8 @@ class Table:
         covariates: constant and time-varying covariates.
         doses: doses and resets, or None when the table has none.
         occasion: ``(row,)``, 0-based occasion within the subject in order of appearance, or None.
+        shift: ``(row,)``, by how much ``time`` runs ahead of the time column after the clock was set back at
+            a reset, or None where it never was.
         warnings: what the table can be read with but should be looked at.
     """
 
@@ -43,7 +45,8 @@ class Table:
     covariates: Covariates
     doses: DoseRows | None = None
     occasion: NDArray[np.int64] | None = None
-    warnings: tuple[Problem, ...] = field(default=())
+    shift: NDArray[np.float64] | None = None
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def n_rows(self) -> int:
@@ -88,8 +91,9 @@ def read_table(
     """
     problems: list[Problem] = []
     row_ids, subject = read_subjects(frame, columns, problems)
-    time = read_times(frame, columns, subject, problems)
     events = read_events(frame, columns, problems)
+    reset = np.isin(events.code, (Event.RESET, Event.RESET_DOSE))
+    time, shift = read_times(frame, columns, subject, reset, problems)
     observations = read_observations(frame, columns, events, problems)
     doses = read_doses(frame, columns, events, problems)
     taken = set(observations.sources.values())
@@ -101,7 +105,8 @@ def read_table(
     ids = tuple(row_ids[row] for row in first)
     found = list(dict.fromkeys(locate(problems, row_ids)))
     warnings = tuple(problem for problem in found if problem.severity == "warning")
-    return Table(ids, subject, time, events.code, observations, covariates, doses, occasion, warnings), found
+    table = Table(ids, subject, time, events.code, observations, covariates, doses, occasion, shift, warnings)
+    return table, found
 
 
 def _read_occasions(

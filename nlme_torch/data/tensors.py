@@ -68,6 +68,7 @@ def to_batch(
         outcomes=outcomes,
         doses=_doses(table, records, real, whole, flag),
         occasion=None if table.occasion is None else whole(table.occasion[records.before], None),
+        time_shift=None if table.shift is None else real(table.shift[records.before], None),
         interpolation=dict(table.covariates.interpolation),
     )
 
@@ -83,7 +84,7 @@ class _Padding:
         self.last = self.start + counts - 1
         self.shape = (int(counts.max()), len(table.ids))
 
-    def spread(self, values: NDArray[Any], fill: float | None) -> NDArray[Any]:
+    def spread(self, values: NDArray[Any], fill: float | bool | None) -> NDArray[Any]:
         """``(entry,)`` to ``(record, subject)``; padding holds ``fill``, the subject's last entry if None."""
         rectangle = np.empty(self.shape, dtype=values.dtype)
         rectangle[:] = values[self.last] if fill is None else fill

@@ -79,15 +79,10 @@ def poisson_log_joint(counts):
 def test_quadrature_and_importance_sampling_agree_with_scipy_on_a_poisson_model():
     counts = torch.tensor([[3.0, 0.0], [2.0, 1.0], [7.0, 0.0], [11.0, 2.0]], dtype=DOUBLE)
     log_joint = poisson_log_joint(counts)
-    exact = []
-    for subject in range(2):
-        def density(b, a, subject=subject):
-            point = torch.tensor([[a, a], [b, b]], dtype=DOUBLE)
-            return log_joint(point)[subject].exp().item()
-
-        value, _ = integrate.dblquad(density, -5, 5, -4, 4, epsabs=1e-12, epsrel=1e-9)
-        exact.append(math.log(value))
-    exact = torch.tensor(exact, dtype=DOUBLE)
+    a, b = np.linspace(-6, 5, 601), np.linspace(-5, 5, 501)
+    grid = torch.from_numpy(np.stack(np.meshgrid(a, b, indexing="ij"))).reshape(2, -1, 1).expand(-1, -1, 2)
+    density = log_joint(grid).exp().reshape(601, 501, 2).numpy()
+    exact = torch.from_numpy(np.log(integrate.simpson(integrate.simpson(density, x=b, axis=1), x=a, axis=0)))
     modes = best_mode(conditional_modes(log_joint, torch.zeros(2, 1, 2, dtype=DOUBLE)))
     factor = factor_of_precision(modes.precision)
     value = quadrature_log_marginal(log_joint, modes.effects, factor, nodes=25)
@@ -249,6 +244,20 @@ def test_khat_of_weights_with_a_known_tail():
     smoothed, khat = pareto_smooth(-shapes.repeat(20) * uniform.log() + shifts.repeat(20))
     torch.testing.assert_close(khat.unflatten(0, (20, 3)).mean(0), shapes, atol=0.05, rtol=0)
     assert torch.isfinite(smoothed).all()
+
+
+def test_smoothing_agrees_with_arviz():
+    """Shape, range and third largest of the smoothed log weights, as arviz.psislw 0.21.0 gives them."""
+    index = torch.arange(1, 1001, dtype=DOUBLE)
+    reference = {
+        0.3: (0.31114982312266737, 2.2522776373162445, 1.891394479708497),
+        0.9: (0.7823434745434524, 6.391506357914237, 5.226024205114904),
+    }
+    for shape, expected in reference.items():
+        smoothed, khat = pareto_smooth((-shape * torch.log(index / 1001) + 0.1 * torch.sin(index))[:, None])
+        ordered = smoothed[:, 0].sort().values
+        found = torch.stack([khat[0], ordered[-1] - ordered[0], ordered[-3] - ordered[0]])
+        torch.testing.assert_close(found, torch.tensor(expected, dtype=DOUBLE), atol=1e-10, rtol=0)
 
 
 def test_smoothing_leaves_the_bulk_and_the_order_alone_and_reduces_the_error():

@@ -1,0 +1,132 @@
+"""Conditional distributions of the random effects: modes, means, covariances, shrinkage."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlme_torch._typing import Float, LogDensity
+from nlme_torch.inference.kernels import State
+from nlme_torch.inference.modes import Modes, best_mode, conditional_modes
+from nlme_torch.inference.saem_kernels import Moves, PhiMoments, build_cycle
+from nlme_torch.model.density import Conditional, Density
+
+
+@dataclass(frozen=True)
+class EffectEstimates:
+    """What is known of every subject's random effects at the estimated parameters.
+
+    Attributes:
+        modes: Conditional modes (empirical Bayes estimates), ``(effect, subject)``.
+        precision: Minus the Hessian of the log joint at the modes, ``(effect, effect, subject)``.
+        log_joint: Log joint density at the modes, ``(subject,)``.
+        means: Conditional means, ``(effect, subject)``.
+        covariances: Conditional covariances, ``(effect, effect, subject)``.
+        draws: Draws from the conditional distributions, ``(effect, draw, subject)``.
+    """
+
+    modes: Float[Tensor, "effect subject"]
+    precision: Float[Tensor, "effect effect subject"]
+    log_joint: Float[Tensor, "subject"]
+    means: Float[Tensor, "effect subject"]
+    covariances: Float[Tensor, "effect effect subject"]
+    draws: Float[Tensor, "effect draw subject"]
+
+
+def column_density(conditional: Conditional) -> LogDensity:
+    """Return log p(y_i, eta_i) as a function of ``(effect, *batch, subject)`` for a single start."""
+
+    def log_joint(effects: Tensor) -> Tensor:
+        batch = effects.shape[1:]
+        columns = effects.reshape(effects.shape[0], -1, 1, batch[-1])
+        return conditional.log_joint(columns).reshape(batch)
+
+    return log_joint
+
+
+def estimate_effects(
+    density: Density, draws: Tensor | None, generator: torch.Generator, *, iterations: int = 60, starts: int = 4
+) -> EffectEstimates:
+    """Find conditional modes, means and covariances at the model's own parameters.
+
+    Args:
+        density: The model, joined to data and solver, at the estimated parameters.
+        draws: Draws of the effects to begin at, ``(effect, chain, subject)``, or None to begin at the prior.
+        generator: Source of randomness.
+        iterations: Iterations of the chains whose draws are kept, after as many again to settle.
+        starts: Starting points of the search of each mode: zero and some of the draws.
+
+    Returns:
+        The estimates; modes are the best of all starts.
+    """
+    with torch.no_grad():
+        conditional = density.at()
+        if draws is None:
+            draws = conditional.sample(20, generator)[:, :, 0]
+        kept = conditional_draws(conditional, draws, generator, iterations)
+    means = kept.mean(1)
+    deviations = kept - means[:, None]
+    covariances = torch.einsum("icn,jcn->ijn", deviations, deviations) / max(kept.shape[1] - 1, 1)
+    picked = torch.randint(kept.shape[1], (max(starts - 2, 1),), generator=generator, device=generator.device)
+    origins = torch.cat([torch.zeros_like(means)[:, None], means[:, None], kept[:, picked.to(kept.device)]], dim=1)
+    modes = find_modes(conditional, origins)
+    return EffectEstimates(modes.effects, modes.precision, modes.value, means, covariances, kept)
+
+
+def find_modes(conditional: Conditional, origins: Float[Tensor, "effect start subject"]) -> Modes:
+    """Return the best conditional mode of every subject over some starting points."""
+    return best_mode(conditional_modes(column_density(conditional), origins))
+
+
+def conditional_draws(
+    conditional: Conditional, draws: Float[Tensor, "effect chain subject"], generator: torch.Generator, iterations: int
+) -> Float[Tensor, "effect draw subject"]:
+    """Draw random effects given the data by Markov chains.
+
+    Args:
+        conditional: Densities at the parameters.
+        draws: Where the chains begin.
+        generator: Source of randomness.
+        iterations: Iterations kept, after as many again with adaptation.
+
+    Returns:
+        Every iteration's draws, ``(effect, chain * iterations, subject)``.
+    """
+    mean = conditional.mean[:, None]
+    moves = Moves.automatic(conditional.density.model)
+    log_joint = column_density(conditional)
+    effects = draws
+    moments = PhiMoments.start(effects[:, :, None] + mean, conditional.covariance())
+    tunings: dict[str, object] = {}
+    kept = []
+    for iteration in range(2 * iterations):
+        if iteration <= iterations:
+            cycle, names = build_cycle(moves, conditional, moments)
+        for name, kernel, repeats in zip(names, cycle.kernels, cycle.repeats, strict=True):
+            state: State = kernel.init(effects, log_joint)
+            if name in tunings:
+                state = state._replace(tuning=tunings[name])
+            for _ in range(repeats):
+                state, _ = kernel.step(state, log_joint, generator)
+            effects, tunings[name] = state.effects, state.tuning
+        if iteration < iterations:
+            moments = moments.update(effects[:, :, None] + mean)
+        else:
+            kept.append(effects)
+    return torch.cat(kept, dim=1)
+
+
+def shrinkage(effects: Float[Tensor, "effect subject"], omega: Float[Tensor, "effect effect"]) -> Float[Tensor, "effect"]:
+    r"""Return eta-shrinkage, ``1 - SD(eta) / sqrt(omega)`` with the sample standard deviation (n - 1).
+
+    Args:
+        effects: Conditional modes, ``(effect, subject)``.
+        omega: Covariance matrix of the random effects.
+
+    Returns:
+        A fraction per effect, one where all modes are equal.
+
+    References:
+        Savic and Karlsson (2009), Importance of shrinkage in empirical Bayes estimates. doi:10.1208/s12248-009-9133-0
+    """
+    return 1 - effects.std(dim=-1, correction=1) / omega.diagonal().sqrt()

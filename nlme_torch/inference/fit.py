@@ -1,0 +1,85 @@
+"""The one entry point of estimation."""
+
+import copy
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from nlme_torch.errors import FitError
+from nlme_torch.inference.effects import estimate_effects
+from nlme_torch.inference.estimation import FitMethod
+from nlme_torch.inference.likelihood import LikelihoodMethod, default_likelihood, evaluate_likelihood
+from nlme_torch.inference.result import Fit
+from nlme_torch.inference.saem import SAEM
+from nlme_torch.model.density import Density
+from nlme_torch.model.model import Model
+from nlme_torch.model.values import assign
+from nlme_torch.solve import Solver, Tsit5
+
+if TYPE_CHECKING:
+    from nlme_torch.data import Dataset
+
+
+def fit(
+    model: Model,
+    data: "Dataset",
+    method: FitMethod | None = None,
+    *,
+    seed: int = 0,
+    solver: Solver | None = None,
+    likelihood: LikelihoodMethod | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Fit:
+    """Estimate a model's parameters from data.
+
+    Args:
+        model: The model; its current parameters are the initial values. It is not changed.
+        data: The data set.
+        method: An estimation method; ``SAEM()`` if None.
+        seed: Seed of everything random; the same seed gives the same result, bit for bit on one machine.
+        solver: How differential equations are solved; ``Tsit5()`` if None.
+        likelihood: How the marginal likelihood is computed at the end; None chooses by the number of effects.
+        device: Where tensors live; the CPU if None.
+        progress: Whether to show a tqdm line.
+
+    Returns:
+        The fit: parameters, random effects, likelihood, trace.
+
+    Raises:
+        NLMEError: The data lack something, user code is malformed, or the initial values give no finite density.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> short = nlme.SAEM(schedule=nlme.StepSchedule(exploration=30, smoothing=20))
+        >>> result = nlme.fit(nlme.examples.TheophyllineClosedForm(), nlme.examples.theophylline(), short, progress=False)
+        >>> sorted(result.eta.columns)
+        ['eta_cl', 'eta_ka', 'eta_v']
+    """
+    if data.n_observations == 0:
+        raise FitError("the data set has no observations to fit.")
+    begun = time.perf_counter()
+    chosen = method or SAEM()
+    fitted = copy.deepcopy(model).to(device=device)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    density = Density(fitted, data.batch(device=device), solver or Tsit5())
+    estimation = chosen.estimate(density, generator, progress)
+    assign(fitted, estimation.values)
+    effects = estimate_effects(density, estimation.draws, generator)
+    log_likelihood = evaluate_likelihood(
+        density, effects, likelihood or default_likelihood(fitted.n_effects), generator
+    )
+    return Fit(
+        model=fitted,
+        data=data,
+        method=str(chosen),
+        solver=density.solver,
+        seed=seed,
+        trace=estimation.trace,
+        termination=estimation.termination,
+        warnings=estimation.warnings + log_likelihood.warnings,
+        seconds=time.perf_counter() - begun,
+        effects=effects,
+        log_likelihood=log_likelihood,
+    )

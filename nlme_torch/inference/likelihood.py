@@ -1,0 +1,196 @@
+"""Marginal likelihoods of a fitted model: one strategy per approximation, never mixed up."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nlme_torch.inference.effects import EffectEstimates, column_density
+from nlme_torch.inference.importance import importance_sampling
+from nlme_torch.inference.laplace import laplace_log_marginal, laplace_mixture
+from nlme_torch.inference.marginal import MarginalEstimate
+from nlme_torch.inference.modes import Modes, best_mode, conditional_modes, distinct_modes
+from nlme_torch.inference.proposals import student
+from nlme_torch.inference.quadrature import quadrature_log_marginal
+from nlme_torch.model.density import Density
+
+if TYPE_CHECKING:
+    from nlme_torch.inference.result import Fit
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """A marginal log-likelihood, the method that gave it, and how far it can be trusted.
+
+    Attributes:
+        value: log p(y) summed over subjects, all constants included.
+        standard_error: Monte-Carlo standard error of the value, 0 for a deterministic method.
+        method: Name of the approximation.
+        subjects: One row per subject: id, log_likelihood, standard_error, effective_size, k_hat.
+        n_observations: Number of observations, for the convention without constants.
+    """
+
+    value: float
+    standard_error: float
+    method: str
+    subjects: pd.DataFrame
+    n_observations: int
+
+    @property
+    def minus2ll(self) -> float:
+        """-2 log-likelihood with all constants."""
+        return -2 * self.value
+
+    @property
+    def ofv(self) -> float:
+        """-2 log-likelihood without ``n log 2 pi``, the objective function value of NONMEM and nlmixr2."""
+        return -2 * self.value - self.n_observations * math.log(2 * math.pi)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the value may be wrong, one sentence each."""
+        bad = self.subjects[self.subjects["k_hat"] > 0.7]
+        if not len(bad):
+            return ()
+        worst = bad["k_hat"].max()
+        return (
+            f"{self.method}: Pareto k-hat exceeds 0.7 for {len(bad)} of {len(self.subjects)} subjects (worst {worst:.2f}); the "
+            "likelihood and its standard error are unreliable there, use nlme.BridgeSampling()",
+        )
+
+    def __str__(self) -> str:
+        error = f" (Monte-Carlo SE {2 * self.standard_error:.2f})" if self.standard_error else ""
+        return f"-2LL {self.minus2ll:.3f}{error}, OFV {self.ofv:.3f}, by {self.method}"
+
+
+class LikelihoodMethod(Protocol):
+    """An approximation of the marginal likelihood."""
+
+    def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
+        """Estimate log p(y_i) for every subject at the model's own parameters."""
+        ...
+
+
+@dataclass(frozen=True)
+class LaplaceLikelihood:
+    """Laplace's approximation with the exact Hessian, at the best of several modes.
+
+    Attributes:
+        starts: Starting points per subject for the search of the modes.
+    """
+
+    starts: int = 4
+
+    def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
+        """Approximate every subject's marginal likelihood."""
+        modes = best_mode(search_modes(density, effects, self.starts, generator))
+        value = laplace_log_marginal(modes)
+        zero = torch.zeros_like(value)
+        return MarginalEstimate(value, zero, zero + math.nan, zero + math.nan, 0)
+
+
+@dataclass(frozen=True)
+class QuadratureLikelihood:
+    """Adaptive Gauss-Hermite quadrature, exact up to the number of nodes: for few effects.
+
+    Attributes:
+        nodes: Nodes per effect.
+    """
+
+    nodes: int = 9
+
+    def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
+        """Integrate every subject's marginal likelihood."""
+        factor = torch.linalg.cholesky(torch.linalg.inv(effects.precision.permute(2, 0, 1))).permute(1, 2, 0)
+        value = quadrature_log_marginal(column_density(density.at()), effects.modes, factor, nodes=self.nodes)
+        zero = torch.zeros_like(value)
+        return MarginalEstimate(value, zero, zero + math.nan, zero + math.nan, 0)
+
+
+@dataclass(frozen=True)
+class ImportanceSampling:
+    """Importance sampling with a Student-t at the conditional mean, or a mixture over the conditional modes.
+
+    Attributes:
+        samples: Draws per subject.
+        df: Degrees of freedom of the Student-t.
+        modes: Number of searches for different modes; 1 uses conditional mean and covariance from the chains.
+    """
+
+    samples: int = 5000
+    df: int = 5
+    modes: int = 1
+
+    def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
+        """Sample every subject's marginal likelihood."""
+        conditional = density.at()
+        if self.modes > 1:
+            found = distinct_modes(search_modes(density, effects, self.modes, generator))
+            proposal = laplace_mixture(found, df=self.df)
+        else:
+            factor = torch.linalg.cholesky(effects.covariances.permute(2, 0, 1)).permute(1, 2, 0)
+            proposal = student(effects.means, factor, df=self.df)
+        return importance_sampling(column_density(conditional), proposal, samples=self.samples, generator=generator)
+
+
+def search_modes(density: Density, effects: EffectEstimates, starts: int, generator: torch.Generator) -> Modes:
+    """Search conditional modes from the known mode and from draws, ``(effect, start, subject)``."""
+    picked = torch.randint(effects.draws.shape[1], (max(starts - 1, 0),), generator=generator, device=generator.device)
+    origins = torch.cat([effects.modes[:, None], effects.draws[:, picked.to(effects.draws.device)]], dim=1)
+    return conditional_modes(column_density(density.at()), origins)
+
+
+def loglik(fit: "Fit", method: LikelihoodMethod | None = None, *, seed: int = 0) -> LogLikelihood:
+    """Return the marginal log-likelihood of a fit by a stated method.
+
+    Args:
+        fit: The fit.
+        method: ``LaplaceLikelihood()``, ``QuadratureLikelihood(nodes)``, ``ImportanceSampling(samples)`` or
+            ``BridgeSampling()``; None chooses importance sampling for few effects and bridge sampling for many.
+        seed: Seed of the Monte-Carlo methods.
+
+    Returns:
+        The value with its Monte-Carlo error and per-subject diagnostics.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
+        >>> short = nlme.SAEM(schedule=nlme.StepSchedule(exploration=20, smoothing=20))
+        >>> fit = nlme.fit(model, data, short, seed=1, progress=False)
+        >>> nlme.loglik(fit, nlme.QuadratureLikelihood(7)).method
+        'QuadratureLikelihood(nodes=7)'
+    """
+    chosen = method or default_likelihood(fit.model.n_effects)
+    generator = torch.Generator().manual_seed(seed)
+    return evaluate_likelihood(fit.density, fit.effects, chosen, generator)
+
+
+def default_likelihood(n_effects: int) -> LikelihoodMethod:
+    """Return the method used when none is asked for."""
+    return ImportanceSampling()
+
+
+def evaluate_likelihood(
+    density: Density, effects: EffectEstimates, method: LikelihoodMethod, generator: torch.Generator
+) -> LogLikelihood:
+    """Run a likelihood method and put its answer into a table."""
+    estimate = method.log_marginal(density, effects, generator)
+
+    def column(values: Tensor) -> Any:
+        return values.numpy(force=True)
+
+    subjects = pd.DataFrame(
+        {
+            "id": list(density.batch.subjects),
+            "log_likelihood": column(estimate.log_marginal),
+            "standard_error": column(estimate.standard_error),
+            "effective_size": column(estimate.effective_size),
+            "k_hat": column(estimate.khat),
+        }
+    )
+    return LogLikelihood(
+        estimate.total, estimate.total_standard_error, str(method), subjects, density.batch.n_observations
+    )

@@ -1,0 +1,62 @@
+"""Predictions and residuals at every observation, in the order of the user's rows."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nlme_torch.model.density import Density
+
+if TYPE_CHECKING:
+    from nlme_torch.data import Dataset
+
+
+def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.DataFrame:
+    """Return population and individual predictions with their residuals.
+
+    Args:
+        density: The model at the estimated parameters, joined to the data.
+        data: The data set, for row order.
+        modes: Conditional modes, ``(effect, subject)``.
+
+    Returns:
+        One row per observation (and per requested new time): row, id, time, outcome, DV, PRED (typical subject, eta = 0),
+        IPRED (eta at the conditional mode), RES = DV - PRED, IRES = DV - IPRED, IWRES = IRES / standard deviation.
+    """
+    with torch.no_grad():
+        conditional = density.at()
+        typical, _ = conditional.observe(torch.zeros_like(modes)[:, None, None])
+        individual, _ = conditional.observe(modes[:, None, None])
+    batch = density.batch
+    wanted_new = torch.zeros_like(batch.record_mask)
+    new_rows = np.flatnonzero(data.prediction_rows)
+    if len(new_rows):
+        wanted_new = torch.isin(batch.rows, torch.as_tensor(new_rows, device=batch.rows.device))
+    tables = []
+    for name, outcome in batch.outcomes.items():
+        record, subject = torch.nonzero(outcome.mask | wanted_new, as_tuple=True)
+
+        def pick(value: Tensor, shape: torch.Size = batch.times.shape, at: tuple[Tensor, Tensor] = (record, subject)) -> np.ndarray:
+            return value.expand(shape[0], 1, 1, shape[1])[:, 0, 0][at].numpy(force=True)
+
+        observed = np.where(outcome.mask[record, subject].numpy(force=True), outcome.value[record, subject].numpy(force=True), np.nan)
+        pred, ipred, sd = pick(typical[name].mean), pick(individual[name].mean), pick(individual[name].stddev)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "row": batch.rows[record, subject].numpy(force=True),
+                    "id": [batch.subjects[index] for index in subject.tolist()],
+                    "time": batch.times[record, subject].numpy(force=True),
+                    "outcome": name,
+                    "DV": observed,
+                    "PRED": pred,
+                    "IPRED": ipred,
+                    "RES": observed - pred,
+                    "IRES": observed - ipred,
+                    "IWRES": (observed - ipred) / sd,
+                }
+            )
+        )
+    return pd.concat(tables).sort_values("row", kind="stable").reset_index(drop=True)

@@ -1,0 +1,202 @@
+"""What a fit gives: parameters, random effects, likelihood, predictions, and how far each can be trusted."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from nlme_torch.inference.effects import EffectEstimates, find_modes, shrinkage
+from nlme_torch.inference.likelihood import LogLikelihood
+from nlme_torch.inference.predictions import prediction_table
+from nlme_torch.inference.tables import effect_table, omega_table, parameter_table, render
+from nlme_torch.model.density import Density
+from nlme_torch.model.model import Model
+from nlme_torch.model.scalars import free_scalar_count
+from nlme_torch.model.values import parameter_values
+from nlme_torch.solve import Solver
+
+if TYPE_CHECKING:
+    from nlme_torch.data import Dataset
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted model with everything that was learnt about it; it prints as a table.
+
+    Attributes:
+        model: The model at its estimates.
+        data: The data it was fitted to.
+        method: The estimation method as text.
+        solver: How its equations were solved.
+        seed: Seed of the fit.
+        trace: One row per iteration.
+        termination: Why the method stopped.
+        warnings: What the reader must know.
+        seconds: Wall time of the fit, likelihood and effects included.
+        effects: Conditional modes, means, covariances and draws of the random effects.
+        log_likelihood: Marginal log-likelihood with its method and diagnostics.
+    """
+
+    model: Model
+    data: "Dataset"
+    method: str
+    solver: Solver
+    seed: int
+    trace: pd.DataFrame
+    termination: str
+    warnings: tuple[str, ...]
+    seconds: float
+    effects: EffectEstimates
+    log_likelihood: LogLikelihood
+
+    @cached_property
+    def density(self) -> Density:
+        """The model joined to its data and solver."""
+        device = self.effects.modes.device
+        return Density(self.model, self.data.batch(device=device), self.solver)
+
+    @cached_property
+    def parameters(self) -> pd.DataFrame:
+        """One row per structural parameter: estimate, BSV as CV%, eta-shrinkage."""
+        return parameter_table(self.model, self.shrinkage)
+
+    @cached_property
+    def omega(self) -> pd.DataFrame:
+        """Covariance matrix of the random effects."""
+        return omega_table(self.model)
+
+    @cached_property
+    def correlation(self) -> pd.DataFrame:
+        """Correlation matrix of the random effects."""
+        deviations = np.sqrt(np.diag(self.omega))
+        return self.omega / np.outer(deviations, deviations)
+
+    @cached_property
+    def eta(self) -> pd.DataFrame:
+        """Conditional modes of the random effects, one row per subject."""
+        return effect_table(self.model, self.data.subjects, self.effects.modes)
+
+    @cached_property
+    def eta_mean(self) -> pd.DataFrame:
+        """Conditional means of the random effects, one row per subject."""
+        return effect_table(self.model, self.data.subjects, self.effects.means)
+
+    @cached_property
+    def eta_sd(self) -> pd.DataFrame:
+        """Conditional standard deviations of the random effects, one row per subject."""
+        deviations = self.effects.covariances.diagonal().mT.sqrt()
+        return effect_table(self.model, self.data.subjects, deviations)
+
+    @cached_property
+    def shrinkage(self) -> pd.Series:
+        """Eta-shrinkage of every random effect, a fraction: 1 - SD(conditional modes) / omega."""
+        covariance = self.density.at().covariance()[0].detach()
+        return pd.Series(shrinkage(self.effects.modes, covariance).numpy(force=True), index=list(self.model.effect_labels))
+
+    @cached_property
+    def individual_parameters(self) -> pd.DataFrame:
+        """Individual parameters at the conditional modes on the natural scale, one row per subject."""
+        with torch.no_grad():
+            individual = self.density.at().individual(self.effects.modes[:, None, None])
+        owners = [owner for block in self.model.blocks if block.kind == "individual" for owner in block.owners]
+        columns = {owner: getattr(individual, owner)[0, 0].numpy(force=True) for owner in owners}
+        return pd.DataFrame(columns, index=pd.Index(self.data.subjects, name="id"))
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """PRED, IPRED, RES, IRES and IWRES at every observation, in the order of the user's rows."""
+        return prediction_table(self.density, self.data, self.effects.modes)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of estimated parameters."""
+        return free_scalar_count(self.model)
+
+    @property
+    def minus2ll(self) -> float:
+        """-2 log-likelihood with all constants, by ``log_likelihood.method``."""
+        return self.log_likelihood.minus2ll
+
+    @property
+    def ofv(self) -> float:
+        """-2 log-likelihood without ``n log 2 pi`` (NONMEM's and nlmixr2's objective function value)."""
+        return self.log_likelihood.ofv
+
+    @property
+    def log_prior(self) -> float:
+        """Log prior density of the estimates; 0 without priors. The penalised objective is -2 (LL + log prior)."""
+        return float(self.density.log_prior(parameter_values(self.model))[0])
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, -2LL + 2 p."""
+        return self.minus2ll + 2 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion with the number of observations, -2LL + p log n."""
+        return self.minus2ll + self.n_parameters * math.log(self.data.n_observations)
+
+    def predict(self, times: Any) -> pd.DataFrame:
+        """Predict at new times.
+
+        Args:
+            times: Times common to all subjects, or a mapping from subject id to times (data's time unit).
+
+        Returns:
+            PRED and IPRED at the new times for every subject and outcome, observations left out.
+        """
+        extended = self.data.with_times(times)
+        density = Density(self.model, extended.batch(device=self.effects.modes.device), self.solver)
+        table = prediction_table(density, extended, self.effects.modes)
+        new = np.flatnonzero(extended.prediction_rows)
+        kept = table[table["row"].isin(new)].drop(columns=["row", "DV", "RES", "IRES", "IWRES"])
+        return kept.reset_index(drop=True)
+
+    def individualise(self, data: "Dataset", starts: int = 6, seed: int = 0) -> pd.DataFrame:
+        """Find the conditional modes of other subjects at the estimates and predict their observations.
+
+        Args:
+            data: Subjects the model has not seen, or later observations.
+            starts: Starting points per subject: zero and draws from the prior.
+            seed: Seed of those draws.
+
+        Returns:
+            A prediction table like :attr:`predictions`.
+        """
+        density = Density(self.model, data.batch(device=self.effects.modes.device), self.solver)
+        conditional = density.at()
+        with torch.no_grad():
+            draws = conditional.sample(starts - 1, torch.Generator().manual_seed(seed))[:, :, 0]
+        modes = find_modes(conditional, torch.cat([torch.zeros_like(draws[:, :1]), draws], dim=1))
+        return prediction_table(density, data, modes.effects)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the fit to a directory of JSON, safetensors and CSV files; see :func:`nlme_torch.load`.
+
+        Args:
+            path: The directory, made if absent.
+            overwrite: Replace a fit that already stands there.
+
+        Returns:
+            The directory.
+
+        Raises:
+            FitError: A file or directory stands there and ``overwrite`` is False.
+        """
+        from nlme_torch.inference.saving import save
+
+        return save(self, Path(path), overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        return render(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{render(self)}</pre>"

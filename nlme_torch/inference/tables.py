@@ -1,0 +1,135 @@
+"""The tables of a fit, and the fit as text."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nlme_torch.model.individual_parameters import IndividualParameter
+from nlme_torch.model.model import Model
+from nlme_torch.model.networks import Network
+from nlme_torch.model.random_weights import RandomWeights
+from nlme_torch.model.scalars import effect_names, structural_scalars
+from nlme_torch.model.transforms import Log
+from nlme_torch.model.values import component_values, parameter_values
+
+if TYPE_CHECKING:
+    from nlme_torch.inference.result import Fit
+
+
+def parameter_table(model: Model, shrinkage: pd.Series) -> pd.DataFrame:
+    """Return one row per structural parameter.
+
+    Args:
+        model: The model at its estimates.
+        shrinkage: Eta-shrinkage by effect label.
+
+    Returns:
+        Columns estimate, fixed, bsv_cv_percent (``100 sqrt(exp(omega) - 1)`` for log-normal parameters, NaN for others),
+        bsv_sd (standard deviation on the transformed scale), shrinkage_percent; indexed by parameter.
+    """
+    values = parameter_values(model)
+    variances = _variances(model)
+    rows = {}
+    for name, value in structural_scalars(model, values).items():
+        row: dict[str, Any] = {"estimate": float(value[0]), "fixed": False, "bsv_cv_percent": math.nan, "bsv_sd": math.nan,
+                               "shrinkage_percent": math.nan}
+        component = model.components.get(name)
+        if component is not None and getattr(component, "fixed", False):
+            row["fixed"] = True
+        if isinstance(component, IndividualParameter):
+            variance = variances[f"eta_{name}"]
+            row["bsv_sd"] = math.sqrt(variance)
+            row["shrinkage_percent"] = 100 * float(shrinkage[f"eta_{name}"])
+            if isinstance(component.transform, Log):
+                row["bsv_cv_percent"] = 100 * math.sqrt(math.expm1(variance))
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def omega_table(model: Model) -> pd.DataFrame:
+    """Return the covariance matrix of all random effects, labelled."""
+    labels = list(model.effect_labels)
+    matrix = torch.zeros(len(labels), len(labels), dtype=torch.float64)
+    for block in model.blocks:
+        piece = torch.eye(block.size) if block.covariance is None else block.covariance.current()
+        matrix[block.slice, block.slice] = piece.to(matrix)
+    return pd.DataFrame(matrix.numpy(force=True), index=labels, columns=labels)
+
+
+def effect_table(model: Model, subjects: Sequence[Any], effects: Tensor) -> pd.DataFrame:
+    """Return random effects ``(effect, subject)`` as a table with one row per subject."""
+    return pd.DataFrame(effects.mT.numpy(force=True), index=pd.Index(subjects, name="id"), columns=list(model.effect_labels))
+
+
+def render(fit: "Fit") -> str:
+    """Return a fit as the text that a terminal shows."""
+    lines = [
+        f"{type(fit.model).__name__} fitted to {fit.data.n_subjects} subjects, {fit.data.n_observations} observations, in {fit.seconds:.1f} s",
+        f"{fit.log_likelihood}",
+        f"AIC {fit.aic:.2f}  BIC {fit.bic:.2f}  ({fit.n_parameters} parameters)",
+    ]
+    if fit.log_prior:
+        penalised = fit.minus2ll - 2 * fit.log_prior
+        lines.append(f"with priors: penalised objective {penalised:.3f} (not a likelihood)")
+    lines += ["", _parameter_text(fit.parameters)]
+    networks = _network_lines(fit)
+    if networks:
+        lines += ["", *networks]
+    correlated = [block for block in fit.model.blocks if block.covariance is not None and not block.covariance.diagonal]
+    for block in correlated:
+        if block.kind == "individual":
+            names = list(block.labels)
+            lines += ["", f"correlations of {', '.join(effect_names(block))}:", fit.correlation.loc[names, names].round(3).to_string()]
+    lines += ["", fit.termination]
+    lines += [f"warning: {message}" for message in fit.warnings]
+    return "\n".join(lines)
+
+
+def _parameter_text(table: pd.DataFrame) -> str:
+    shown = pd.DataFrame(
+        {
+            "Est.": [f"{value:.5g}" + (" (fixed)" if fixed else "") for value, fixed in zip(table.estimate, table.fixed, strict=True)],
+            "BSV(CV%)": [
+                f"{cv:.1f}" if math.isfinite(cv) else (f"sd {sd:.3g}" if math.isfinite(sd) else "")
+                for cv, sd in zip(table.bsv_cv_percent, table.bsv_sd, strict=True)
+            ],
+            "Shrink(SD)%": [f"{value:.1f}" if math.isfinite(value) else "" for value in table.shrinkage_percent],
+        },
+        index=table.index,
+    )
+    return shown.to_string()
+
+
+def _network_lines(fit: "Fit") -> list[str]:
+    lines = []
+    variances = _variances(fit.model)
+    for name, component in fit.model.components.items():
+        if isinstance(component, Network):
+            lines.append(f"network {name}: {component.extra_repr()}, |w| max {component.weights.abs().max().item():.2f}")
+        elif isinstance(component, RandomWeights):
+            labels = [label for label in fit.model.effect_labels if label.startswith(f"{name}.")]
+            deviations = [math.sqrt(variances[label]) for label in labels]
+            spread = f"{min(deviations):.3g}" + (f" to {max(deviations):.3g}" if max(deviations) > 1.001 * min(deviations) else "")
+            lines.append(
+                f"network {name}: {component.network.extra_repr()}, subject-specific; sd of its {len(labels)} effects {spread}, "
+                f"mean shrinkage {100 * fit.shrinkage[labels].mean():.0f} %"
+            )
+    return lines
+
+
+def _variances(model: Model) -> dict[str, float]:
+    variances: dict[str, float] = {}
+    values = parameter_values(model)
+    for block in model.blocks:
+        if block.covariance is None:
+            variances.update(dict.fromkeys(block.labels, 1.0))
+        else:
+            matrix = block.covariance.matrix(component_values(values, f"_covariances.{block.name}"))[0]
+            variances.update(zip(block.labels, matrix.diagonal().tolist(), strict=True))
+    return variances
+
+
