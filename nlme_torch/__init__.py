@@ -13,6 +13,7 @@ from nlme_torch.inference import ImportanceSampling as ImportanceSampling
 from nlme_torch.inference import LaplaceLikelihood as LaplaceLikelihood
 from nlme_torch.inference import LogLikelihood as LogLikelihood
 from nlme_torch.inference import Moves as Moves
+from nlme_torch.inference import Pooled as Pooled
 from nlme_torch.inference import QuadratureLikelihood as QuadratureLikelihood
 from nlme_torch.inference import StepSchedule as StepSchedule
 from nlme_torch.inference import fit as fit

@@ -38,8 +38,7 @@ def read_censoring(
     """Read CENS and LIMIT.
 
     Rules: CENS is -1, 0 or 1; a censored row has exactly one value, the limit of quantification; LIMIT lies
-        on the
-    censored side of it. CENS without LIMIT is legal (the interval has no other end) and a warning.
+    on the censored side of it. CENS without LIMIT is legal (the interval has no other end) and a warning.
 
     Args:
         frame: the table.

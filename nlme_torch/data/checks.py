@@ -99,7 +99,7 @@ def misfits(
         for row in np.flatnonzero(value <= 0):
             text = (
                 f"{output} is {value[row]:g}, but its log-normal error takes positive values only. Give it "
-                "an additive part, or mark the row as censored (CENS 1, the limit of quantification as value)."
+                "an additive part, or mark the row as censored (CENS 1, with the limit as the value)."
             )
             found.append(Problem("value not positive", text, int(row), table.observations.sources[output]))
     doses = table.doses

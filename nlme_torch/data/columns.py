@@ -11,7 +11,7 @@ from .problems import Problem
 
 Interpolation: TypeAlias = Literal["locf", "nocb", "linear"]
 Outputs: TypeAlias = str | Sequence[str] | Mapping[str, Any] | None
-TimeVarying: TypeAlias = str | Sequence[str] | Mapping[str, Interpolation]
+TimeVarying: TypeAlias = str | Sequence[str] | Mapping[str, str]
 
 NONMEM_NAMES = {
     "id": "ID", "time": "TIME", "dv": "DV", "mdv": "MDV", "dvid": "DVID", "cens": "CENS", "limit": "LIMIT",
@@ -33,6 +33,7 @@ class Columns:
         covariates: declared covariates, constant within subjects; None to take every column that qualifies.
         time_varying: time-varying covariate to its interpolation rule.
         ignore: columns left out altogether.
+        levels: text covariate to its levels, for those whose order the user states.
     """
 
     parts: Mapping[str, str]
@@ -40,6 +41,7 @@ class Columns:
     covariates: tuple[str, ...] | None = None
     time_varying: Mapping[str, Interpolation] = field(default_factory=dict)
     ignore: tuple[str, ...] = ()
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def get(self, part: str) -> str | None:
         """Name of the column that plays a part, or None."""
@@ -53,6 +55,7 @@ def resolve_columns(
     covariates: str | Sequence[str] | None = None,
     time_varying: TimeVarying = (),
     ignore: str | Sequence[str] = (),
+    levels: Mapping[str, Sequence[str]] | None = None,
     **named: str | None,
 ) -> tuple[Columns, list[Problem]]:
     """Find the column for every part: the one the user names, else the one with NONMEM's name.
@@ -63,6 +66,7 @@ def resolve_columns(
         covariates: see :meth:`Dataset.from_frame`.
         time_varying: see :meth:`Dataset.from_frame`.
         ignore: columns that play no part.
+        levels: see :meth:`Dataset.from_frame`.
         **named: part to column name, as the user gave them (None: not given).
 
     Returns:
@@ -105,8 +109,14 @@ def resolve_columns(
     problems += _repeated(declared or (), "covariate")
     for name in set(declared or ()) & set(varying):
         problems.append(Problem("columns", "is both in covariates= and in time_varying=.", column=name))
+    stated = {name: tuple(map(str, order)) for name, order in (levels or {}).items()}
+    for name, order in stated.items():
+        if name not in (*(declared or ()), *varying):
+            say = "given in levels= but in neither covariates= nor time_varying=."
+            problems.append(Problem("columns", say, column=name))
+        problems += _repeated(order, "level", name)
     wanted = _outputs(outputs, names, problems)
-    return Columns(parts, wanted, declared, varying, ignore), problems
+    return Columns(parts, wanted, declared, varying, ignore, stated), problems
 
 
 def _outputs(outputs: Outputs, names: Sequence[str], problems: list[Problem]) -> dict[str, Any] | None:
@@ -130,15 +140,14 @@ def _outputs(outputs: Outputs, names: Sequence[str], problems: list[Problem]) ->
 
 def _time_varying(time_varying: TimeVarying, problems: list[Problem]) -> dict[str, Interpolation]:
     """Covariate to interpolation rule; LOCF where only names were given."""
-    rules = get_args(Interpolation)
-    if isinstance(time_varying, Mapping):
-        for name, rule in time_varying.items():
-            if rule not in rules:
-                problems.append(
-                    Problem("columns", f"{rule!r} is not one of {', '.join(rules)}.", column=name)
-                )
-        return dict(time_varying)
-    return {name: "locf" for name in _as_names(time_varying)}
+    rules: dict[str, Interpolation] = {rule: rule for rule in get_args(Interpolation)}
+    wanted = time_varying
+    if not isinstance(wanted, Mapping):
+        wanted = dict.fromkeys(_as_names(wanted), "locf")
+    for name in (name for name, rule in wanted.items() if rule not in rules):
+        say = f"{wanted[name]!r} is not one of {', '.join(rules)}."
+        problems.append(Problem("columns", say, column=name))
+    return {name: rules.get(rule, "locf") for name, rule in wanted.items()}
 
 
 def _as_names(names: str | Iterable[str]) -> tuple[str, ...]:
@@ -157,6 +166,8 @@ def _absent(wanted: Iterable[str], names: Sequence[str], where: str) -> list[Pro
     return found
 
 
-def _repeated(names: Sequence[str], what: str) -> list[Problem]:
-    twice = {name for name in names if list(names).count(name) > 1}
-    return [Problem("columns", f"named twice as {what}.", column=name) for name in sorted(twice)]
+def _repeated(names: Sequence[str], what: str, column: str | None = None) -> list[Problem]:
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if column is not None:
+        return [Problem("columns", f"{name!r} is named twice as {what}.", column=column) for name in twice]
+    return [Problem("columns", f"named twice as {what}.", column=name) for name in twice]

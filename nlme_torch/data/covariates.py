@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .cells import is_missing, read_numbers
+from .cells import as_label, is_missing, read_numbers
 from .columns import NONMEM_NAMES, Columns, Interpolation
 from .problems import Problem
 
@@ -44,8 +44,7 @@ def read_covariates(
     """Read declared covariates; where none were declared, every other column that qualifies.
 
     Rules: cells are numbers, or all of them text (then a category); a value stands in a subject's first row
-        (with
-    ``"nocb"`` in some row); a constant covariate does not vary.
+    (with ``"nocb"`` in some row); a constant covariate does not vary.
 
     Args:
         frame: the table.
@@ -59,7 +58,7 @@ def read_covariates(
     categories: dict[str, tuple[str, ...]] = {}
     for name in (*(columns.covariates or ()), *columns.time_varying):
         rule = columns.time_varying.get(name)
-        value, levels = _read_column(frame[name], problems)
+        value, levels = _read_column(frame[name], columns.levels.get(name), problems)
         values[name] = _fill(value, subject, time, rule)
         if levels:
             categories[name] = levels
@@ -109,17 +108,24 @@ def value_between(
     return np.where(when == time[before], start, np.where(when == time[after], end, between))
 
 
-def _read_column(column: pd.Series, problems: list[Problem]) -> tuple[Floats, tuple[str, ...]]:
+def _read_column(
+    column: pd.Series, levels: tuple[str, ...] | None, problems: list[Problem]
+) -> tuple[Floats, tuple[str, ...]]:
     """The numbers of a column, or the codes and levels of one that holds no number at all."""
     found: list[Problem] = []
     value, missing = read_numbers(column, found)
-    if found and not np.isfinite(value).any() and all(isinstance(c, str) for c in column[~missing]):
-        text = np.asarray(["" if gone else str(c).strip() for c, gone in zip(column, missing, strict=True)])
-        levels = tuple(sorted(set(text[~missing].tolist())))
-        code = np.searchsorted(np.asarray(levels), text).astype(np.float64)
-        return np.where(missing, np.nan, code), levels
-    problems += found
-    return value, ()
+    is_text = bool(found) and not np.isfinite(value).any()
+    if levels is None and not (is_text and all(isinstance(c, str) for c in column[~missing])):
+        problems += found
+        return value, ()
+    text = ["" if gone else str(as_label(c)) for c, gone in zip(column, missing, strict=True)]
+    levels = levels or tuple(sorted({c for c, gone in zip(text, missing, strict=True) if not gone}))
+    number = {level: float(code) for code, level in enumerate(levels)}
+    for row in np.flatnonzero(~missing):
+        if text[row] not in number:
+            say = f"{text[row]!r} is none of the levels {', '.join(levels)}. Mend the cell or levels=."
+            problems.append(Problem("level", say, row=int(row), column=str(column.name)))
+    return np.asarray([number.get(c, np.nan) for c in text]), levels
 
 
 def _fill(value: Floats, subject: Ints, time: Floats, rule: Interpolation | None) -> Floats:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ..errors import DataError
 from .batch import Batch
@@ -68,6 +68,7 @@ class Dataset:
         time_varying: TimeVarying = (),
         occasion: str | None = None,
         ignore: str | Sequence[str] = (),
+        levels: Mapping[str, Sequence[str]] | None = None,
         dv: str | None = None,
         dvid: str | None = None,
         mdv: str | None = None,
@@ -100,6 +101,8 @@ class Dataset:
                 (``"locf"``) unless a mapping says ``"nocb"`` (the next value holds backward) or ``"linear"``.
             occasion: column of occasions (OCC), for inter-occasion variability.
             ignore: columns to leave out, e.g. one that has the name of a part but another meaning.
+            levels: levels of text covariates in the order in which they are numbered, alphabetical where not
+                given: ``other.categories`` to code a table as another one.
             dv: the value column of a table with DVID.
             dvid: which outcome the value of a row is, a number or a name.
             mdv: 1 where a row has no observed value.
@@ -125,8 +128,9 @@ class Dataset:
                  "ss": ss, "occasion": occasion}  # fmt: skip
         own = frame.reset_index(drop=True).set_axis([str(name) for name in frame.columns], axis=1)
         columns, problems = resolve_columns(
-            own, outputs=outputs, covariates=covariates, time_varying=time_varying, ignore=ignore, **parts
-        )
+            own, outputs=outputs, covariates=covariates, time_varying=time_varying, ignore=ignore,
+            levels=levels, **parts
+        )  # fmt: skip
         raise_errors(problems)
         table, problems = read_table(own, columns)
         raise_errors(problems)
@@ -156,7 +160,7 @@ class Dataset:
         times: Times,
         *,
         subjects: int | Sequence[Any] = 1,
-        covariates: pd.DataFrame | Mapping[str, ArrayLike] | None = None,
+        covariates: pd.DataFrame | Mapping[str, Any] | None = None,
         outputs: str | Sequence[str] = "DV",
     ) -> "Dataset":
         """A design for simulation: who gets which doses, and when to look; nothing is observed yet.
@@ -186,14 +190,14 @@ class Dataset:
         """
         ids = tuple(range(1, subjects + 1)) if isinstance(subjects, int) else tuple(subjects)
         names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
-        frame = design_frame(ids, regimen, times).assign(**dict.fromkeys(names, np.nan))
+        frame, look = design_frame(ids, regimen, times)
         lines = covariate_frame(ids, covariates)
-        frame = frame.join(lines, on="ID")
+        frame = frame.assign(**dict.fromkeys(names, np.nan)).join(lines, on="ID")
         parts, problems = resolve_columns(frame, outputs=names, covariates=[str(name) for name in lines])
         raise_errors(problems)
         table, problems = read_table(frame, parts, observed=False)
         raise_errors(problems)
-        return cls(frame, table, parts, np.ones(len(frame), dtype=bool))
+        return cls(frame, table, parts, look)
 
     def with_regimen(self, regimen: Regimens, times: Times | None = None) -> "Dataset":
         """The same subjects and covariates under other doses, with nothing observed: a design for simulation.
@@ -212,8 +216,7 @@ class Dataset:
         if times is None:
             when, who = self._table.time[seen], self._table.subject[seen]
             times = {label: np.unique(when[who == k]) for k, label in enumerate(self.subjects)}
-        frame, table, columns = designed(self._frame, self._table, self._columns, regimen, times)
-        return Dataset(frame, table, columns, np.ones(len(frame), dtype=bool))
+        return Dataset(*designed(self._frame, self._table, self._columns, regimen, times))
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -259,7 +262,7 @@ class Dataset:
 
     @property
     def categories(self) -> dict[str, tuple[str, ...]]:
-        """Text covariates and their levels in alphabetical order: level k is the number k in a batch."""
+        """Text covariates and their levels in order: level k is the number k in a batch."""
         return dict(self._table.covariates.categories)
 
     @property
@@ -300,7 +303,7 @@ class Dataset:
 
     @property
     def prediction_rows(self) -> NDArray[np.bool_]:
-        """``(row,)``, True on rows of a design and on those that :meth:`with_times` added."""
+        """``(row,)``, True on rows at which to predict: those that :meth:`with_times` or a design added."""
         return self._new.copy()
 
     def subset(self, subjects: Iterable[Any]) -> "Dataset":

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ..errors import DataError
 from .columns import Columns, resolve_columns
@@ -24,9 +24,15 @@ DOSE_COLUMNS = ("AMT", "EVID", "CMT", "RATE", "DUR", "II", "ADDL", "SS")
 
 
 def design_frame(
-    ids: Sequence[Any], regimens: Regimens, times: Times, *, id: str = "ID", time: str = "TIME"
-) -> pd.DataFrame:
-    """The rows of a design: every subject's doses, and a row of EVID 2 at each of its times.
+    ids: Sequence[Any],
+    regimens: Regimens,
+    times: Times,
+    *,
+    knots: Mapping[Any, NDArray[np.float64]] | None = None,
+    id: str = "ID",
+    time: str = "TIME",
+) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """The rows of a design: every subject's doses, and a row of EVID 2 at each of its times and knots.
 
     At equal times doses come first, so that what is predicted there includes the dose.
 
@@ -34,8 +40,12 @@ def design_frame(
         ids: the subjects.
         regimens: what each is given.
         times: when to look.
+        knots: by subject, further times at which a covariate changes.
         id: name of the subject column.
         time: name of the time column.
+
+    Returns:
+        The rows, and ``(row,)``, True where to look.
 
     Raises:
         DataError: if a subject has no regimen, or times or regimens name an unknown subject.
@@ -47,18 +57,23 @@ def design_frame(
                 f"subject {label!r} has no regimen." if label in ids else f"there is no subject {label!r}."
             )
     position, when = spread_times(ids, times)
-    looks = pd.DataFrame({"_position": position, "TIME": when, "EVID": int(Event.OTHER)})
+    looks = pd.DataFrame({"_position": position, "TIME": when, "EVID": int(Event.OTHER), "_look": True})
+    changes = [
+        pd.DataFrame({"_position": ids.index(label), "TIME": value, "EVID": int(Event.OTHER)})
+        for label, value in (knots or {}).items()
+    ]
     doses = [own[label].to_frame().assign(_position=k) for k, label in enumerate(ids)]
-    rows = pd.concat([*doses, looks], ignore_index=True)
+    rows = pd.concat([*doses, *changes, looks], ignore_index=True)
     rows = rows.sort_values(["_position", "TIME"], kind="stable", ignore_index=True)
     numbers = [name for name in DOSE_COLUMNS if name != "CMT"]
     rows[numbers] = rows[numbers].fillna(0.0)
     rows.insert(0, id, [ids[k] for k in rows.pop("_position")])
-    return rows.rename(columns={"TIME": time})
+    look = rows.pop("_look").notna().to_numpy()
+    return rows.rename(columns={"TIME": time}), look
 
 
 def covariate_frame(
-    ids: Sequence[Any], covariates: pd.DataFrame | Mapping[str, ArrayLike] | None
+    ids: Sequence[Any], covariates: pd.DataFrame | Mapping[str, Any] | None
 ) -> pd.DataFrame:
     """Constant covariates, one line for each subject, from a table, or from one value or list for each name.
 
@@ -73,6 +88,9 @@ def covariate_frame(
             raise DataError(
                 f"the covariates have no line for subject {missing[0]!r}; their index must hold the ids."
             )
+        for label, count in covariates.loc[list(ids)].index.value_counts().items():
+            if count > 1:
+                raise DataError(f"subject {label!r} has {count} lines in the table of covariates; leave one.")
         return covariates.loc[list(ids)]
     columns = {}
     for name, value in covariates.items():
@@ -87,15 +105,23 @@ def covariate_frame(
 
 def designed(
     frame: pd.DataFrame, table: Table, columns: Columns, regimens: Regimens, times: Times
-) -> tuple[pd.DataFrame, Table, Columns]:
+) -> tuple[pd.DataFrame, Table, Columns, NDArray[np.bool_]]:
     """The subjects and covariates of a table under other doses, as a table without observations.
 
     A time-varying covariate has at each new row the value that its rule gives there; before a subject's first
-    row that row's value holds.
+    row that row's value holds. The times of the old rows stay as rows, so that it runs as it did between
+    them.
+
+    Returns:
+        The user's table, the table, its columns, and ``(row,)``, True where to look.
     """
     id, time = columns.parts["id"], columns.parts["time"]
     outputs = tuple(table.observations.values)
-    rows = design_frame(table.ids, regimens, times, id=id, time=time).assign(**dict.fromkeys(outputs, np.nan))
+    knots = {}
+    if table.covariates.interpolation:
+        knots = {label: np.unique(table.time[table.subject == k]) for k, label in enumerate(table.ids)}
+    rows, look = design_frame(table.ids, regimens, times, knots=knots, id=id, time=time)
+    rows = rows.assign(**dict.fromkeys(outputs, np.nan))
     parts, problems = resolve_columns(rows, id=id, time=time, outputs=outputs, covariates=())
     raise_errors(problems)
     new, problems = read_table(rows, parts, observed=False)
@@ -114,7 +140,7 @@ def designed(
             frame[name].to_numpy()[first[new.subject] if rule is None else before] if coded else between
         )
     covariates = replace(old, values=values, unused={})
-    return rows, replace(new, covariates=covariates), parts
+    return rows, replace(new, covariates=covariates), parts, look
 
 
 def _neighbours(table: Table, new: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -36,21 +36,24 @@ class DoseKind(IntEnum):
 class Doses:
     """The dosing events of a batch, one entry for every record.
 
-    **Expanded here**, because it depends on the table alone: every repeat of an ADDL dose (a record of its
-        own at
-    TIME + k·II, before the rows of the table that stand at the same time; repeats stop at the next reset or
-    SS=1 dose, which cancel what is pending, and after the subject's last record, where they can touch
-    nothing).
+    **Expanded here**, because it depends on the table alone: every repeat of an ADDL dose is a record of its
+    own at TIME + k·II, before the rows of the table that stand at the same time. A reset and a dose with
+    SS=1 cancel the repeats due after them; repeats after the subject's last record are left out, because
+    nothing can see them (lengthen the table with :meth:`Dataset.with_times` to look further).
 
-    **Not expanded here**, because it depends on parameters: the shift of a dose by its lag time, the
-        bioavailable
-    amount, the end of an infusion (even of one with a fixed rate, whose length is F·AMT / RATE), and the
-    doses that led to a steady state. A record with a dose marks the *nominal* time of that dose; whoever
-    integrates inserts the shifted starts and the ends of infusions, chain by chain.
+    **Left to the model and the solver**, because it depends on parameters:
+
+    * the lag time of the compartment: a dose acts at ``times`` + lag, which is no record unless the lag is 0
+      (a dose that still lags at a reset, or at a dose with SS=1, is lost with the state);
+    * bioavailability F: what enters is F·``amount``;
+    * the end of an infusion, which is no record either: after F·amount / rate where ``kind`` is RATE, after
+      ``duration`` (at the rate F·amount / duration) where it is DURATION, and by the model's rate or duration
+      where it is MODELLED_RATE or MODELLED_DURATION; a reset and a dose with SS=1 end what still runs;
+    * steady state: the state that doses like this one, repeated every ``interval`` since ever (or a constant
+      infusion at ``rate``, where ``interval`` is 0), have led to just before this dose; then the dose itself.
 
     **At one record** the order is: reset, steady state, dose; an observation at the same time sees the dose
-        if and
-    only if its row comes later in the file.
+    if and only if its row comes later in the file.
 
     Attributes:
         amount: ``(record, subject)``, AMT in the user's unit of mass; 0 where there is no dose.

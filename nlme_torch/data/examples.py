@@ -11,9 +11,8 @@ def theophylline() -> Dataset:
     """Theophylline concentrations of 12 subjects over 24 h after one oral dose: 132 observations.
 
     Columns: ``Time`` (h), ``conc`` (mg/L, the output), ``Wt`` (kg) and ``Dose`` (mg/kg) as covariates: the
-        amount given
-    at time 0 is Wt·Dose mg. The first sample is taken just before the dose; subjects 1, 7 and 10 have a
-    measurable concentration there.
+    amount given at time 0 is Wt·Dose mg. The first sample is taken just before the dose; subjects 1, 7 and 10
+    have a measurable concentration there.
 
     References:
         Boeckmann, A. J., Sheiner, L. B. and Beal, S. L. (1994), NONMEM Users Guide: Part V, University of
@@ -35,8 +34,7 @@ def phenobarbital() -> Dataset:
     """Phenobarbital concentrations of 59 newborn infants under repeated intravenous doses: 155 observations.
 
     Columns: ``TIME`` (h), ``AMT`` (ug/kg as published), ``DV`` (the output), ``WT`` (birth weight, kg) and
-        ``APGR``
-    (5-minute Apgar score) as covariates.
+    ``APGR`` (5-minute Apgar score) as covariates.
 
     References:
         Grasela, T. H. and Donn, S. M. (1985), Neonatal population pharmacokinetics of phenobarbital derived

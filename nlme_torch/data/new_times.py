@@ -15,7 +15,7 @@ from .events import Event
 from .table import Table
 
 Ints = NDArray[np.int64]
-Times: TypeAlias = ArrayLike | Mapping[Any, ArrayLike]
+Times: TypeAlias = ArrayLike | float | int | Mapping[Any, Any]
 """Times common to all subjects, or subject's id to that subject's times."""
 
 
@@ -122,6 +122,9 @@ def blank_frame(frame: pd.DataFrame, table: Table, columns: Columns, source: Int
         if part in columns.parts:
             name = columns.parts[part]
             longer[name] = np.where(is_new, flag, longer[name])
+    if is_new.any() and not {"evid", "mdv"} & set(columns.parts) and "MDV" not in columns.ignore:
+        # without a flag an empty value could be taken for a mistake when the table is read again
+        longer["MDV"] = (~table.observations.observed).astype(int)
     for name in table.covariates.interpolation:
         if name not in table.covariates.categories:
             longer[name] = np.where(is_new, table.covariates.values[name], longer[name])

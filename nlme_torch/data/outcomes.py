@@ -45,8 +45,8 @@ def read_observations(
     """Read every output; a value counts on rows with EVID 0 and MDV 0.
 
     Rules: values are numbers. A row that claims a value has one: with MDV every row with MDV 0 does; in a
-        table with
-    a single output and neither EVID nor MDV every row does. Elsewhere an empty cell means not observed.
+    table with a single output and neither EVID nor MDV every row does. Elsewhere an empty cell means not
+    observed.
     """
     is_observation = events.code == Event.OBSERVATION
     candidates = is_observation & ~events.no_value

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from .table import Table
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -27,7 +28,7 @@ class Records:
     """
 
     row: Ints
-    time: NDArray[np.float64]
+    time: Floats
     repeat: NDArray[np.bool_]
     before: Ints
     after: Ints
@@ -40,7 +41,7 @@ def expand(table: Table) -> Records:
 
     A dose at time t with ADDL n and interval II is repeated at t + II, ..., t + n·II. A repeat comes before
     the rows at the same time, as in NONMEM (a trough sample taken at the time of the next dose wants a row of
-    its own for that dose). A reset (EVID 3, 4) and a dose with SS=1 cancel the repeats due at or after it.
+    its own for that dose). A reset (EVID 3, 4) and a dose with SS=1 cancel the repeats due after it.
     """
     rows = np.arange(table.n_rows, dtype=np.int64)
     doses = table.doses
@@ -48,14 +49,15 @@ def expand(table: Table) -> Records:
     if doses is None or len(repeating) == 0:
         return Records(rows, table.time, np.zeros(len(rows), dtype=bool), rows, rows, 0, 0)
     cancels = doses.reset | (doses.steady_state == 1)
+    ends = np.searchsorted(table.subject, table.subject, side="right")
     source, time, dropped, cancelled = [rows], [table.time], 0, 0
     for row in repeating:
+        later = slice(row, ends[row])
         due = table.time[row] + doses.interval[row] * np.arange(1, doses.additional[row] + 1)
-        later = rows[(table.subject == table.subject[row]) & (rows > row)]
-        stops = later[cancels[later]]
-        pending = due[due < table.time[stops[0]]] if len(stops) else due
-        end = table.time[later[-1]] if len(later) else table.time[row]
-        kept = pending[pending <= end]
+        due = _snap(due, table.time[later])
+        stops = np.flatnonzero(cancels[later][1:])
+        pending = due[due <= table.time[later][1:][stops[0]]] if len(stops) else due
+        kept = pending[pending <= table.time[later][-1]]
         cancelled += len(due) - len(pending)
         dropped += len(pending) - len(kept)
         source.append(np.full(len(kept), row))
@@ -70,3 +72,11 @@ def expand(table: Table) -> Records:
     before = row[position[np.maximum(count - 1, 0)]]
     after = row[position[np.minimum(np.where(repeat, count, count - 1), len(position) - 1)]]
     return Records(row, when, repeat, before, after, dropped, cancelled)
+
+
+def _snap(due: Floats, times: Floats) -> Floats:
+    """``due`` with rounding error removed: 0.1 + 2·0.1 is the row at 0.3, not a time just after it."""
+    place = np.searchsorted(times, due)
+    left, right = times[np.maximum(place - 1, 0)], times[np.minimum(place, len(times) - 1)]
+    nearest = np.where(due - left < right - due, left, right)
+    return np.where(np.abs(due - nearest) <= 1e-12 * np.abs(times).max(), nearest, due)

@@ -28,7 +28,7 @@ def to_batch(
     records = expand(table)
     padding = _Padding(table, records)
 
-    def real(values: NDArray[Any], fill: float | None = 0.0) -> Tensor:
+    def real(values: NDArray[Any], fill: float | int | None = 0.0) -> Tensor:
         return torch.tensor(padding.spread(values, fill), dtype=dtype, device=device)
 
     def whole(values: NDArray[Any], fill: int | None = 0) -> Tensor:
@@ -84,7 +84,7 @@ class _Padding:
         self.last = self.start + counts - 1
         self.shape = (int(counts.max()), len(table.ids))
 
-    def spread(self, values: NDArray[Any], fill: float | bool | None) -> NDArray[Any]:
+    def spread(self, values: NDArray[Any], fill: float | int | bool | None) -> NDArray[Any]:
         """``(entry,)`` to ``(record, subject)``; padding holds ``fill``, the subject's last entry if None."""
         rectangle = np.empty(self.shape, dtype=values.dtype)
         rectangle[:] = values[self.last] if fill is None else fill

@@ -6,6 +6,7 @@ from nlme_torch.inference.likelihood import LaplaceLikelihood as LaplaceLikeliho
 from nlme_torch.inference.likelihood import LogLikelihood as LogLikelihood
 from nlme_torch.inference.likelihood import QuadratureLikelihood as QuadratureLikelihood
 from nlme_torch.inference.likelihood import loglik as loglik
+from nlme_torch.inference.pooled import Pooled as Pooled
 from nlme_torch.inference.result import Fit as Fit
 from nlme_torch.inference.saem import SAEM as SAEM
 from nlme_torch.inference.saem_kernels import Moves as Moves

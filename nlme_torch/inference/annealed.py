@@ -42,8 +42,9 @@ class _Path:
     temperature: Tensor
 
     def __call__(self, effects: Tensor) -> Tensor:
-        start = self.reference.log_density(effects)
-        return start + self.temperature * (self.log_joint(effects) - start)
+        grouped = effects.unflatten(-1, (-1, self.reference.centres.shape[-1]))
+        start = self.reference.log_density(grouped)
+        return (start + self.temperature * (self.log_joint(grouped) - start)).flatten(-2)
 
 
 def annealed_importance_sampling(
@@ -51,13 +52,16 @@ def annealed_importance_sampling(
     leapfrogs: int = 5, moves: int = 1, efficiency: float = 0.9, resample_below: float = 0.5, max_steps: int = 300,
 ) -> AnnealedResult:
     effect, _, subject = reference.centres.shape
+    # (effect, particle, group, subject): the kernel takes every (group, subject) for a subject of its own.
     effects = reference.sample(groups * particles, generator).unflatten(1, (groups, particles))
+    pack = lambda x: x.transpose(-3, -2).flatten(-2)
+    unpack = lambda x: x.unflatten(-1, (groups, subject)).transpose(-3, -2)
     temperature = effects.new_zeros(subject)
     kernel = HMC(leapfrogs=leapfrogs, gain_floor=0.1)
-    state = kernel.init(effects, _Path(log_joint, reference, temperature + 1))
+    state = kernel.init(pack(effects), _Path(log_joint, reference, temperature + 1))
     log_q, slope_q = _reference(reference, effects)
     # U = log p - log q drives the path; it and its gradient follow from the tempered value, without another call.
-    energy, slope = state.value - log_q, state.gradient - slope_q
+    energy, slope = unpack(state.value) - log_q, unpack(state.gradient) - slope_q
     log_weights = torch.zeros_like(energy) - torch.log(torch.tensor(float(particles)))
     log_evidence = energy.new_zeros(groups, subject)
     ladder, acceptance, calls = [temperature], [], 1
@@ -71,20 +75,20 @@ def annealed_importance_sampling(
         log_evidence = log_evidence + total
         log_weights = log_weights - total[:, None]
         temperature = new
-        mean, factor = _shape(effects, log_weights)
+        factor = _metric(effects, log_weights)
         index, log_weights = _resample(log_weights, resample_below, generator)
         take = lambda x: x.gather(-2, index.expand_as(x))  # noqa: E731
         effects, energy, slope, log_q, slope_q = map(take, (effects, energy, slope, log_q, slope_q))
         kernel = replace(kernel, factor=factor)
-        state = State(effects, log_q + temperature * energy, slope_q + temperature * slope, state.tuning)
+        state = State(pack(effects), pack(log_q + temperature * energy), pack(slope_q + temperature * slope), state.tuning)
         path = _Path(log_joint, reference, temperature)
         for _ in range(moves):
             state, info = kernel.step(state, path, generator)
             calls += info.evaluations
-        effects = state.effects
+        effects = unpack(state.effects)
         log_q, slope_q = _reference(reference, effects)
-        energy = (state.value - log_q) / temperature
-        slope = (state.gradient - slope_q) / temperature
+        energy = (unpack(state.value) - log_q) / temperature
+        slope = (unpack(state.gradient) - slope_q) / temperature
         ladder.append(temperature)
         acceptance.append(info.acceptance)
     relative = (log_evidence - log_evidence.amax(0)).exp()
@@ -123,17 +127,23 @@ def _next_temperature(energy: Tensor, log_weights: Tensor, temperature: Tensor, 
     return torch.where(full, 1.0, temperature + low)
 
 
-def _shape(effects: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    points = effects.flatten(1, 2)
-    weights = log_weights.flatten(0, 1).softmax(0)
-    mean = (weights * points).sum(1)
-    centred = points - mean[:, None]
-    covariance = torch.einsum("ins,jns,ns->sij", centred, centred, weights)
-    size = 1 / weights.pow(2).sum(0)
-    shrink = (10.0 / (10.0 + size))[:, None, None]
-    covariance = (1 - shrink) * covariance + shrink * torch.diag_embed(covariance.diagonal(dim1=1, dim2=2))
-    return mean, torch.linalg.cholesky(covariance).movedim(0, -1)
+def _metric(effects: Tensor, log_weights: Tensor) -> Tensor:
+    """Each group's metric from the particles of all other groups: from its own it would bias the transitions."""
+    groups, particles, subject = log_weights.shape
+    weights = log_weights.exp()
+    def others(x: Tensor) -> Tensor:
+        return x.sum(-2, keepdim=True) - x
+    mean = torch.einsum("igns,gns->igs", effects, weights)
+    second = torch.einsum("igns,jgns,gns->ijgs", effects, effects, weights)
+    share = 1.0 / (groups - 1)
+    mean, second = others(mean) * share, others(second) * share
+    covariance = (second - mean[:, None] * mean[None]).permute(2, 3, 0, 1)
+    size = 1 / (others(weights.pow(2).sum(1)) * share**2)
+    shrink = (SHRINK / (SHRINK + size))[..., None, None]
+    covariance = (1 - shrink) * covariance + shrink * torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))
+    return torch.linalg.cholesky(covariance).permute(2, 3, 0, 1).flatten(2)
 
+SHRINK = 10.0
 
 def _resample(log_weights: Tensor, below: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     groups, particles, subject = log_weights.shape

@@ -27,9 +27,10 @@ def derivatives(
 ) -> Derivatives:
     r"""Exact derivatives by replication.
 
-    Every column is copied once per effect; the gradient of :math:`\sum_j \partial_j \log p(\eta^{(j)})`, where
-    replica ``j`` contributes its ``j``-th partial derivative, holds all rows of all Hessians at once. A density whose
-    cost hardly grows with the batch (a batched ODE solve) so costs one call instead of one per effect.
+    Every column is copied once per effect; the gradient of :math:`\sum_j \partial_j \log p(\eta^{(j)})`,
+    where replica ``j`` contributes its ``j``-th partial derivative, holds all rows of all Hessians at once. A
+    density whose cost hardly grows with the batch (a batched ODE solve) so costs one call instead of one per
+    effect.
 
     Args:
         log_joint: Log density, ``(effect, *batch) -> (*batch)``, twice differentiable.
@@ -59,7 +60,7 @@ def derivatives(
 
 
 def _replicated(log_joint: LogDensity, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Derivatives of ``(effect, chain, subject)`` points through ``(effect, replica, chain, subject)`` copies."""
+    """Derivatives at ``(effect, chain, subject)`` through ``(effect, replica, chain, subject)`` copies."""
     count = points.shape[0]
     with torch.enable_grad():
         replicas = points[:, None].expand(-1, count, -1, -1).clone().requires_grad_()

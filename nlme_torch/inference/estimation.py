@@ -1,7 +1,7 @@
 """What an estimation method is asked for and what it hands back, before anything is made pretty."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -29,6 +29,7 @@ class Estimation:
     draws: Tensor | None = None
 
 
+@runtime_checkable
 class FitMethod(Protocol):
     """An estimation method: a frozen dataclass with one method."""
 

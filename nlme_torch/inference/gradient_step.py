@@ -42,6 +42,8 @@ def gradient_step(
     transformed: Tensor,
     state: AdamState,
     learning_rate: float,
+    *,
+    hold_effects: bool = False,
 ) -> tuple[dict[str, Tensor], AdamState]:
     """Take one ascent step for the parameters that have no closed form.
 
@@ -52,6 +54,7 @@ def gradient_step(
         transformed: Current draws of phi, ``(effect, chain, start, subject)``.
         state: Moments of the gradient.
         learning_rate: Size of a step on the estimation scale.
+        hold_effects: Read ``transformed`` as eta instead and let typical values move with it held.
 
     Returns:
         The new values of the named parameters, and the new moments.
@@ -63,7 +66,9 @@ def gradient_step(
     with torch.enable_grad():
         moved = unflatten_values(vector, values, names)
         conditional = density.at(moved)
-        log_joint = conditional.log_likelihood(transformed - conditional.mean.detach()[:, None])
+        # phi = mean + eta is held by letting eta follow the mean
+        eta = transformed if hold_effects else transformed - conditional.mean[:, None]
+        log_joint = conditional.log_likelihood(eta)
         usable = torch.where(torch.isfinite(log_joint), log_joint, 0.0)
         objective = usable.sum(-1).mean(0) + density.log_prior(moved)
         (gradient,) = torch.autograd.grad(objective.sum(), vector)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,13 +21,14 @@ class HMC(_Adaptive):
         p \leftarrow p + \tfrac{\epsilon}{2} L^\top \nabla, \qquad \eta \leftarrow \eta + \epsilon L p, \qquad
         p \leftarrow p + \tfrac{\epsilon}{2} L^\top \nabla
 
-    repeated ``leapfrogs`` times, then accepted with :math:`\min\{1, \exp(-\Delta H)\}`. Step sizes are jittered, so that no trajectory
-    length is resonant. A column that leaves the region where the density can be evaluated is rejected at once and waits
-    at its starting point while the others finish.
+    repeated ``leapfrogs`` times, then accepted with :math:`\min\{1, \exp(-\Delta H)\}`. Step sizes are
+    jittered, so that no trajectory length is resonant. A column that leaves the region where the density can
+    be evaluated is rejected at once and waits at its starting point while the others finish.
 
     Attributes:
-        factor: Metric, ``(effect, subject)`` standard deviations or ``(effect, effect, subject)`` lower Cholesky factor of the
-            (conditional) covariance; a subject axis of length one is shared; None is the identity.
+        factor: Metric, ``(effect, subject)`` standard deviations or ``(effect, effect, subject)`` lower
+            Cholesky factor of the (conditional) covariance; a subject axis of length one is shared; None is
+            the identity.
         leapfrogs: Leapfrog steps per trajectory, each one gradient call.
         jitter: Step sizes are multiplied by a uniform draw from ``[1 - jitter, 1 + jitter]``, one per column.
         target_acceptance: Acceptance aimed at.
@@ -41,7 +43,8 @@ class HMC(_Adaptive):
         3
 
     References:
-        Neal (2011), MCMC using Hamiltonian dynamics, Handbook of Markov Chain Monte Carlo. doi:10.1201/b10905-6
+        Neal (2011), MCMC using Hamiltonian dynamics, Handbook of Markov Chain Monte Carlo.
+        doi:10.1201/b10905-6
         Beskos et al. (2013), Optimal tuning of the hybrid Monte Carlo algorithm. doi:10.3150/12-BEJ414
     """
 
@@ -65,9 +68,9 @@ class HMC(_Adaptive):
         if gradient is None:
             value, gradient = evaluate_gradient(log_joint, effects)
             calls += 1
-        like = {"generator": generator, "dtype": effects.dtype, "device": effects.device}
-        momentum = torch.randn(effects.shape, **like)
-        uniform = torch.rand(effects.shape[1:], **like)
+        draws: dict[str, Any] = {"generator": generator, "dtype": effects.dtype, "device": effects.device}
+        momentum = torch.randn(effects.shape, **draws)
+        uniform = torch.rand(effects.shape[1:], **draws)
         epsilon = tuning.log_scale.exp()[0] * (1.0 + self.jitter * (2.0 * uniform - 1.0))
         start_energy = value - 0.5 * momentum.pow(2).sum(0)
 

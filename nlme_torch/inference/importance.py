@@ -33,12 +33,18 @@ class WeightedDraws(NamedTuple):
 
 
 def draw_weighted(
-    log_joint: LogDensity, proposal: Mixture, *, samples: int, generator: torch.Generator, max_columns: int = 50_000
+    log_joint: LogDensity,
+    proposal: Mixture,
+    *,
+    samples: int,
+    generator: torch.Generator,
+    max_columns: int = 50_000,
 ) -> WeightedDraws:
     """Draw from the proposal and weight by the log joint density.
 
     Args:
-        log_joint: Log joint density, ``(effect, *batch) -> (*batch)``; a draw where it cannot be evaluated weighs zero.
+        log_joint: Log joint density, ``(effect, *batch) -> (*batch)``; a draw where it cannot be evaluated
+            weighs zero.
         proposal: The importance distribution of every subject.
         samples: Draws per subject.
         generator: Source of randomness.
@@ -56,7 +62,9 @@ def draw_weighted(
 def summarise(draws: WeightedDraws, *, evaluations: int = 1) -> MarginalEstimate:
     r"""The estimate that weighted draws give.
 
-    .. math:: \log \hat p(y_i) = \log \frac1S \sum_s w_s, \qquad \mathrm{se} = \sqrt{\frac{\widehat{\mathrm{var}}(w)}{S\, \bar w^2}}
+    .. math::
+        \log \hat p(y_i) = \log \frac1S \sum_s w_s, \qquad
+        \mathrm{se} = \sqrt{\frac{\widehat{\mathrm{var}}(w)}{S\, \bar w^2}}
 
     Args:
         draws: From ``draw_weighted``.
@@ -73,8 +81,8 @@ def summarise(draws: WeightedDraws, *, evaluations: int = 1) -> MarginalEstimate
     if bool(hopeless.any()):
         where = [int(i) for i in hopeless.nonzero()[:, 0]]
         raise FitError(
-            f"importance sampling: the log joint density could be evaluated at none of {len(log_weights)} draws for "
-            f"the subjects at positions {where} of the batch. Check the proposal's centre and the model there."
+            f"importance sampling: none of {len(log_weights)} draws could be evaluated for the subjects at "
+            f"positions {where} of the batch. Check the proposal's centre and the model there."
         )
     weights = log_weights.softmax(0)
     effective = 1.0 / weights.pow(2).sum(0)
@@ -93,9 +101,10 @@ def importance_sampling(
 
     .. math:: p(y_i) = \int \frac{p(y_i, \eta)}{q_i(\eta)}\, q_i(\eta)\, d\eta
 
-    Best with a Student-t at the conditional mean with the conditional covariance, or a mixture over the distinct modes
-    (``laplace.laplace_mixture``), whose whole density stands in the denominator. It fails quietly with tens of effects: read ``khat`` and
-    ``effective_size``, and use annealed importance sampling or bridge sampling there.
+    Best with a Student-t at the conditional mean with the conditional covariance, or a mixture over the
+    distinct modes (``laplace.laplace_mixture``), whose whole density stands in the denominator. It fails
+    quietly with tens of effects: read ``khat`` and ``effective_size``, and use annealed importance sampling
+    or bridge sampling there.
 
     Args:
         log_joint: Log joint density with all constants, ``(effect, *batch) -> (*batch)``.
@@ -114,7 +123,8 @@ def importance_sampling(
         >>> import torch
         >>> from nlme_torch.inference.proposals import student
         >>> log_joint = lambda e: -0.5 * e.pow(2).sum(0) - torch.log(torch.tensor(2 * torch.pi))
-        >>> proposal = student(torch.zeros(2, 3, dtype=torch.float64), torch.eye(2, dtype=torch.float64)[..., None])
+        >>> eye = torch.eye(2, dtype=torch.float64)
+        >>> proposal = student(torch.zeros(2, 3, dtype=torch.float64), eye[..., None])
         >>> result = importance_sampling(log_joint, proposal, generator=torch.Generator().manual_seed(0))
         >>> abs(result.total) < 4 * result.total_standard_error
         True

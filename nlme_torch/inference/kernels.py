@@ -1,17 +1,18 @@
 """Markov chain Monte Carlo kernels for the random effects: one chain per column, accepted on its own.
 
-Every kernel is a frozen dataclass with a pure ``init``/``step`` pair over a ``State``. A kernel whose proposal depends
-on the current population parameters (Omega, a mode, a metric) is rebuilt by ``dataclasses.replace`` when they change: its
-adapted scales live in the state. After the target itself has changed, ``refresh`` re-evaluates the state.
+Every kernel is a frozen dataclass with a pure ``init``/``step`` pair over a ``State``. A kernel whose
+proposal depends on the current population parameters (Omega, a mode, a metric) is rebuilt by
+``dataclasses.replace`` when they change: its adapted scales live in the state. After the target itself has
+changed, ``refresh`` re-evaluates the state.
 
-Columns are ``(*chain, subject)``; scales are adapted **per subject** over all its chains. A proposal whose log density is NaN
-or infinite is rejected, never an exception.
+Columns are ``(*chain, subject)``; scales are adapted **per subject** over all its chains. A proposal whose
+log density is NaN or infinite is rejected, never an exception.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,12 +25,13 @@ class Tuning(NamedTuple):
     """What a kernel has learned.
 
     Attributes:
-        log_scale: Logarithm of the step size, ``(component, subject)``; one component unless each effect has its own.
+        log_scale: Logarithm of the step size, ``(component, subject)``; one component unless each effect has
+            its own.
         count: Number of steps taken so far.
     """
 
     log_scale: Tensor
-    count: int
+    count: int  # type: ignore[assignment]
 
 
 class State(NamedTuple):
@@ -38,7 +40,8 @@ class State(NamedTuple):
     Attributes:
         effects: Current random effects, ``(effect, *chain, subject)``.
         value: Log density there, ``(*chain, subject)``; ``-inf`` where it cannot be evaluated.
-        gradient: Gradient of the log density, ``(effect, *chain, subject)``, or None when no kernel needed it yet.
+        gradient: Gradient of the log density, ``(effect, *chain, subject)``, or None when no kernel needed it
+            yet.
         tuning: The kernel's adapted scales; a tuple of them for a ``Cycle``.
     """
 
@@ -88,8 +91,8 @@ def evaluate_gradient(
     """Log density and its gradient, per column, detached.
 
     Returns:
-        ``(value, gradient)``; a value that is not finite becomes ``-inf``, and a gradient that is not finite zero (any fixed
-        rule keeps a leapfrog step reversible and volume-preserving, hence the kernel exact).
+        ``(value, gradient)``; a value that is not finite becomes ``-inf``, and a gradient that is not finite
+        zero (any fixed rule keeps a leapfrog step reversible and volume-preserving, hence the kernel exact).
     """
     with torch.enable_grad():
         leaf = effects.detach().requires_grad_()
@@ -110,8 +113,8 @@ def transform(factor: Tensor, noise: Float[Tensor, "effect *batch"]) -> Float[Te
     """Multiply every column by its subject's factor.
 
     Args:
-        factor: Standard deviations ``(effect, subject)`` or lower-triangular matrices ``(effect, effect, subject)``;
-            a subject axis of length one is shared.
+        factor: Standard deviations ``(effect, subject)`` or lower-triangular matrices
+            ``(effect, effect, subject)``; a subject axis of length one is shared.
         noise: Columns, ``(effect, *chain, subject)``.
 
     Returns:
@@ -130,7 +133,8 @@ def metropolis(log_ratio: Tensor, generator: torch.Generator) -> tuple[Bool[Tens
     """Accept or reject each column on its own.
 
     Args:
-        log_ratio: Logarithm of the Metropolis-Hastings ratio, ``(*batch)``; NaN (nothing to compare) is rejected.
+        log_ratio: Logarithm of the Metropolis-Hastings ratio, ``(*batch)``; NaN (nothing to compare) is
+            rejected.
         generator: Source of randomness.
 
     Returns:
@@ -150,17 +154,20 @@ def _over_chains(value: Tensor) -> Tensor:
 class _Adaptive:
     r"""Robbins-Monro adaptation of log step sizes towards an acceptance probability.
 
-    .. math:: \log s \leftarrow \log s + \max(g_{min}, g\, n^{-0.6})\, \frac{\bar\alpha - \alpha^*}{\alpha^* (1 - \alpha^*)}
+    .. math::
+        \log s \leftarrow
+        \log s + \max(g_{min}, g\, n^{-0.6})\, \frac{\bar\alpha - \alpha^*}{\alpha^* (1 - \alpha^*)}
 
     Attributes:
         target_acceptance: The acceptance probability aimed at.
         gain: First adaptation gain.
-        gain_floor: The gain never falls below it, so that scales follow a slowly moving target; 0 for a fixed one.
+        gain_floor: The gain never falls below it, so that scales follow a slowly moving target; 0 for a fixed
+            one.
         adapt: Whether the scales change at all. Freeze them while draws are kept.
 
     References:
-        Garthwaite, Fan and Sisson (2016), Adaptive optimal scaling of Metropolis-Hastings algorithms using the
-        Robbins-Monro process. doi:10.1080/03610926.2014.936562
+        Garthwaite, Fan and Sisson (2016), Adaptive optimal scaling of Metropolis-Hastings algorithms using
+        the Robbins-Monro process. doi:10.1080/03610926.2014.936562
     """
 
     target_acceptance: float = 0.4
@@ -188,14 +195,17 @@ def _start(effects: Tensor, log_joint: LogDensity, components: int, scale: float
 class RandomWalk(_Adaptive):
     r"""Component-wise random walk, or a walk in random subsets of the components.
 
-    .. math:: \eta_j^* = \eta_j + s_{ji}\, \omega_{ji}\, \epsilon_j \quad (j \in \text{subset}), \qquad \epsilon_j \sim N(0, 1)
+    .. math::
+        \eta_j^* = \eta_j + s_{ji}\, \omega_{ji}\, \epsilon_j \quad (j \in \text{subset}), \qquad
+        \epsilon_j \sim N(0, 1)
 
-    One step visits the components in an order drawn afresh for every column, ``size`` at a time, each group with its own
-    acceptance; with ``moves=None`` every component is visited once. Every (effect, subject) has its own adapted scale.
+    One step visits the components in an order drawn afresh for every column, ``size`` at a time, each group
+    with its own acceptance; with ``moves=None`` every component is visited once. Every (effect, subject) has
+    its own adapted scale.
 
     Attributes:
-        scale: Base standard deviations, ``(effect, subject)`` or ``(effect, 1)``, for instance the square roots of the
-            diagonal of Omega; None is one.
+        scale: Base standard deviations, ``(effect, subject)`` or ``(effect, 1)``, for instance the square
+            roots of the diagonal of Omega; None is one.
         size: Number of components moved together (1: component-wise).
         moves: Number of groups tried per step, each one call of the log density; None visits all components.
 
@@ -209,7 +219,8 @@ class RandomWalk(_Adaptive):
         (2, torch.Size([3]))
 
     References:
-        Haario, Saksman and Tamminen (2005), Componentwise adaptation for high dimensional MCMC. doi:10.1007/BF02789703
+        Haario, Saksman and Tamminen (2005), Componentwise adaptation for high dimensional MCMC.
+        doi:10.1007/BF02789703
         Kuhn and Lavielle (2005), Maximum likelihood estimation in nonlinear mixed effects models.
         doi:10.1016/j.csda.2004.07.033
     """
@@ -226,18 +237,18 @@ class RandomWalk(_Adaptive):
         """Move each group of components of every chain once."""
         effects, value, _, tuning = state
         assert isinstance(tuning, Tuning)
-        like = {"generator": generator, "dtype": effects.dtype, "device": effects.device}
+        draws: dict[str, Any] = {"generator": generator, "dtype": effects.dtype, "device": effects.device}
         step_size = tuning.log_scale.exp()
         if self.scale is not None:
             step_size = step_size * self.scale
-        order = torch.rand(effects.shape, **like).argsort(0).argsort(0)
+        order = torch.rand(effects.shape, **draws).argsort(0).argsort(0)
         groups = math.ceil(effects.shape[0] / self.size)
         moves = groups if self.moves is None else min(self.moves, groups)
         tried = effects.new_zeros(effects.shape)
         won = torch.zeros_like(tried)
         for group in range(moves):
             chosen = order // self.size == group
-            noise = transform(step_size, torch.randn(effects.shape, **like))
+            noise = transform(step_size, torch.randn(effects.shape, **draws))
             proposal = torch.where(chosen, effects + noise, effects)
             proposed = evaluate(log_joint, proposal)
             accepted, probability = metropolis(proposed - value, generator)
@@ -256,9 +267,9 @@ class BlockRandomWalk(_Adaptive):
     .. math:: \eta^* = \eta + s_i L_i \epsilon, \qquad \epsilon \sim N(0, I)
 
     Attributes:
-        factor: ``(effect, effect, subject)`` lower Cholesky factor, or ``(effect, subject)`` standard deviations, of the
-            covariance that shapes the steps: Omega, or better the conditional covariance; a subject axis of
-            length one is shared; None is the identity.
+        factor: ``(effect, effect, subject)`` lower Cholesky factor, or ``(effect, subject)`` standard
+            deviations, of the covariance that shapes the steps: Omega, or better the conditional covariance;
+            a subject axis of length one is shared; None is the identity.
         target_acceptance: Acceptance aimed at; 0.3 here, lower than component by component.
 
     References:
@@ -296,9 +307,9 @@ class Independent:
 
     .. math:: \alpha = \min\{1,\; p(\eta^*)\, q_i(\eta) \,/\, (p(\eta)\, q_i(\eta^*))\}
 
-    With ``proposals.normal(0, cholesky of Omega)`` it is SAEM's prior kernel: the prior cancels, so acceptance is by the likelihood
-    alone. With a normal or Student-t at the conditional mode it is f-SAEM's Laplace proposal; with a mixture over several modes it
-    also jumps between them.
+    With ``proposals.normal(0, cholesky of Omega)`` it is SAEM's prior kernel: the prior cancels, so
+    acceptance is by the likelihood alone. With a normal or Student-t at the conditional mode it is f-SAEM's
+    Laplace proposal; with a mixture over several modes it also jumps between them.
 
     Attributes:
         proposal: The distribution proposed from.
@@ -336,7 +347,8 @@ class Cycle:
 
     Attributes:
         kernels: The kernels, in order.
-        repeats: How often each one runs in a step; None is once each. Zero switches one off but keeps its scales.
+        repeats: How often each one runs in a step; None is once each. Zero switches one off but keeps its
+            scales.
 
     Example:
         >>> import torch
@@ -366,7 +378,7 @@ class Cycle:
             for _ in range(1 if self.repeats is None else self.repeats[index]):
                 state, info = kernel.step(state, log_joint, generator)
                 infos.append(info)
-            tunings[index] = state.tuning  # type: ignore[assignment]
+            tunings[index] = state.tuning
             parts.append(_mean_info(infos, state))
         state = state._replace(tuning=tuple(tunings))  # type: ignore[arg-type]
         return state, _mean_info(parts, state)._replace(parts=tuple(parts))

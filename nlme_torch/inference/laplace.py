@@ -1,4 +1,4 @@
-"""Laplace's approximation of the marginal likelihood, and the mixture of its normal pieces over several modes."""
+"""Laplace's approximation of the marginal likelihood, and the mixture of its pieces over several modes."""
 
 import math
 
@@ -14,7 +14,8 @@ from .proposals import Mixture, factor_of_precision
 def laplace_log_marginal(modes: Modes, *, strict: bool = True) -> Float[Tensor, "*batch"]:
     r"""Laplace approximation at each mode.
 
-    .. math:: \log p(y_i) \approx \log p(y_i, \hat\eta_i) + \tfrac{k}{2} \log 2\pi - \tfrac12 \log |H_i|, \qquad
+    .. math::
+        \log p(y_i) \approx \log p(y_i, \hat\eta_i) + \tfrac{k}{2} \log 2\pi - \tfrac12 \log |H_i|, \qquad
         H_i = -\nabla^2 \log p(y_i, \hat\eta_i)
 
     Nothing is added to :math:`H_i` to make it invertible: a jitter would bias the answer.
@@ -32,7 +33,8 @@ def laplace_log_marginal(modes: Modes, *, strict: bool = True) -> Float[Tensor, 
     Example:
         >>> import torch
         >>> from nlme_torch.inference.modes import best_mode, conditional_modes
-        >>> modes = conditional_modes(lambda e: -0.5 * e.pow(2).sum(0), torch.ones(2, 1, 3, dtype=torch.float64))
+        >>> log_joint = lambda effects: -0.5 * effects.pow(2).sum(0)
+        >>> modes = conditional_modes(log_joint, torch.ones(2, 1, 3, dtype=torch.float64))
         >>> laplace_log_marginal(best_mode(modes)).exp() / (2 * torch.pi)
         tensor([1., 1., 1.], dtype=torch.float64)
 
@@ -46,8 +48,8 @@ def laplace_log_marginal(modes: Modes, *, strict: bool = True) -> Float[Tensor, 
     if strict and bool(bad.any()):
         where = sorted({int(i) for i in bad.reshape(-1, bad.shape[-1]).any(0).nonzero()[:, 0]})
         raise FitError(
-            f"Laplace approximation: minus the Hessian is not positive definite for the subjects at positions {where} "
-            "of the batch, so those points are no maxima. Search from more starts with conditional_modes, or use "
+            "Laplace approximation: minus the Hessian is not positive definite for the subjects at positions "
+            f"{where} of the batch, so those points are no maxima. Search from more starts, or use "
             "importance sampling or annealed importance sampling, which need no curvature."
         )
     half_log_determinant = factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -74,15 +76,17 @@ def laplace_log_marginal_sum(modes: Modes) -> Float[Tensor, "subject"]:
     return torch.logsumexp(laplace_log_marginal(modes), 0)
 
 
-def laplace_mixture(modes: Modes, *, df: float | int = 5, inflation: float = 1.0, floor: float = 0.2) -> Mixture:
+def laplace_mixture(
+    modes: Modes, *, df: float | int = 5, inflation: float = 1.0, floor: float = 0.2
+) -> Mixture:
     """Mixture of normal or Student-t distributions at the distinct modes, weighted by their Laplace masses.
 
     Args:
         modes: From ``distinct_modes``, batch ``(mode, subject)``.
         df: Degrees of freedom, a whole number or ``math.inf``.
         inflation: Factor on the standard deviations.
-        floor: Share of the weight that is spread evenly over the modes of a subject, so that a mode whose mass Laplace
-            underrates is still visited.
+        floor: Share of the weight that is spread evenly over the modes of a subject, so that a mode whose
+            mass Laplace underrates is still visited.
 
     Returns:
         A proposal for ``importance_sampling``, ``bridge_sampling`` or the independence kernel.

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -66,6 +66,7 @@ class LogLikelihood:
         return f"-2LL {self.minus2ll:.3f}{error}, OFV {self.ofv:.3f}, by {self.method}"
 
 
+@runtime_checkable
 class LikelihoodMethod(Protocol):
     """An approximation of the marginal likelihood."""
 

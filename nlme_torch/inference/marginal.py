@@ -13,8 +13,8 @@ class MarginalEstimate(NamedTuple):
         log_marginal: Log marginal likelihood of each subject, ``(subject,)``, with all constants.
         standard_error: Monte-Carlo standard error of each, ``(subject,)``.
         effective_size: Effective number of independent draws behind each, ``(subject,)``.
-        khat: Pareto shape of the importance weights, ``(subject,)``; above 0.7 the estimate and its standard error
-            cannot be trusted. NaN for methods that have no such diagnostic.
+        khat: Pareto shape of the importance weights, ``(subject,)``; above 0.7 the estimate and its standard
+            error cannot be trusted. NaN for methods that have no such diagnostic.
         evaluations: Number of calls of the log joint density.
     """
 

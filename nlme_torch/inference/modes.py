@@ -15,10 +15,11 @@ from .quasi_newton import on_active, quasi_newton
 class ModeStatus(IntEnum):
     """How the search of one column ended.
 
-    ``CONVERGED``: the expected further rise is below the tolerance and the Hessian is negative definite. ``STALLED``: no step
-    raised the density any more although the tolerance was not met: harmless where ``decrement`` is small (the noise of an
-    adaptive solver). ``NOT_CONCAVE``: stuck where the Hessian is not negative definite. ``MAX_STEPS``: still climbing; allow more
-    steps. ``FAILED``: the density or its derivatives cannot be evaluated at the start, nor on the way from it to zero.
+    ``CONVERGED``: the expected further rise is below the tolerance and the Hessian is negative definite.
+    ``STALLED``: no step raised the density any more although the tolerance was not met: harmless where
+    ``decrement`` is small (the noise of an adaptive solver). ``NOT_CONCAVE``: stuck where the Hessian is not
+    negative definite. ``MAX_STEPS``: still climbing; allow more steps. ``FAILED``: the density or its
+    derivatives cannot be evaluated at the start, nor on the way from it to zero.
     """
 
     CONVERGED = 0
@@ -32,12 +33,13 @@ class Modes(NamedTuple):
     """Where the searches ended, and the curvature there.
 
     Attributes:
-        effects: Points, ``(effect, *batch)``; batch is ``(start, subject)``, or ``(subject,)`` after ``best_mode``.
+        effects: Points, ``(effect, *batch)``; batch is ``(start, subject)``, or ``(subject,)`` after
+            ``best_mode``.
         value: Log joint density there, ``(*batch)``.
         gradient_norm: Euclidean norm of the gradient there, ``(*batch)``.
         precision: Minus the Hessian there, ``(effect, effect, *batch)``.
-        decrement: Half the squared Newton decrement, the rise that a quadratic still expects, ``(*batch)``; infinite where
-            the precision is not positive definite.
+        decrement: Half the squared Newton decrement, the rise that a quadratic still expects, ``(*batch)``;
+            infinite where the precision is not positive definite.
         status: A ``ModeStatus`` each, ``(*batch)``.
     """
 
@@ -49,7 +51,7 @@ class Modes(NamedTuple):
     status: Tensor
 
     def usable(self, tolerance: float = 1e-3) -> Bool[Tensor, "*batch"]:
-        """Which columns are maxima for practical purposes: within ``tolerance`` of the top of a concave cap."""
+        """Which columns are maxima in practice: within ``tolerance`` of the top of a concave cap."""
         return (self.decrement < tolerance) & (self.status != ModeStatus.FAILED)
 
 
@@ -62,17 +64,19 @@ def conditional_modes(
     .. math:: \hat\eta_i = \arg\max_\eta \log p(y_i, \eta), \qquad
         \eta \leftarrow \eta + V (\Lambda + \mu I)^{-1} V^\top \nabla, \quad -\nabla^2 = V \Lambda V^\top
 
-    Newton steps with the exact Hessian. Where the density is not concave the eigenvalues are shifted, or enter by their absolute
-    values, so that a step still climbs. The damping :math:`\mu` and the length of each column's step are chosen among a ladder
-    tried in one batched call. Columns that have converged are not evaluated again. With many effects a quasi-Newton phase, which needs gradients only, goes first.
+    Newton steps with the exact Hessian. Where the density is not concave the eigenvalues are shifted, or
+    enter by their absolute values, so that a step still climbs. The damping :math:`\mu` and the length of
+    each column's step are chosen among a ladder tried in one batched call. Columns that have converged are
+    not evaluated again. With many effects a quasi-Newton phase, which needs gradients only, goes first.
 
     Args:
-        log_joint: Log joint density, ``(effect, *batch) -> (*batch)``, twice differentiable; NaN or ``-inf`` where the
-            model cannot be solved (a trial step there is shortened, for that column alone).
+        log_joint: Log joint density, ``(effect, *batch) -> (*batch)``, twice differentiable; NaN or ``-inf``
+            where the model cannot be solved (a trial step there is shortened, for that column alone).
         starts: Starting points, ``(effect, start, subject)``.
         tolerance: A column has converged when half its squared Newton decrement is below this.
         newton_steps: Largest number of Newton steps.
-        quasi_newton_steps: Largest number of gradient calls before; None is 0 below 8 effects and ``6 * effect`` from there.
+        quasi_newton_steps: Largest number of gradient calls before; None is 0 below 8 effects and
+            ``6 * effect`` from there.
         max_columns: Largest batch of a second-derivative call, replicas counted.
 
     Returns:
@@ -81,12 +85,14 @@ def conditional_modes(
     Example:
         >>> import torch
         >>> centre = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
-        >>> modes = conditional_modes(lambda e: -(e - centre).pow(2).sum(0), torch.zeros(2, 1, 3, dtype=torch.float64))
+        >>> log_joint = lambda effects: -(effects - centre).pow(2).sum(0)
+        >>> modes = conditional_modes(log_joint, torch.zeros(2, 1, 3, dtype=torch.float64))
         >>> modes.effects[0, 0]
         tensor([ 1., -2.,  3.], dtype=torch.float64)
 
     References:
-        Dauphin et al. (2014), Identifying and attacking the saddle point problem in high-dimensional non-convex optimization.
+        Dauphin et al. (2014), Identifying and attacking the saddle point problem in high-dimensional
+        non-convex optimization.
         Nocedal and Wright (2006), Numerical Optimization, chapter 3. doi:10.1007/978-0-387-40065-5
     """
     effect, *batch = starts.shape
@@ -105,7 +111,7 @@ def conditional_modes(
         found, gradient, hessian = on_active(
             lambda x: tuple(derivatives(log_joint, x, max_columns=max_columns)), points, active
         )
-        finite = torch.isfinite(found) & torch.isfinite(gradient).all(0) & torch.isfinite(hessian).flatten(0, 1).all(0)
+        finite = torch.isfinite(torch.cat([found[None], gradient, hessian.flatten(0, 1)])).all(0)
         broken = active & ~finite
         status[broken] = int(ModeStatus.FAILED)
         active = active & ~broken
@@ -157,14 +163,15 @@ def _climb(
     log_joint: LogDensity, points: Tensor, value: Tensor, along: Tensor, eigenvalues: Tensor, vectors: Tensor,
     active: Tensor, max_columns: int,
 ) -> tuple[Tensor, Tensor]:
-    """The best of a ladder of damped and stretched steps for every active column, and whether it is a rise at all."""
+    """The best of a ladder of damped and stretched steps for every active column, and whether it rises."""
     best, moved = points, torch.zeros_like(active)
     largest = eigenvalues.abs().amax(0)
     shift = (-eigenvalues.amin(0)).clamp(min=0.0)
     saddle_free = eigenvalues.abs().clamp(min=1e-6 * largest)[:, None]
     # Damped steps follow a curved valley, stretched ones a flat one (Newton's own step is then too short).
     for low, high, stretches in ((-5.0, 1.0, (1.0, 2.0, 4.0)), (1.5, 8.0, (1.0,))):
-        damping = torch.logspace(low, high, 8, dtype=points.dtype, device=points.device)[:, None, None] * largest
+        ladder = torch.logspace(low, high, 8, dtype=points.dtype, device=points.device)
+        damping = ladder[:, None, None] * largest
         denominator = torch.cat([saddle_free, eigenvalues[:, None] + shift + damping], 1)
         steps = torch.einsum("...ij,jd...->id...", vectors, along[:, None] / denominator)
         trials = points[:, None] + torch.cat([stretch * steps for stretch in stretches], 1)
@@ -210,8 +217,8 @@ def best_mode(modes: Modes) -> Modes:
 def distinct_modes(modes: Modes, *, distance: float = 0.1, below: float = 30.0) -> Modes:
     r"""The different usable modes of every subject, highest first.
 
-    Two searches ended in the same mode when :math:`(\eta_a - \eta_b)^\top P_a (\eta_a - \eta_b)` is below ``distance`` squared,
-    :math:`P_a` the precision at the higher one.
+    Two searches ended in the same mode when :math:`(\eta_a - \eta_b)^\top P_a (\eta_a - \eta_b)` is below
+    ``distance`` squared, :math:`P_a` the precision at the higher one.
 
     Args:
         modes: Modes with batch ``(start, subject)``.
@@ -219,8 +226,9 @@ def distinct_modes(modes: Modes, *, distance: float = 0.1, below: float = 30.0) 
         below: Modes lower than the best by more than this many units of log density are dropped.
 
     Returns:
-        Modes with batch ``(mode, subject)``, the mode axis as long as the richest subject needs. Other subjects are padded with copies of
-        their best mode whose value is ``-inf`` and whose status is ``FAILED``.
+        Modes with batch ``(mode, subject)``, the mode axis as long as the richest subject needs. Other
+        subjects are padded with copies of their best mode whose value is ``-inf`` and whose status is
+        ``FAILED``.
     """
     value = torch.where(modes.usable(), modes.value, -torch.inf)
     order = value.argsort(0, descending=True)

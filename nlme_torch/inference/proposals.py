@@ -1,11 +1,12 @@
 """Mixtures of multivariate normal or Student-t distributions, one mixture per subject.
 
-They serve as independence proposals (``kernels.Independent``), as importance distributions (``importance``), as
-the reference of annealed importance sampling and as the second density of bridge sampling.
+They serve as independence proposals (``kernels.Independent``), as importance distributions (``importance``),
+as the reference of annealed importance sampling and as the second density of bridge sampling.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +24,8 @@ class Mixture:
     Attributes:
         centres: Component centres, ``(effect, component, subject)``.
         factors: Lower Cholesky factors of the scale matrices, ``(effect, effect, component, subject)``.
-        log_weights: Logarithms of the mixture weights, ``(component, subject)``; they sum to one over components,
-            and a component that a subject does not use has ``-inf``.
+        log_weights: Logarithms of the mixture weights, ``(component, subject)``; they sum to one over
+            components, and a component that a subject does not use has ``-inf``.
         df: Degrees of freedom; ``math.inf`` is the normal distribution. The scale matrix is the covariance
             only for the normal; for finite ``df`` the covariance is ``df / (df - 2)`` times larger.
 
@@ -57,18 +58,21 @@ class Mixture:
             Draws, ``(effect, count, subject)``.
         """
         effect, _, subject = self.centres.shape
-        like = {"dtype": self.centres.dtype, "device": self.centres.device}
+        like: dict[str, Any] = {"dtype": self.centres.dtype, "device": self.centres.device}
         # Inverse transform on the cumulative weights: reproducible on every device, no multinomial kernels.
-        uniform = torch.rand(count, subject, generator=generator, **like)  # type: ignore[arg-type]
+        uniform = torch.rand(count, subject, generator=generator, **like)
         cumulative = self.log_weights.exp().cumsum(0)
         cumulative = cumulative / cumulative[-1]
         chosen = (uniform >= cumulative[:-1, None]).sum(0)
-        noise = torch.randn(effect, count, subject, generator=generator, **like)  # type: ignore[arg-type]
+        noise = torch.randn(effect, count, subject, generator=generator, **like)
         if math.isfinite(self.df):
-            noise = noise / _chi_square(self.df, (count, subject), generator, self.centres).div(self.df).sqrt()
-        columns = torch.arange(subject, device=self.centres.device).expand_as(chosen)
-        factors = self.factors[:, :, chosen, columns]
-        return self.centres[:, chosen, columns] + (factors * noise).sum(1)
+            chi_square = _chi_square(self.df, (count, subject), generator, self.centres)
+            noise = noise / chi_square.div(self.df).sqrt()
+        draws = torch.zeros_like(noise)
+        for component in range(self.centres.shape[1]):  # one matrix per draw would be far more memory
+            shaped = torch.einsum("ijs,jcs->ics", self.factors[:, :, component], noise)
+            draws = torch.where(chosen == component, self.centres[:, component, None] + shaped, draws)
+        return draws
 
     def log_density(self, effects: Float[Tensor, "effect *batch"]) -> Float[Tensor, "*batch"]:
         """Log density of every column under its own subject's mixture.
@@ -84,7 +88,7 @@ class Mixture:
     def component_log_densities(
         self, effects: Float[Tensor, "effect *batch"]
     ) -> Float[Tensor, "component *batch"]:
-        """Log of weight times density, per component: its ``logsumexp`` over components is ``log_density``."""
+        """Log of weight times density per component; its ``logsumexp`` is ``log_density``."""
         effect, _, subject = self.centres.shape
         batch = effects.shape[1:]
         points = effects.reshape(effect, -1, batch[-1])
@@ -122,7 +126,8 @@ def normal(
 
     Args:
         centre: Means, ``(effect, subject)``.
-        factor: Lower Cholesky factor of the covariance, ``(effect, effect, subject)`` or ``(effect, effect, 1)``.
+        factor: Lower Cholesky factor of the covariance, ``(effect, effect, subject)`` or
+            ``(effect, effect, 1)``.
 
     Returns:
         The distribution. With a zero centre and the factor of Omega it is the prior of the random effects.
@@ -131,13 +136,16 @@ def normal(
 
 
 def student(
-    centre: Float[Tensor, "effect subject"], factor: Float[Tensor, "effect effect #subject"], df: float | int = 5.0
+    centre: Float[Tensor, "effect subject"],
+    factor: Float[Tensor, "effect effect #subject"],
+    df: float | int = 5.0,
 ) -> Mixture:
     """One Student-t distribution per subject.
 
     Args:
         centre: Centres, ``(effect, subject)``.
-        factor: Lower Cholesky factor of the scale matrix, ``(effect, effect, subject)`` or ``(effect, effect, 1)``.
+        factor: Lower Cholesky factor of the scale matrix, ``(effect, effect, subject)`` or
+            ``(effect, effect, 1)``.
         df: Degrees of freedom, a whole number or ``math.inf``.
 
     Returns:
@@ -148,7 +156,9 @@ def student(
     return Mixture(centre[:, None], factors, torch.zeros_like(centre[:1]), df)
 
 
-def factor_of_precision(precision: Float[Tensor, "effect effect *batch"]) -> Float[Tensor, "effect effect *batch"]:
+def factor_of_precision(
+    precision: Float[Tensor, "effect effect *batch"],
+) -> Float[Tensor, "effect effect *batch"]:
     r"""Lower Cholesky factor of the **inverse** of a precision matrix.
 
     Args:

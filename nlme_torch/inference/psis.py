@@ -1,4 +1,4 @@
-"""Pareto-smoothed importance sampling: the shape of the weights' tail says whether an estimate can be trusted."""
+"""Pareto-smoothed importance sampling: the weights' tail says whether an estimate can be trusted."""
 
 import math
 
@@ -24,8 +24,8 @@ def fit_generalized_pareto(
         ``(k, sigma)``, each ``(subject,)``.
 
     References:
-        Zhang and Stephens (2009), A new and efficient estimation method for the generalized Pareto distribution.
-        doi:10.1198/tech.2009.08017
+        Zhang and Stephens (2009), A new and efficient estimation method for the generalized Pareto
+        distribution. doi:10.1198/tech.2009.08017
     """
     count = exceedances.shape[0]
     grid = 30 + math.isqrt(count)
@@ -44,16 +44,17 @@ def pareto_smooth(
 ) -> tuple[Float[Tensor, "sample subject"], Float[Tensor, "subject"]]:
     r"""Smooth the largest importance weights of each subject and report the Pareto shape of their tail.
 
-    The :math:`\min(0.2 S, 3 \sqrt S)` largest of ``S`` weights are replaced by expected order statistics of the fitted
-    generalized Pareto distribution. The shape is pulled towards 0.5 by ten pseudo-observations.
+    The :math:`\min(0.2 S, 3 \sqrt S)` largest of ``S`` weights are replaced by expected order statistics of
+    the fitted generalized Pareto distribution. The shape is pulled towards 0.5 by ten pseudo-observations.
 
     Args:
         log_weights: Log importance weights, ``(sample, subject)``, ``-inf`` allowed.
 
     Returns:
-        ``(smoothed log weights, khat)``, ``(sample, subject)`` and ``(subject,)``. Below 0.5 the plain estimate has finite variance; up
-        to 0.7 it is usable; above, it is not. ``khat`` is ``inf`` where the tail cannot be fitted (fewer than five distinct
-        finite weights in the tail), and ``-inf`` where all weights are equal: nothing could be better.
+        ``(smoothed log weights, khat)``, ``(sample, subject)`` and ``(subject,)``. Below 0.5 the plain
+        estimate has finite variance; up to 0.7 it is usable; above, it is not. ``khat`` is ``inf`` where the
+        tail cannot be fitted (fewer than five distinct finite weights in the tail), and ``-inf`` where all
+        weights are equal: nothing could be better.
 
     Example:
         >>> import torch

@@ -10,15 +10,21 @@ from .kernels import evaluate
 
 
 def quadrature_log_marginal(
-    log_joint: LogDensity, centre: Float[Tensor, "effect subject"], factor: Float[Tensor, "effect effect subject"],
-    *, nodes: int = 9, max_nodes: int = 100_000, max_columns: int = 50_000,
+    log_joint: LogDensity,
+    centre: Float[Tensor, "effect subject"],
+    factor: Float[Tensor, "effect effect subject"],
+    *,
+    nodes: int = 9,
+    max_nodes: int = 100_000,
+    max_columns: int = 50_000,
 ) -> Float[Tensor, "subject"]:
     r"""Log marginal likelihood by a product grid centred and scaled at each subject's mode.
 
     .. math:: p(y_i) \approx 2^{k/2} |L_i| \sum_q w_q\, e^{x_q^\top x_q}\, p(y_i,\; c_i + \sqrt2\, L_i x_q)
 
-    with the Hermite nodes and weights for :math:`e^{-x^2}` in each of the ``k`` directions. One node is Laplace's approximation;
-    the error falls geometrically with ``nodes`` for a smooth unimodal density: check by raising it.
+    with the Hermite nodes and weights for :math:`e^{-x^2}` in each of the ``k`` directions. One node is
+    Laplace's approximation; the error falls geometrically with ``nodes`` for a smooth unimodal density: check
+    by raising it.
 
     Args:
         log_joint: Log joint density, ``(effect, *batch) -> (*batch)``.
@@ -38,30 +44,30 @@ def quadrature_log_marginal(
     Example:
         >>> import torch
         >>> one = torch.eye(2, dtype=torch.float64)[..., None]
-        >>> quadrature_log_marginal(lambda e: -0.5 * e.pow(2).sum(0), one[0], one, nodes=12).exp() / (2 * torch.pi)
+        >>> log_joint = lambda effects: -0.5 * effects.pow(2).sum(0)
+        >>> quadrature_log_marginal(log_joint, one[0], one, nodes=12).exp() / (2 * torch.pi)
         tensor([1.0000], dtype=torch.float64)
 
     References:
         Liu and Pierce (1994), A note on Gauss-Hermite quadrature. doi:10.1093/biomet/81.3.624
-        Pinheiro and Bates (1995), Approximations to the log-likelihood function in the nonlinear mixed-effects model.
-        doi:10.1080/10618600.1995.10474663
+        Pinheiro and Bates (1995), Approximations to the log-likelihood function in the nonlinear
+        mixed-effects model. doi:10.1080/10618600.1995.10474663
     """
     effect, subject = centre.shape
     if nodes**effect > max_nodes:
         raise FitError(
-            f"adaptive quadrature with {nodes} nodes for each of {effect} effects needs {nodes**effect:,} nodes per "
-            f"subject, more than max_nodes={max_nodes:,}. Use importance_sampling (a handful of effects) or "
-            "annealed_importance_sampling (many), or fewer nodes."
+            f"adaptive quadrature with {nodes} nodes for each of {effect} effects needs {nodes**effect:,} "
+            f"nodes per subject, more than max_nodes={max_nodes:,}. Use fewer nodes, importance_sampling (a "
+            "handful of effects) or annealed_importance_sampling (many)."
         )
     finite = torch.isfinite(centre).all(0) & torch.isfinite(factor).all(0).all(0)
     if not bool(finite.all()):
         where = [int(i) for i in (~finite).nonzero()[:, 0]]
         raise FitError(
-            f"adaptive quadrature: no positive definite curvature at the centre of the subjects at positions {where} "
-            "of the batch. Search from more starts with conditional_modes."
+            "adaptive quadrature: no positive definite curvature at the centre of the subjects at positions "
+            f"{where} of the batch. Search from more starts with conditional_modes."
         )
-    like = {"dtype": centre.dtype, "device": centre.device}
-    abscissa, weight = (torch.as_tensor(x, **like) for x in np.polynomial.hermite.hermgauss(nodes))
+    abscissa, weight = (torch.as_tensor(x).to(centre) for x in np.polynomial.hermite.hermgauss(nodes))
     axis = weight.log() + abscissa.pow(2)
     grid = torch.cartesian_prod(*[abscissa] * effect).reshape(-1, effect).mT
     log_weight = torch.cartesian_prod(*[axis] * effect).reshape(-1, effect).sum(1)

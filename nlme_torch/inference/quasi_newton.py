@@ -15,8 +15,8 @@ def on_active(
 ) -> tuple[Tensor, ...]:
     """Evaluate only as many starts as the busiest subject still has active.
 
-    Subjects cannot leave a batch (each column belongs to its own data), but starts can: the active starts of each subject
-    are packed together, evaluated, and put back.
+    Subjects cannot leave a batch (each column belongs to its own data), but starts can: the active starts of
+    each subject are packed together, evaluated, and put back.
 
     Args:
         function: ``(effect, start', subject)`` to tensors that end in ``(start', subject)``.
@@ -40,12 +40,17 @@ def on_active(
 
 
 def quasi_newton(
-    log_joint: LogDensity, starts: Float[Tensor, "effect start subject"], *, steps: int, tolerance: float = 1e-3,
+    log_joint: LogDensity,
+    starts: Float[Tensor, "effect start subject"],
+    *,
+    steps: int,
+    tolerance: float = 1e-3,
 ) -> Float[Tensor, "effect start subject"]:
     r"""Climb by BFGS with a backtracking line search, each column at its own pace.
 
-    Each call evaluates one trial point of every column still climbing: a column whose trial rises enough updates its inverse
-    Hessian and turns; a column whose trial does not (or cannot be evaluated) shortens its own step.
+    Each call evaluates one trial point of every column still climbing: a column whose trial rises enough
+    updates its inverse Hessian and turns; a column whose trial does not (or cannot be evaluated) shortens its
+    own step.
 
     Args:
         log_joint: Log density, ``(effect, *batch) -> (*batch)``.
@@ -80,7 +85,7 @@ def quasi_newton(
         points, value = torch.where(accepted, trial, points), torch.where(accepted, found, value)
         gradient = torch.where(accepted, turned, gradient)
         direction = torch.where(accepted, torch.einsum("ij...,j...->i...", inverse, gradient), direction)
-        # Where a parabola through the two values and the slope has its top; a fifth where nothing was evaluated.
+        # Where a parabola through the values and the slope has its top; a fifth where nothing was evaluated.
         fitted = 0.5 * length * slope / (slope - rise / length).clamp(min=1e-30)
         shorter = torch.where(torch.isfinite(rise), fitted.clamp(0.1 * length, 0.5 * length), 0.2 * length)
         length = torch.where(accepted, 1.0, shorter)
@@ -92,7 +97,7 @@ def quasi_newton(
 def _update(
     inverse: Tensor, fresh: Tensor, step: Tensor, bend: Tensor, accepted: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """BFGS update of the inverse Hessian of minus the log density, where the curvature along the step is positive."""
+    """BFGS update of the inverse Hessian of minus the log density, where the curvature is positive."""
     curvature = (step * bend).sum(0)
     good = accepted & (curvature > 1e-10 * step.norm(dim=0) * bend.norm(dim=0))
     curvature = torch.where(good, curvature, 1.0)

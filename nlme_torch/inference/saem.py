@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimation import Estimation
+from nlme_torch.inference.pooled import Pooled
 from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.inference.saem_algorithm import SAEMAlgorithm, SAEMState
 from nlme_torch.inference.saem_kernels import Moves
@@ -31,9 +32,10 @@ class SAEM:
 
     Attributes:
         schedule: Burn-in, exploration and smoothing iterations.
-        chains: Chains per subject; None takes ``ceil(50 / subjects)``, at least 2.
+        chains: Chains per subject; None takes ``ceil(100 / subjects)``, at least 2.
         starts: Independent fits from different initial values, run at once on the batch axis; the best is kept.
-        spread: How far the further starts are jittered on the estimation scale (networks are redrawn).
+        spread: How far the further starts are jittered on the estimation scale.
+        warm_up: A pooled fit of every start before the effects enter, or None.
         moves: How often each Markov kernel runs per iteration; None chooses by the number and kind of effects.
         annealing: Smallest ratio of successive variances during the first half of the exploration.
         learning_rate: Step of the gradient M-step on the estimation scale, for parameters without a closed form.
@@ -51,6 +53,7 @@ class SAEM:
     chains: int | None = None
     starts: int = 1
     spread: float = 0.5
+    warm_up: Pooled | None = None
     moves: Moves | None = None
     annealing: float = 0.97
     learning_rate: float = 0.02
@@ -84,13 +87,15 @@ class SAEM:
         algorithm = SAEMAlgorithm(
             density,
             schedule=schedule,
-            chains=self.chains or max(2, math.ceil(50 / density.batch.n_subjects)),
+            chains=self.chains or max(2, math.ceil(100 / density.batch.n_subjects)),
             moves=self.moves or Moves.automatic(density.model),
             annealing=self.annealing,
             learning_rate=self.learning_rate,
             gradient_steps=self.gradient_steps,
         )
         values = jittered_starts(density, parameter_values(density.model), self.starts, self.spread, generator)
+        if self.warm_up is not None:
+            values = self.warm_up.maximise(density, values)
         state = algorithm.init(values, generator)
         recorder = _Recorder(density)
         reason = f"exploration used all of its {schedule.exploration} iterations"

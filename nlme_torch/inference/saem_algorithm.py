@@ -25,6 +25,7 @@ from torch import Tensor
 from nlme_torch.errors import FitError
 from nlme_torch.inference.gradient_step import AdamState, adam_init, gradient_step
 from nlme_torch.inference.maximisation import ClosedForm
+from nlme_torch.inference.modes import best_mode, conditional_modes
 from nlme_torch.inference.kernels import State
 from nlme_torch.inference.saem_kernels import Moves, PhiMoments, build_cycle
 from nlme_torch.inference.schedule import StepSchedule
@@ -41,7 +42,7 @@ class SAEMState(NamedTuple):
         iteration: Iterations done.
         smoothing: Iterations of the smoothing phase done, 0 while exploring.
         values: Raw name to ``(start, *shape)``.
-        average: Mean of the values over the smoothing phase.
+        average: Mean of the values over the smoothing phase, iteration k weighted by k (Shamir and Zhang 2013).
         transformed: Draws of phi, ``(effect, chain, start, subject)``.
         tunings: Adapted scales of the kernels.
         moments: Running conditional moments of phi, for the kernels.
@@ -75,12 +76,14 @@ class SAEMAlgorithm:
         annealing: Smallest ratio of successive variances during the first half of the exploration.
         learning_rate: Step of the gradient M-step on the estimation scale.
         gradient_steps: Gradient steps per iteration.
+        mode_starts: Starting points of the search of the conditional modes where the chains begin.
     """
 
     def __init__(
         self, density: Density, *, schedule: StepSchedule, chains: int, moves: Moves, annealing: float,
-        learning_rate: float, gradient_steps: int,
+        learning_rate: float, gradient_steps: int, mode_starts: int = 3,
     ) -> None:
+        self.mode_starts = mode_starts
         self.density, self.schedule, self.chains, self.moves = density, schedule, chains, moves
         self.annealing, self.learning_rate, self.gradient_steps = annealing, learning_rate, gradient_steps
         self.scales = residual_scales(density)
@@ -101,14 +104,7 @@ class SAEMAlgorithm:
         conditional = self.density.at(values)
         zero = conditional.mean.new_zeros(self.density.model.n_effects, 1, conditional.starts, self.density.batch.n_subjects)
         self._check_start(conditional, zero)
-        eta = conditional.sample(self.chains, generator)
-        # chains start inside the region where the model can be solved: shrink draws that fail towards zero
-        for _ in range(20):
-            with torch.no_grad():
-                bad = ~torch.isfinite(conditional.log_joint(eta))
-            if not bad.any():
-                break
-            eta = torch.where(bad, 0.5 * eta, eta)
+        eta = self._first_draws(conditional, generator)
         transformed = eta + conditional.mean[:, None]
         log_joint = torch.zeros(conditional.starts, dtype=eta.dtype, device=eta.device)
         adam = adam_init(values, self.by_gradient) if self.by_gradient else None
@@ -149,7 +145,11 @@ class SAEMAlgorithm:
                 values = {**values, **moved}
         average = values
         if smoothing:
-            average = {name: state.average[name] + (value - state.average[name]) / count for name, value in values.items()}
+            # weights grow with the iteration, so that where smoothing began is soon forgotten
+            weight = 2 / (count + 1)
+            average = {
+                name: state.average[name] + weight * (value - state.average[name]) for name, value in values.items()
+            }
         return state._replace(smoothing=count, values=values, average=average, statistics=averaged, adam=adam)
 
     def _move_chains(self, state: SAEMState, conditional: Conditional, generator: torch.Generator) -> SAEMState:
@@ -185,6 +185,26 @@ class SAEMAlgorithm:
             acceptance=acceptance,
             log_joint=value.unflatten(-1, shape[1:]).sum(-1).mean(0),
         )
+
+    def _first_draws(self, conditional: Conditional, generator: torch.Generator) -> Tensor:
+        """Begin at draws from the prior; with many effects, where those are far from the data, near conditional modes."""
+        eta = conditional.sample(self.chains, generator)
+        if self.moves.hamiltonian:
+            origins = torch.cat([torch.zeros_like(eta[:, :1]), 0.3 * eta[:, : self.mode_starts - 1]], dim=1)
+
+            def log_joint(columns: Tensor) -> Tensor:
+                return conditional.log_joint(columns.unflatten(-1, eta.shape[2:])).flatten(-2)
+
+            modes = best_mode(conditional_modes(log_joint, origins.flatten(-2), newton_steps=0))
+            eta = modes.effects.unflatten(-1, eta.shape[2:])[:, None] + 0.1 * eta
+        # chains start inside the region where the model can be solved: shrink draws that fail towards zero
+        for _ in range(20):
+            with torch.no_grad():
+                bad = ~torch.isfinite(conditional.log_joint(eta))
+            if not bad.any():
+                break
+            eta = torch.where(bad, 0.5 * eta, eta)
+        return eta
 
     def _check_start(self, conditional: Conditional, zero: Tensor) -> None:
         with torch.no_grad():

@@ -32,7 +32,7 @@ class StepSchedule:
 
     burn_in: int = 5
     exploration: int = 300
-    smoothing: int = 200
+    smoothing: int = 300
     power: float = 0.7
 
     def __post_init__(self) -> None:

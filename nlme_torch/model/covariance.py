@@ -146,7 +146,7 @@ class Diagonal:
 
     def build(self, size: int) -> Covariance:
         """Return the covariance module for ``size`` effects."""
-        _check_variance(self.variance)
+        check_variance(self.variance, "Diagonal")
         return DiagonalCovariance(torch.full((size,), float(self.variance), dtype=torch.float64))
 
 
@@ -162,7 +162,7 @@ class Scalar:
 
     def build(self, size: int) -> Covariance:
         """Return the covariance module for ``size`` effects."""
-        _check_variance(self.variance)
+        check_variance(self.variance, "Scalar")
         return ScalarCovariance(float(self.variance), size)
 
 
@@ -178,7 +178,7 @@ class Full:
 
     def build(self, size: int) -> Covariance:
         """Return the covariance module for ``size`` effects."""
-        _check_variance(self.variance)
+        check_variance(self.variance, "Full")
         return FullCovariance(float(self.variance) * torch.eye(size, dtype=torch.float64))
 
 
@@ -198,7 +198,7 @@ class Fixed:
 
     def build(self, size: int) -> Covariance:
         """Return the covariance module for ``size`` effects."""
-        _check_variance(self.value)
+        check_variance(self.value, "Fixed")
         return FixedCovariance(float(self.value) * torch.eye(size, dtype=torch.float64))
 
 
@@ -222,6 +222,17 @@ class LowRank:
 Structure = Diagonal | Scalar | Full | Fixed
 
 
-def _check_variance(variance: float) -> None:
+def check_variance(variance: float, owner: str) -> None:
+    """Refuse a variance that is not a positive number.
+
+    Args:
+        variance: The variance.
+        owner: What it belongs to, for the message.
+
+    Raises:
+        ModelError: It is zero, negative or not finite.
+    """
     if not (math.isfinite(variance) and variance > 0):
-        raise ModelError(f"a variance must be a positive number, got {variance}; drop the random effect instead of 0.")
+        raise ModelError(
+            f"{owner}: a variance must be a positive number, got {variance}; for a variance of 0 drop the random effect."
+        )

@@ -20,11 +20,14 @@ from torch.distributions import Distribution
 from nlme_torch._typing import Float
 from nlme_torch.data.batch import Batch
 from nlme_torch.errors import ModelError
+from nlme_torch.model.covariate_effects import CovariateEffect, Power
 from nlme_torch.model.individual import Covariates, Individual, flatten, stack_states
 from nlme_torch.model.individual_parameters import IndividualParameter, Latent
 from nlme_torch.model.model import Model
 from nlme_torch.model.networks import BoundNetwork, Network
+from nlme_torch.model.observed import ObservedRecords, observed_records
 from nlme_torch.model.parameters import PopulationParameter
+from nlme_torch.model.probe import probe
 from nlme_torch.model.random_weights import RandomWeights
 from nlme_torch.model.values import ParameterValues, component_values, parameter_values
 from nlme_torch.model.vector_field import vector_field
@@ -47,13 +50,12 @@ class Density:
 
     def __init__(self, model: Model, batch: Batch, solver: Solver) -> None:
         self.model, self.batch, self.solver = model, batch, solver
-        for name in model.covariates:
-            if name not in batch.covariates:
-                raise ModelError(f"the model needs covariate {name!r}; the data have {sorted(batch.covariates)}.")
+        _refuse_unread(batch)
         self._times = batch.times[:, None, None, :]
-        self._covariates = Covariates(dict(batch.covariates))
+        constant = {name: value for name, value in batch.covariates.items() if value.dim() == 1}
+        self._covariates = Covariates(constant, tuple(set(batch.covariates) - set(constant)))
         self._regressors = {
-            (name, covariate): effect.regressor(batch.covariates[covariate])
+            (name, covariate): _regressor(name, effect, batch)  # type: ignore[arg-type]
             for name, component in model.components.items()
             if isinstance(component, IndividualParameter)
             for covariate, effect in component.covariates.items()
@@ -65,8 +67,9 @@ class Density:
             for index, owner in enumerate(block.owners)
         }
         self._slices = {block.owners[0]: block.slice for block in model.blocks if block.kind != "individual"}
+        self._observed = observed_records(batch)
         with torch.no_grad():
-            self._probe()
+            probe(self)
 
     def at(self, values: ParameterValues | None = None) -> "Conditional":
         """Fix the parameters.
@@ -80,45 +83,22 @@ class Density:
         return Conditional(self, parameter_values(self.model) if values is None else values)
 
     def log_prior(self, values: ParameterValues) -> Float[Tensor, "start"]:
-        """Return the log prior density of the parameters, zero where none has a prior."""
+        """Return the log prior density of the estimated parameters, zero where none has a prior."""
         total = next(iter(values.values())).new_zeros(next(iter(values.values())).shape[0])
         for name, component in self.model.components.items():
             if isinstance(component, PopulationParameter):
-                raw = values[f"{name}.unconstrained"]
+                raw = f"{name}.unconstrained"
             elif isinstance(component, IndividualParameter):
-                raw = values[f"{name}.typical"]
+                raw = f"{name}.typical"
             elif isinstance(component, Network):
-                raw = values[f"{name}.weights"]
+                raw = f"{name}.weights"
             elif isinstance(component, RandomWeights):
-                raw, component = values[f"{name}.network.weights"], component.network
+                raw, component = f"{name}.network.weights", component.network
             else:
                 continue
-            if component.prior is not None:
-                total = total + component.log_prior(raw)
+            if component.prior is not None and self.model.get_parameter(raw).requires_grad:
+                total = total + component.log_prior(values[raw])
         return total
-
-    def _probe(self) -> None:
-        """Evaluate user code once at zero effects, with validation on, to find mistakes before any long work."""
-        conditional = self.at()
-        eta = self._times.new_zeros(self.model.n_effects, 1, 1, self.batch.n_subjects)
-        individual = conditional.individual(eta)
-        if self.model.has_dynamics:
-            leaves, specification = flatten(vars(individual))
-            initial = conditional._initial(individual, eta)
-            vector_field(self.model, specification)(self._times[0].expand_as(initial[0]), initial, leaves)
-        observed, _ = conditional.observe(eta)
-        if not isinstance(observed, dict):
-            raise ModelError(f"observe must return a dict of outcome name to distribution, got {type(observed).__name__}.")
-        for name, distribution in observed.items():
-            if name not in self.batch.outcomes:
-                raise ModelError(
-                    f"observe returns outcome {name!r}, which the data lack; they have {sorted(self.batch.outcomes)}."
-                )
-            if not isinstance(distribution, Distribution):
-                raise ModelError(f"outcome {name!r} must be a distribution, got {type(distribution).__name__}.")
-        missing = set(self.batch.outcomes) - set(observed)
-        if missing:
-            raise ModelError(f"the data have outcomes that observe does not return: {sorted(missing)}.")
 
 
 class Conditional:
@@ -236,9 +216,9 @@ class Conditional:
                 values[name] = BoundNetwork(component.network, weights)
         p = Individual(values)
         derived = density.model.individual(p, density._covariates)
-        if derived:
-            p = Individual({**values, **derived})
-        return p
+        if not isinstance(derived, dict):
+            raise ModelError(f"individual must return a dict of name to value, got {type(derived).__name__}.")
+        return Individual({**values, **derived}) if derived else p
 
     def _initial(self, individual: Individual, eta: Tensor) -> Tensor:
         like = self.mean.new_zeros(torch.broadcast_shapes(eta.shape[1:], (self.starts, 1)))
@@ -267,10 +247,35 @@ class Conditional:
             Outcome name to a distribution over ``(record, chain, start, subject)``, and the mask
             ``(chain, start, subject)`` of the subjects whose equation could be solved.
         """
-        individual = self.individual(eta)
-        prediction, solved = self.predict(individual, eta)
-        times = self.density._times
-        return self.density.model.observe(times, prediction, individual), solved
+        with _without_validation():
+            individual = self.individual(eta)
+            prediction, solved = self.predict(individual, eta)
+            return self.density.model.observe(self.density._times, prediction, individual), solved
+
+    def observations(self, eta: Tensor) -> tuple[tuple[tuple[ObservedRecords, Any], ...], Tensor]:
+        """Return the distributions of the outcomes where they were observed, for densities and their gradients.
+
+        Args:
+            eta: ``(effect, chain, start, subject)``.
+
+        Returns:
+            For every pattern of observed records, the pattern and outcome name to a distribution over
+            ``(record, chain, start, subject)``; and the mask ``(chain, start, subject)`` of the subjects whose equation
+            could be solved.
+        """
+        density, model = self.density, self.density.model
+        with _without_validation():
+            individual = self.individual(eta)
+            states, solved = self.predict(individual, eta) if model.has_dynamics else ((), _all_solved(eta))
+            observed = []
+            for records in density._observed:
+                times = records.take(density._times)
+                if model.has_dynamics:
+                    prediction = model.state_tuple()(*(records.take(state) for state in states))
+                else:
+                    prediction = model.predict(times, individual, density._covariates)
+                observed.append((records, model.observe(times, prediction, individual)))
+        return tuple(observed), solved
 
     def predict(self, individual: Individual, eta: Tensor) -> tuple[Any, Tensor]:
         """Return what ``observe`` reads: the states, or the closed form, at every record.
@@ -285,8 +290,7 @@ class Conditional:
         """
         density, model = self.density, self.density.model
         if not model.has_dynamics:
-            solved = torch.ones((), dtype=torch.bool, device=eta.device)
-            return model.predict(density._times, individual, density._covariates), solved
+            return model.predict(density._times, individual, density._covariates), _all_solved(eta)
         solution = self.solution(individual, eta)
         solved = solution.status == 0
         # a failed subject is shown harmless states, and its density is replaced afterwards
@@ -302,14 +306,14 @@ class Conditional:
         Returns:
             ``(chain, start, subject)``.
         """
+        total = eta.new_zeros(())
         with _without_validation():
-            observed, solved = self.observe(eta)
-            total: Tensor | float = 0.0
-            for name, outcome in self.density.batch.outcomes.items():
-                log_prob = observed[name].log_prob(outcome.value[:, None, None, :])
-                total = total + torch.where(outcome.mask[:, None, None, :], log_prob, 0.0).sum(0)
-        usable = solved & torch.isfinite(total)  # type: ignore[arg-type]
-        return torch.where(usable, total, -math.inf).expand(eta.shape[1:])
+            observations, solved = self.observations(eta)
+            for records, observed in observations:
+                for name, values in records.values.items():
+                    log_prob = observed[name].log_prob(values[:, None, None, :])
+                    total = total + torch.where(records.mask[:, None, None, :], log_prob, 0.0).sum(0)
+        return torch.where(solved & torch.isfinite(total), total, -math.inf).expand(eta.shape[1:])
 
     def log_effects(self, eta: Tensor) -> Tensor:
         """Return log p(eta_i | Omega), ``(chain, start, subject)``."""
@@ -334,6 +338,10 @@ class Conditional:
         return self.log_likelihood(eta) + self.log_effects(eta)
 
 
+def _all_solved(like: Tensor) -> Tensor:
+    return torch.ones((), dtype=torch.bool, device=like.device)
+
+
 @contextmanager
 def _without_validation() -> Iterator[None]:
     """Distribution argument checks cost as much as the density and raise for the whole batch; restore them after."""
@@ -343,3 +351,33 @@ def _without_validation() -> Iterator[None]:
         yield
     finally:
         Distribution.set_default_validate_args(before)
+
+
+def _refuse_unread(batch: Batch) -> None:
+    """Never fit a table whose doses, censoring marks or changing covariates would be read as if they were not there."""
+    if batch.doses is not None:
+        raise ModelError(
+            "the data have dosing events, which models do not read yet; give the dose as a covariate and use it in initial or "
+            "predict, and leave the dosing rows out."
+        )
+    for name, outcome in batch.outcomes.items():
+        if outcome.censoring is not None:
+            raise ModelError(f"outcome {name!r} has censored values, which models do not read yet; leave them out.")
+
+
+def _regressor(parameter: str, effect: CovariateEffect, batch: Batch) -> Tensor:
+    """A covariate effect's regressor, ``(subject,)``."""
+    kind = f"{type(effect).__name__}({effect.covariate!r}) of {parameter!r}"
+    if effect.covariate not in batch.covariates:
+        known = ", ".join(map(repr, sorted(batch.covariates))) or "none"
+        raise ModelError(f"{kind}: the data have no covariate {effect.covariate!r}; they have {known}.")
+    covariate = batch.covariates[effect.covariate]
+    if covariate.dim() > 1:
+        raise ModelError(f"{kind}: the covariate changes within subjects; effects on parameters need a constant one.")
+    if isinstance(effect, Power) and bool((covariate <= 0).any()):
+        subject = int((covariate <= 0).nonzero()[0])
+        raise ModelError(
+            f"{kind}: a power needs positive values, but subject {batch.subjects[subject]!r} has "
+            f"{covariate[subject].item():g}; correct it, or use nlme.Shift."
+        )
+    return effect.regressor(covariate)

@@ -1,6 +1,7 @@
 """What user code sees of one subject: ``p`` with its parameters and networks, ``y`` with its states."""
 
 from collections.abc import Iterator, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -34,12 +35,26 @@ class Individual:
 
 
 class Covariates(Individual):
-    """The covariates of the current subjects, by column name."""
+    """The constant covariates of the current subjects, by column name.
+
+    Args:
+        values: Covariate name to ``(subject,)``.
+        changing: Names of covariates that change within subjects, for the message.
+    """
+
+    def __init__(self, values: Mapping[str, Any], changing: tuple[str, ...] = ()) -> None:
+        super().__init__(values)
+        self.__dict__["__changing"] = changing
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise ModelError(f"the data have no covariate {name!r}; they have {', '.join(sorted(self.__dict__)) or 'none'}.")
+        if name in self.__dict__["__changing"]:
+            raise ModelError(f"covariate {name!r} changes within subjects, which models do not read yet; use a constant one.")
+        raise ModelError(f"the data have no covariate {name!r}; they have {', '.join(sorted(self)) or 'none'}.")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self.__dict__ if name != "__changing")
 
 
 def flatten(values: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], tuple[tuple[str, Any], ...]]:
@@ -50,6 +65,9 @@ def flatten(values: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], tuple[tuple[
 
     Returns:
         The tensors, and a specification with which :func:`unflatten` restores the values.
+
+    Raises:
+        ModelError: A value holds tensors where they cannot be found, which would lose their gradients.
     """
     leaves: list[Tensor] = []
     specification: list[tuple[str, Any]] = []
@@ -60,11 +78,15 @@ def flatten(values: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], tuple[tuple[
         elif isinstance(value, BoundNetwork):
             leaves.append(value.weights)
             specification.append((name, value.network))
-        elif isinstance(value, tuple) and all(isinstance(entry, Tensor) for entry in value):
+        elif isinstance(value, tuple | list) and all(isinstance(entry, Tensor) for entry in value):
             leaves.extend(value)
             specification.append((name, len(value)))
-        else:
+        elif isinstance(value, Real | str | None):
             specification.append((name, (value,)))
+        else:
+            raise ModelError(
+                f"individual returned a {type(value).__name__} for {name!r}; return a tensor, a number or a tuple of tensors."
+            )
     return tuple(leaves), tuple(specification)
 
 
@@ -112,9 +134,11 @@ def stack_states(values: Any, states: tuple[str, ...], like: Tensor, source: str
         raise ModelError(f"{source} returned {len(values)} values for the {len(states)} states {', '.join(states)}.")
     rows = []
     for name, value in zip(states, values, strict=True):
-        row = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=like.dtype, device=like.device)
-        if row.is_complex():
+        if isinstance(value, complex) or (isinstance(value, Tensor) and value.is_complex()):
             raise ModelError(f"{source} returned a complex value for state {name!r}; states are real.")
+        if not isinstance(value, Tensor | Real):
+            raise ModelError(f"{source} returned a {type(value).__name__} for state {name!r}; return a number.")
+        row = value if isinstance(value, Tensor) else torch.as_tensor(float(value), dtype=like.dtype, device=like.device)
         try:
             rows.append(row.to(like.dtype).expand(like.shape) if row.shape != like.shape else row)
         except RuntimeError:

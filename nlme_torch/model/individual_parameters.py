@@ -5,8 +5,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from nlme_torch.errors import ModelError
-from nlme_torch.model.covariance import Fixed
+from nlme_torch.model.covariance import Fixed, check_variance
 from nlme_torch.model.covariate_effects import CovariateEffect
+from nlme_torch.model.named_modules import NamedModules
 from nlme_torch.model.priors import check_prior, log_prior
 from nlme_torch.model.transforms import Identity, Log, Logit, Transform
 
@@ -47,12 +48,13 @@ class IndividualParameter(nn.Module):
         names = [effect.covariate for effect in covariates]
         if len(set(names)) < len(names):
             raise ModelError(f"{name}: a covariate appears twice among {names}; give one effect per covariate.")
+        check_variance(omega.value if isinstance(omega, Fixed) else omega, f"{name}({typical})")
         self.transform = transform
         self.omega = omega
         self.prior = check_prior(prior, name)
         initial = transform.inverse(torch.tensor(float(typical), dtype=torch.float64))
         self.typical = nn.Parameter(initial, requires_grad=not fixed)
-        self.covariates = nn.ModuleDict({effect.covariate: effect for effect in covariates})
+        self.covariates = NamedModules({effect.covariate: effect for effect in covariates})
 
     @property
     def fixed(self) -> bool:

@@ -1,9 +1,10 @@
 """The one class that users subclass."""
 
 import inspect
+import keyword
 import zlib
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -15,12 +16,12 @@ from nlme_torch.model.covariance import (
     DiagonalCovariance,
     Fixed,
     FixedCovariance,
-    Full,
     FullCovariance,
     LowRank,
 )
 from nlme_torch.model.individual import Covariates, Individual
 from nlme_torch.model.individual_parameters import IndividualParameter, Latent
+from nlme_torch.model.named_modules import NamedModules
 from nlme_torch.model.networks import ModuleNetwork, Network
 from nlme_torch.model.parameters import PopulationParameter, Real
 from nlme_torch.model.random_effects import Omega, RandomEffectBlock
@@ -78,25 +79,17 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
     """
 
     states: ClassVar[tuple[str, ...]] = ()
+    _finished: bool = False
 
     def __init__(self) -> None:
         super().__init__()
         self._omega_declarations: dict[str, Omega] = {}
-        self._covariances = nn.ModuleDict()
+        self._covariances = NamedModules()
         self._blocks: tuple[RandomEffectBlock, ...] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, COMPONENTS + (Fixed, Omega, nn.Module)) and not name.startswith("_"):
-            if "_omega_declarations" not in self.__dict__:
-                raise ModelError(f"call super().__init__() before assigning {name!r}.")
-            if name in ("individual", "initial", "dynamics", "observe", "predict", "states", "blocks") or (
-                hasattr(nn.Module, name) or hasattr(Model, name)
-            ):
-                raise ModelError(f"{name!r} is a name that Model itself uses; choose another.")
-            if name in self.states:
-                raise ModelError(f"{name!r} is both a state and a parameter; rename one.")
-            if name in self._modules or name in self._omega_declarations:
-                raise ModelError(f"{name!r} is declared twice.")
+        if name != "_covariances" and _declares(value):
+            self._check_declaration(name, value)
         if isinstance(value, Omega):
             self._omega_declarations[name] = value
             return
@@ -202,11 +195,30 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
 
     # ------------------------------------------------------------------ construction
 
+    def _check_declaration(self, name: str, value: Any) -> None:
+        if "_omega_declarations" not in self.__dict__:
+            raise ModelError(f"call super().__init__() before assigning {name!r}.")
+        if self._finished:
+            raise ModelError(f"{name!r} is assigned to a finished model; declare it in __init__.")
+        if name.startswith("_"):
+            raise ModelError(f"{name!r}: names of parameters and networks may not begin with an underscore; rename it.")
+        if isinstance(value, nn.Parameter):
+            raise ModelError(f"{name!r} is an nn.Parameter; declare it as nlme.Real, nlme.Positive or nlme.Bounded.")
+        if isinstance(value, list | tuple | dict | nn.ModuleList | nn.ModuleDict | nn.ParameterList | nn.ParameterDict):
+            raise ModelError(f"{name!r} is a collection; assign each parameter or network to an attribute of its own.")
+        if hasattr(Model, name):
+            raise ModelError(f"{name!r} is a name that Model itself uses; choose another.")
+        if name in self.states:
+            raise ModelError(f"{name!r} is both a state and a parameter; rename one.")
+        if name in self._modules or name in self._omega_declarations:
+            raise ModelError(f"{name!r} is declared twice.")
+
     def _finish(self) -> None:
         self._check()
         self.initialise(0)
         self._state_tuple = namedtuple("States", self.states)  # type: ignore[misc]
         self._build_blocks()
+        self._finished = True
 
     def _check(self) -> None:
         owner = type(self).__name__
@@ -216,13 +228,15 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
         if self.has_dynamics == closed_form:
             what = "both dynamics and predict" if closed_form else "neither dynamics nor predict"
             raise ModelError(f"{owner} has {what}; write exactly one.")
+        if not isinstance(self.states, tuple):
+            raise ModelError(f"{owner}: states must be a tuple of names such as ('central',), got {self.states!r}.")
         if self.has_dynamics and not self.states:
             raise ModelError(f"{owner} has dynamics but no states; set states = ('central', ...) on the class.")
         if len(set(self.states)) < len(self.states):
             raise ModelError(f"{owner} names a state twice: {self.states}.")
         for name in self.states:
-            if not name.isidentifier() or name.startswith("_"):
-                raise ModelError(f"{owner}: state {name!r} is not a valid name.")
+            if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+                raise ModelError(f"{owner}: state {name!r} is not a valid name; use letters, digits and underscores.")
         for method, count in (("initial", 1), ("dynamics", 3), ("predict", 3), ("observe", 3), ("individual", 2)):
             signature = inspect.signature(getattr(self, method))
             try:
@@ -245,15 +259,21 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
         for name, declaration in self._omega_declarations.items():
             for parameter in declaration.parameters:
                 if parameter not in individual:
-                    raise ModelError(f"Omega {name!r} names {parameter!r}, which is not an individual parameter.")
+                    raise ModelError(
+                        f"Omega {name!r} names {parameter!r}, which is not an individual parameter; there are "
+                        f"{', '.join(map(repr, individual)) or 'none'}."
+                    )
                 if parameter in grouped:
-                    raise ModelError(f"{parameter!r} stands in two Omega blocks.")
+                    raise ModelError(f"{parameter!r} stands in two Omega blocks; name it in one of them.")
                 if isinstance(individual[parameter].omega, Fixed):
-                    raise ModelError(f"{parameter!r} has a fixed omega and cannot stand in Omega {name!r}.")
+                    raise ModelError(
+                        f"{parameter!r} has a fixed omega and cannot stand in Omega {name!r}; fix the whole block with "
+                        "structure=Fixed(variance), or leave it out."
+                    )
             grouped.update(declaration.parameters)
             structure = declaration.resolve()
             if structure is None:
-                variances = _variances([individual[parameter].omega for parameter in declaration.parameters])
+                variances = _variances(individual, declaration.parameters)
                 covariance: Covariance = (
                     FullCovariance(torch.diag(variances)) if declaration.structure == "full" else DiagonalCovariance(variances)
                 )
@@ -264,10 +284,10 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
         estimated = [name for name in alone if not isinstance(individual[name].omega, Fixed)]
         kept = [name for name in alone if isinstance(individual[name].omega, Fixed)]
         if estimated:
-            covariance = DiagonalCovariance(_variances([individual[name].omega for name in estimated]))
+            covariance = DiagonalCovariance(_variances(individual, estimated))
             add("individual", [f"eta_{name}" for name in estimated], estimated, "individual", covariance)
         if kept:
-            covariance = FixedCovariance(torch.diag(_variances([individual[name].omega.value for name in kept])))
+            covariance = FixedCovariance(torch.diag(_variances(individual, kept)))
             add("individual_fixed", [f"eta_{name}" for name in kept], kept, "individual", covariance)
         for name, component in components.items():
             if isinstance(component, Latent):
@@ -282,7 +302,15 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
         self._blocks = tuple(blocks)
 
 
-def _variances(values: Sequence[float]) -> Tensor:
-    for value in values:
-        Full(value).build(1)
-    return torch.tensor([float(value) for value in values], dtype=torch.float64)
+def _declares(value: Any) -> bool:
+    """Whether a value is, or holds, something that a model must know of."""
+    if isinstance(value, list | tuple):
+        return any(_declares(entry) for entry in value)
+    if isinstance(value, dict):
+        return any(_declares(entry) for entry in value.values())
+    return isinstance(value, Fixed | Omega | nn.Module | nn.Parameter)
+
+
+def _variances(individual: Mapping[str, IndividualParameter], names: Sequence[str]) -> Tensor:
+    omegas = [individual[name].omega for name in names]
+    return torch.tensor([float(omega.value if isinstance(omega, Fixed) else omega) for omega in omegas], dtype=torch.float64)

@@ -1,5 +1,6 @@
 """Networks whose weights are one flat vector, shared by all subjects or one vector per subject."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 
@@ -151,21 +152,31 @@ class ModuleNetwork(Network):
     """Any ``nn.Module`` as a network: features on the last axis in and out; slower than ``MLP``.
 
     Args:
-        module: Maps ``(..., input)`` to ``(..., output)``; its parameters become float64.
+        module: Maps ``(..., input)`` to ``(..., output)``; a copy of it is used, in double precision and evaluation mode
+            (no dropout). If none of its parameters requires a gradient, its weights are kept.
         prior: Univariate distribution of every parameter, or None.
 
     Raises:
-        ModelError: The module has no parameters, or has buffers that training would change.
+        ModelError: The module has no parameters, has some frozen and some free ones, or has buffers (the running
+            statistics of a batch norm, say), which would depend on who else is in the batch.
     """
 
     def __init__(self, module: nn.Module, prior: Distribution | None = None) -> None:
-        parameters = dict(module.named_parameters())
+        kind, parameters = type(module).__name__, dict(module.named_parameters())
         if not parameters:
-            raise ModelError(f"{type(module).__name__} has no parameters; call it inside dynamics as a plain function.")
+            raise ModelError(f"{kind} has no parameters; call it inside dynamics as a plain function.")
+        buffers = [name for name, _ in module.named_buffers()]
+        if buffers:
+            raise ModelError(f"{kind} has buffers ({', '.join(buffers)}); use layers without running statistics.")
+        free = {parameter.requires_grad for parameter in parameters.values()}
+        if len(free) > 1:
+            raise ModelError(f"{kind} has frozen and free parameters; put them into two modules.")
         flat = torch.cat([parameter.detach().double().reshape(-1) for parameter in parameters.values()])
         super().__init__(flat, n_inputs=-1, n_outputs=-1, prior=prior)
+        self.weights.requires_grad_(free == {True})
         self._layout = [(name, parameter.shape) for name, parameter in parameters.items()]
-        self._module = (module.double(),)  # in a tuple, so that its own parameters are not registered again
+        # in a tuple, so that the module's own parameters are not registered again
+        self._module = (copy.deepcopy(module).double().eval(),)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Keep the module's own initial weights."""

@@ -9,6 +9,8 @@ from torch.distributions import Distribution
 
 from nlme_torch.errors import ModelError
 
+Shape = torch.Size | list[int] | tuple[int, ...]
+
 
 class L2(dist.Normal):
     r"""Ridge penalty ``strength * sum(w**2)`` as the normal prior it is.
@@ -33,7 +35,7 @@ class L2(dist.Normal):
         zero = torch.zeros((), dtype=torch.float64)
         super().__init__(zero, zero + 1 / math.sqrt(2 * strength))
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> dist.Normal:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> dist.Normal:
         """Return the normal distribution over a larger batch."""
         return dist.Normal(self.loc, self.scale).expand(batch_shape)
 
@@ -59,7 +61,7 @@ class L1(dist.Laplace):
         zero = torch.zeros((), dtype=torch.float64)
         super().__init__(zero, zero + 1 / strength)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> dist.Laplace:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> dist.Laplace:
         """Return the Laplace distribution over a larger batch."""
         return dist.Laplace(self.loc, self.scale).expand(batch_shape)
 
@@ -68,7 +70,7 @@ class L1(dist.Laplace):
 
 
 def check_prior(prior: Distribution | None, owner: str) -> Distribution | None:
-    """Return the prior unchanged, or say what is wrong with it.
+    """Return the prior as a Pyro distribution in double precision, or say what is wrong with it.
 
     Args:
         prior: A univariate distribution on the natural scale of the parameter, or None.
@@ -88,7 +90,7 @@ def check_prior(prior: Distribution | None, owner: str) -> Distribution | None:
         )
     if prior.event_shape or prior.batch_shape.numel() != 1:
         raise ModelError(f"{owner}: prior must be univariate, it has shape {tuple(prior.batch_shape + prior.event_shape)}.")
-    return prior
+    return _double_pyro(prior, owner)
 
 
 def log_prior(prior: Distribution | None, natural: Tensor) -> Tensor:
@@ -112,8 +114,21 @@ def describe_prior(prior: Distribution | None) -> str:
         return ""
     if isinstance(prior, L1 | L2):
         return repr(prior)
-    arguments = [f"{getattr(prior, name).item():g}" for name in prior.arg_constraints if name in prior.__dict__]
+    arguments = [f"{getattr(prior, name).item():g}" for name in prior.arg_constraints]
     return f"{type(prior).__name__}({', '.join(arguments)})"
+
+
+def _double_pyro(prior: Distribution, owner: str) -> Distribution:
+    """The same distribution with double-precision arguments, from ``pyro.distributions`` where it came from torch."""
+    if isinstance(prior, L1 | L2):
+        return prior
+    kind = type(prior) if isinstance(prior, dist.TorchDistribution) else getattr(dist, type(prior).__name__, None)
+    if kind is None:
+        raise ModelError(f"{owner}: Pyro has no {type(prior).__name__}; use a prior from pyro.distributions.")
+    names = [name for name in prior.arg_constraints if isinstance(getattr(prior, name), Tensor)]
+    if not names or {"probs", "logits"} <= set(names):
+        return prior
+    return kind(**{name: getattr(prior, name).double().reshape(()) for name in names})
 
 
 def _require_positive(strength: float, name: str) -> None:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from nlme_torch.model.density import Density
-from nlme_torch.model.individual import Individual
 from nlme_torch.model.individual_parameters import IndividualParameter
 from nlme_torch.model.model import Model
 from nlme_torch.model.networks import Network
 from nlme_torch.model.parameters import PopulationParameter
+from nlme_torch.model.pyro_layout import PlateLayout
 from nlme_torch.model.random_effects import RandomEffectBlock
 from nlme_torch.model.random_weights import RandomWeights
 from nlme_torch.model.values import component_values
@@ -55,45 +55,43 @@ def program(model: Model, data: "Dataset", solver: Solver) -> Callable[[], None]
     batch = density.batch
 
     def run() -> None:
-        values = {name: value[None] for name, value in _parameters(model).items()}
-        conditional = density.at(values)
+        drawn = _parameters(model)
         subjects = pyro.plate("subject", batch.n_subjects, dim=-1)
         with subjects:
-            pieces = [pyro.sample(f"eta_{block.name}", _effect_prior(block, values)) for block in model.blocks]
+            pieces = [pyro.sample(f"eta_{block.name}", _effect_prior(drawn, block)) for block in model.blocks]
             eta = torch.cat(pieces, dim=-1) if pieces else batch.times.new_zeros(batch.n_subjects, 0)
-            # Pyro puts effects last and its particles in front: (particle, 1, subject, effect)
-            columns = eta.movedim(-1, 0).reshape(eta.shape[-1], -1, 1, batch.n_subjects)
-            individual = conditional.individual(columns)
-            prediction, solved = _record_before_subject(conditional.predict, individual, columns, density)
-            pyro.factor("unsolved", torch.where(solved.any(-2), 0.0, -math.inf).expand(columns.shape[1:]))
-        # the start axis has length one here, so parameters (particle, 1, subject) meet records (particle, record, subject)
-        observed = model.observe(batch.times, prediction, individual)
+        # Pyro's (*particles, 1, subject, effect) becomes (effect, 1, particle, subject): particles are starts
+        particles = eta.shape[:-3]
+        columns = eta.reshape(-1, *eta.shape[-2:]).permute(2, 0, 1)[:, None]
+        conditional = density.at(_on_start_axis(model, drawn, columns.shape[2]))
+        observations, solved = conditional.observations(columns)
+        solved = solved.expand(columns.shape[1:]).reshape(*particles, 1, batch.n_subjects)
         with subjects, pyro.plate("record", batch.n_records, dim=-2):
-            for name, outcome in batch.outcomes.items():
-                distribution = observed[name]
-                shape = torch.broadcast_shapes(distribution.batch_shape, outcome.mask.shape)
-                usable = outcome.mask & solved
-                pyro.sample(name, distribution.expand(shape).mask(usable.expand(shape)), obs=outcome.value)
+            for records, observed in observations:
+                for name, values in records.values.items():
+                    outcome = PlateLayout(observed[name], particles, batch.n_records, batch.n_subjects)
+                    pyro.sample(name, outcome.mask(records.mask & solved), obs=values)
+        with subjects:
+            unsolved = torch.where(solved, 0.0, -math.inf)
+            pyro.factor("unsolved", unsolved if particles else unsolved[0])
 
     return run
 
 
-def _record_before_subject(
-    predict: Callable[..., tuple[Any, Tensor]], individual: Individual, columns: Tensor, density: Density
-) -> tuple[Any, Tensor]:
-    """Predictions as ``(particle, record, subject)``, and the solved mask as ``(particle, 1, subject)``."""
-    if not density.model.has_dynamics:
-        prediction = density.model.predict(density.batch.times, individual, density._covariates)
-        return prediction, torch.ones(columns.shape[1:], dtype=torch.bool, device=columns.device)
-    states, solved = predict(individual, columns)
-    return type(states)(*(state.squeeze(2).movedim(0, 1) for state in states)), solved
+def _on_start_axis(model: Model, drawn: dict[str, Tensor], starts: int) -> dict[str, Tensor]:
+    """Raw values ``(*particles, 1, 1, *shape)`` or ``shape`` as ``(start, *shape)``."""
+    return {
+        name: drawn[name].reshape(-1, *parameter.shape).expand(starts, *parameter.shape)
+        for name, parameter in model.named_parameters()
+    }
 
 
-def _effect_prior(block: RandomEffectBlock, values: dict[str, Tensor]) -> dist.Distribution:
+def _effect_prior(drawn: dict[str, Tensor], block: RandomEffectBlock) -> dist.TorchDistribution:
     if block.covariance is None:
-        like = next(iter(values.values()))
+        like = next(iter(drawn.values()))
         return dist.Normal(like.new_zeros(block.size), 1.0).to_event(1)
-    factor = block.covariance.cholesky(component_values(values, f"_covariances.{block.name}"))[0]
+    raw = component_values(drawn, f"_covariances.{block.name}")
+    factor = block.covariance.cholesky({name: value[None] for name, value in raw.items()})[0]
     return dist.MultivariateNormal(factor.new_zeros(block.size), scale_tril=factor)
 
 

@@ -30,8 +30,10 @@ class Omega:
     def __init__(self, *parameters: str, structure: Structure | Literal["full", "diagonal"] = "full") -> None:
         if not parameters or len(set(parameters)) < len(parameters):
             raise ModelError(f"Omega needs different individual parameters, got {parameters}.")
-        if isinstance(structure, str) and structure not in ("full", "diagonal"):
-            raise ModelError(f"Omega: unknown structure {structure!r}; choose 'full', 'diagonal' or a structure object.")
+        if structure not in ("full", "diagonal") and not isinstance(structure, Structure):
+            raise ModelError(
+                f"Omega: unknown structure {structure!r}; choose 'full', 'diagonal', or one of Full, Diagonal, Scalar, Fixed."
+            )
         object.__setattr__(self, "parameters", parameters)
         object.__setattr__(self, "structure", structure)
 

@@ -19,7 +19,7 @@ class RandomWeights(nn.Module):
         omega: ``Scalar``, ``Diagonal``, ``Full``, ``Fixed`` for the covariance of eta, or ``LowRank(q)`` for B.
 
     Raises:
-        ModelError: The rank is larger than the number of weights.
+        ModelError: The rank is larger than the number of weights, or omega is no structure.
 
     Example:
         >>> import nlme_torch as nlme
@@ -30,6 +30,8 @@ class RandomWeights(nn.Module):
         super().__init__()
         self.network = network if isinstance(network, Network) else ModuleNetwork(network)
         self.omega = Scalar(0.1) if omega is None else omega
+        if not isinstance(self.omega, Structure | LowRank):
+            raise ModelError(f"RandomWeights: omega must be Scalar, Diagonal, Full, Fixed or LowRank, got {omega!r}.")
         count = len(self.network.weights)
         if isinstance(self.omega, LowRank):
             if self.omega.rank > count:

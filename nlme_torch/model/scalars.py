@@ -53,14 +53,15 @@ def weight_scalars(model: Model, values: ParameterValues) -> dict[str, Tensor]:
 def omega_scalars(model: Model, values: ParameterValues) -> dict[str, Tensor]:
     """Return variances and covariances of the random effects, name (``omega_ka``, ``omega_ka,cl``) to ``(start,)``."""
     scalars: dict[str, Tensor] = {}
+    starts = next(iter(values.values())).shape[0]
     for block in model.blocks:
         if block.covariance is None:
             continue
-        matrix = block.covariance.matrix(component_values(values, f"_covariances.{block.name}"))
-        if isinstance(block.covariance, ScalarCovariance) or not block.covariance.free():
-            if block.kind == "weights":
-                scalars[f"omega_{block.name}"] = matrix[:, 0, 0]
-                continue
+        matrix = block.covariance.matrix(component_values(values, f"_covariances.{block.name}")).expand(starts, -1, -1)
+        common = isinstance(block.covariance, ScalarCovariance) or not block.covariance.free()
+        if block.kind == "weights" and common:
+            scalars[f"omega_{block.name}"] = matrix[:, 0, 0]
+            continue
         labels = effect_names(block)
         for row in range(block.size):
             scalars[f"omega_{labels[row]}"] = matrix[:, row, row]

@@ -1,1 +1,16 @@
-""""""
+"""Pictures of a fit; the numbers behind them are in :mod:`nlme_torch.diagnostics`.
+
+Every function draws in the house style, changes no setting, never shows or closes anything, and returns the
+matplotlib ``Axes`` (one panel; ``ax=`` says where to draw) or ``Figure`` (several panels) for the caller to
+change and save. ``labels=`` says what to write for a name, with its unit: ``labels={"time": "time (h)",
+"conc": "theophylline (mg/L)"}``.
+"""
+
+from .convergence import convergence as convergence
+from .effects import effects as effects
+from .fits import fits as fits
+from .goodness_of_fit import goodness_of_fit as goodness_of_fit
+from .network import network as network
+from .network import network_heatmap as network_heatmap
+from .network import network_over_time as network_over_time
+from .observation import observation as observation

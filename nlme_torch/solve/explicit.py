@@ -115,7 +115,7 @@ def attempt(
     """
     active = (walk.stop <= last) & (walk.status == 0)
     remaining = target - walk.time
-    pieces = torch.ceil(remaining / walk.step).clamp(min=1.0)
+    pieces = torch.ceil(remaining / walk.step - 0.01).clamp(min=1.0)
     step = torch.where(active, remaining / pieces, 0.0)
     end = torch.where(pieces == 1.0, target, walk.time + step)
     new, slopes = explicit_step(field, tableau, walk.time, step, walk.state, walk.slope, parameters, rate)

@@ -16,9 +16,14 @@ def inputs_of(problem: Problem) -> tuple[Tensor, ...]:
     return (problem.initial, problem.times, *problem.parameters, *(value for value in optional if value is not None))
 
 
+def is_transformed() -> bool:
+    """Whether forward-mode or a torch.func transform is at work."""
+    return forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
+
+
 def is_differentiated(problem: Problem) -> bool:
     """Whether any derivative, backward or forward, will be asked of the solution."""
-    if forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None:
+    if is_transformed():
         return True
     return torch.is_grad_enabled() and any(value.requires_grad for value in inputs_of(problem))
 

@@ -8,8 +8,9 @@ from torch import Tensor
 from nlme_torch.errors import SolveError
 from nlme_torch.solve.explicit import Control, Move, Walk, attempt, derivative, start_step
 from nlme_torch.solve.isolate import find_bad_starts, mask_states
+from nlme_torch.solve.kernel import Kernel, Limits, Solve, find_kernel
 from nlme_torch.solve.problem import Problem
-from nlme_torch.solve.replay import is_differentiated, replay
+from nlme_torch.solve.replay import is_differentiated, is_transformed, replay
 from nlme_torch.solve.schedule import Schedule, build_schedule
 from nlme_torch.solve.solution import Solution, Statistics, Status
 from nlme_torch.solve.tableau import TSITOURAS
@@ -26,6 +27,8 @@ class Tsit5:
         rtol: relative tolerance of the local error of each subject.
         atol: absolute tolerance [state].
         max_steps: attempted steps of a subject between two records before it is given up.
+        compile: run the whole walk as compiled code where that is possible (CPU, a C++ compiler, a vector field
+            of elementary operations); the first solve of a new vector field then takes seconds, once per machine.
 
     Example:
         >>> import torch
@@ -43,6 +46,7 @@ class Tsit5:
     rtol: float = 1e-6
     atol: float = 1e-8
     max_steps: int = 2000
+    compile: bool = True
 
     def __post_init__(self) -> None:
         if not (self.rtol > 0 and self.atol > 0 and self.max_steps > 0):
@@ -50,6 +54,9 @@ class Tsit5:
 
     def integrate(self, problem: Problem) -> Solution:
         """Solve one problem; see ``nlme_torch.solve.solve``."""
+        kernel = find_kernel(problem, TSITOURAS) if self.compile and not is_transformed() else None
+        if kernel is not None:
+            return self._compiled(problem, kernel)
         problem, bad, _ = find_bad_starts(problem)
         schedule = build_schedule(problem)
         differentiated = is_differentiated(problem)
@@ -58,16 +65,32 @@ class Tsit5:
             walk, arrivals = self._walk(problem, schedule, tape)
         if tape is not None:
             arrivals = replay(problem, schedule, TSITOURAS, tape)
-        states = schedule.at_records(arrivals, problem.initial)
         status = torch.where(bad, int(Status.INVALID_START), walk.status)
-        reached = torch.full_like(walk.stop, problem.records - 1)
-        if bool((status > 0).any()):
-            stops = torch.where(bad, 0, walk.stop)
-            reached = torch.where(status > 0, _records_before(schedule, stops, problem.records) - 1, reached)
-            states = mask_states(states, reached)
-        attempts = walk.accepted + walk.rejected
-        statistics = Statistics(walk.accepted, walk.rejected, 3 + 6 * attempts)
-        return Solution(states=states, status=status, reached=reached.clamp(min=0), statistics=statistics)
+        return _finish(problem, schedule, arrivals, status, walk.stop, walk.accepted, walk.rejected)
+
+    def _compiled(self, problem: Problem, kernel: Kernel) -> Solution:
+        schedule = build_schedule(problem)
+        batch, count = problem.batch, problem.batch.numel()
+        initial = problem.initial.to(torch.float64)
+        own, shared = kernel.layout.pack(problem.parameters, batch, initial)
+
+        def flat(value: Tensor | None, leading: int) -> Tensor | None:
+            if value is None:
+                return None
+            value = value.to(torch.float64) if value.is_floating_point() else value
+            return value.reshape(*value.shape[:leading], count)
+
+        limits = Limits(self.rtol, self.atol, self.max_steps, torch.get_num_threads())
+        last = torch.where(torch.isfinite(schedule.times).all(0), schedule.last, 1).reshape(count)
+        run = Solve(kernel, problem.vector_field, limits, last, flat(schedule.resets, 1), is_differentiated(problem))
+        arrivals = run.arrivals(
+            flat(initial, 1), flat(schedule.times, 1), own, shared, flat(schedule.amounts, 2), flat(schedule.rates, 2)
+        )
+        assert run.outcome is not None
+        arrivals = arrivals.to(problem.initial.dtype).reshape(-1, *problem.initial.shape)
+        counts = (run.outcome.stop, run.outcome.accepted, run.outcome.rejected)
+        counts = tuple(value.reshape(batch) for value in counts)
+        return _finish(problem, schedule, arrivals, run.outcome.status.reshape(batch), *counts)
 
     def _walk(self, problem: Problem, schedule: Schedule, tape: list[Move] | None) -> tuple[Walk, Tensor]:
         """Walk all subjects to their last stop; the final walk and (stop, state, *batch) states on arrival."""
@@ -104,6 +127,25 @@ class Tsit5:
         )
         none = torch.zeros_like(schedule.last)
         return Walk(time, step, state, slope, torch.ones_like(time), none + 1, none, none, none, none)
+
+
+def _finish(
+    problem: Problem,
+    schedule: Schedule,
+    arrivals: Tensor,
+    status: Tensor,
+    stop: Tensor,
+    accepted: Tensor,
+    rejected: Tensor,
+) -> Solution:
+    states = schedule.at_records(arrivals, problem.initial)
+    reached = torch.full_like(stop, problem.records - 1)
+    if bool((status > 0).any()):
+        stop = torch.where(status == int(Status.INVALID_START), 0, stop)
+        reached = torch.where(status > 0, _records_before(schedule, stop, problem.records) - 1, reached)
+        states = mask_states(states, reached)
+    statistics = Statistics(accepted, rejected, 3 + 6 * (accepted + rejected))
+    return Solution(states=states, status=status, reached=reached.clamp(min=0), statistics=statistics)
 
 
 def _ahead(schedule: Schedule, stop: Tensor, final: int) -> tuple[Tensor, Tensor | None]:

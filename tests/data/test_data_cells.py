@@ -1,3 +1,5 @@
+"""Cells: numbers, labels, and what is missing."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,7 +38,15 @@ def test_numbers_of_every_dtype(dtype):
 
 
 def test_labels_do_not_depend_on_how_a_number_is_written():
-    assert read_labels(pd.Series([1, 1.0, "1", " 1 ", "cp", ".", 2.5], dtype=object)) == [1, 1, 1, 1, "cp", None, 2.5]
+    assert read_labels(pd.Series([1, 1.0, "1", " 1 ", "cp", ".", 2.5], dtype=object)) == [
+        1,
+        1,
+        1,
+        1,
+        "cp",
+        None,
+        2.5,
+    ]
     assert as_label(np.int64(3)) == 3 and as_label("a ") == "a"
 
 

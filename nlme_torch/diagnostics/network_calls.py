@@ -1,0 +1,186 @@
+"""What a network was asked while the model was solved, and what it answered."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlme_torch._typing import Bool, Float
+from nlme_torch.errors import ModelError
+from nlme_torch.model.density import Conditional
+from nlme_torch.model.individual import Covariates, Individual
+from nlme_torch.model.networks import BoundNetwork, Network
+from nlme_torch.model.random_weights import RandomWeights
+
+
+@dataclass(frozen=True)
+class NetworkCalls:
+    """All calls of one network along the solutions of all subjects.
+
+    Attributes:
+        labels: What each input is: the name of the state, parameter, latent or covariate that the model
+            passed as it is, ``time`` or ``time / 24``, otherwise ``input 1``, ``input 2``, ...
+        times: ``(record, subject)`` [data's time unit].
+        solved: ``(record, subject)``, False on padding and for subjects whose equation could not be solved.
+        inputs: ``(input, call, record, chain, subject)``; a model may call a network more than once.
+        outputs: ``(output, call, record, chain, subject)``, the network's own, before the model does more to
+            them.
+    """
+
+    labels: tuple[str, ...]
+    times: Float[Tensor, "record subject"]
+    solved: Bool[Tensor, "record subject"]
+    inputs: Float[Tensor, "input call record chain subject"]
+    outputs: Float[Tensor, "output call record chain subject"]
+
+
+def check_network(model: torch.nn.Module, name: str) -> None:
+    """Raise a ModelError unless a model's attribute is a network."""
+    networks = [key for key, part in model.named_children() if isinstance(part, Network | RandomWeights)]
+    if name not in networks:
+        known = ", ".join(networks) if networks else "none"
+        raise ModelError(f"{type(model).__name__} has no network {name!r}; its networks: {known}.")
+
+
+def network_calls(
+    conditional: Conditional,
+    name: str,
+    eta: Float[Tensor, "effect chain subject"],
+    along: Float[Tensor, "effect subject"] | None = None,
+) -> NetworkCalls:
+    """Record every call of a network at given random effects.
+
+    Args:
+        conditional: Densities at the parameters; their batch says at which times.
+        name: The network's attribute name.
+        eta: The random effects.
+        along: Record the first time only, with states that were solved at these effects: what inputs that do
+            not change along a subject's solution (latents, parameters, covariates) are under other effects.
+
+    Returns:
+        The calls, in the order in which the model makes them.
+
+    Raises:
+        ModelError: The model never calls the network.
+    """
+    batch, model = conditional.density.batch, conditional.density.model
+    check_network(model, name)
+    columns = eta[:, :, None]
+    times, mask = batch.times[:, None, None], batch.record_mask
+    states: tuple[Tensor, ...] | None = None
+    with torch.no_grad():
+        individual = conditional.individual(columns)
+        if model.has_dynamics:
+            base = columns if along is None else along[:, None, None]
+            states, solved = conditional.predict(conditional.individual(base), base)
+            mask = mask & solved.reshape(-1, batch.n_subjects)[0]
+        if along is not None:
+            times, mask = times[:1], mask[:1]
+            states = None if states is None else tuple(state[:1] for state in states)
+        recorder = _Recorder(getattr(individual, name))
+        p = Individual({**vars(individual), name: recorder})
+        _run(conditional, recorder, p, times, states)
+    if not recorder.calls:
+        raise ModelError(
+            f"{type(model).__name__} never calls its network {name!r}: there is nothing to show."
+        )
+    shape = (times.shape[0], eta.shape[1], 1, batch.n_subjects)
+    inputs, outputs = (
+        torch.stack(
+            [torch.stack([value.expand(shape)[:, :, 0] for value in call[side]]) for call in recorder.calls],
+            1,
+        )
+        for side in (0, 1)
+    )
+    labels = _with_times(recorder.labels[0], inputs, times[:, 0, 0], mask)
+    return NetworkCalls(labels, times[:, 0, 0], mask, inputs, outputs)
+
+
+def _run(
+    conditional: Conditional,
+    recorder: "_Recorder",
+    p: Individual,
+    times: Tensor,
+    states: tuple[Tensor, ...] | None,
+) -> None:
+    """Call all user code that may call the network."""
+    model = conditional.density.model
+    constant = {k: v for k, v in conditional.density.batch.covariates.items() if v.dim() == 1}
+    covariates = Covariates(constant)
+    recorder.know(vars(p), vars(covariates))
+    model.individual(p, covariates)
+    if states is None:
+        recorder.know(vars(p), vars(covariates), {"time": times})
+        model.observe(times, model.predict(times, p, covariates), p)
+        return
+    model.initial(p)
+    steps = []
+    before, recorder.calls = recorder.calls, []
+    for record in range(times.shape[0]):
+        y = model.state_tuple()(*(state[record] for state in states))
+        recorder.know(vars(p), y._asdict(), {"time": times[record]})
+        model.dynamics(times[record], y, p)
+        steps.append(recorder.calls)
+        recorder.calls = []
+    # the same call of every record, as one value along the record axis
+    for calls in zip(*steps, strict=True):
+        inputs, outputs = zip(*calls, strict=True)
+        before.append((_along_records(inputs), _along_records(outputs)))
+    recorder.calls = before
+    y = model.state_tuple()(*states)
+    recorder.know(vars(p), y._asdict(), {"time": times})
+    model.observe(times, y, p)
+
+
+def _along_records(values: Sequence[list[Tensor]]) -> list[Tensor]:
+    """Turn one list of scalars per record into one tensor ``(record, chain, start, subject)`` per scalar."""
+    aligned = [[part.reshape((1,) * (3 - part.dim()) + part.shape) for part in record] for record in values]
+    return [torch.stack(torch.broadcast_tensors(*scalar)) for scalar in zip(*aligned, strict=True)]
+
+
+class _Recorder(BoundNetwork):
+    """A network that remembers what it was called with and under which names the arguments are known."""
+
+    def __init__(self, bound: BoundNetwork) -> None:
+        super().__init__(bound.network, bound.weights)
+        self.calls: list[tuple[list[Tensor], list[Tensor]]] = []
+        self.labels: list[list[str | None]] = []
+        self._names: dict[int, str] = {}
+
+    def know(self, *named: Any) -> None:
+        """Take the names of the tensors that user code is about to be given."""
+        self._names = {}
+        for values in named:
+            for name, value in values.items():
+                parts = value if isinstance(value, tuple) else (value,)
+                for index, part in enumerate(parts):
+                    if isinstance(part, Tensor):
+                        self._names[id(part)] = f"{name}[{index}]" if isinstance(value, tuple) else name
+
+    def __call__(self, *inputs: Tensor | float | Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+        result = super().__call__(*inputs)
+        flat = [part for value in inputs for part in (value if isinstance(value, tuple | list) else (value,))]
+        self.labels.append([self._names.get(id(part)) for part in flat])
+        scalars = [part if isinstance(part, Tensor) else self.weights.new_tensor(part) for part in flat]
+        self.calls.append((scalars, list(result) if isinstance(result, tuple) else [result]))
+        return result
+
+
+def _with_times(labels: list[str | None], inputs: Tensor, times: Tensor, mask: Tensor) -> tuple[str, ...]:
+    """Fill in the missing labels; an input that is proportional to time says so."""
+    filled = []
+    for index, label in enumerate(labels):
+        known = label or f"input {index + 1}"
+        if label is None:
+            wanted = mask & (times.abs() > 0)
+            ratios = inputs[index, 0, :, 0][wanted] / times[wanted]
+            if (
+                len(ratios) > 1
+                and bool(((ratios - ratios[0]).abs() <= 1e-9 * ratios[0].abs()).all())
+                and ratios[0] > 0
+            ):
+                known = f"time / {1 / float(ratios[0]):g}"
+        filled.append(known)
+    return tuple(filled)

@@ -1,0 +1,156 @@
+"""One evaluation of user code before any long work, to find mistakes and say where they are."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from nlme_torch.errors import ModelError, SolveError
+from nlme_torch.model.individual import flatten
+from nlme_torch.model.observed import ObservedRecords
+from nlme_torch.model.vector_field import vector_field
+
+if TYPE_CHECKING:
+    from nlme_torch.model.density import Conditional, Density
+
+
+def probe(density: "Density") -> None:
+    """Evaluate a model at zero effects and the model's own parameters.
+
+    Args:
+        density: The model with its data.
+
+    Raises:
+        ModelError: User code returns the wrong number or shape of things, an outcome is missing on one side, a
+            distribution has an invalid parameter, or an observation lies outside the support of its distribution.
+    """
+    model, batch = density.model, density.batch
+    conditional = density.at()
+    eta = conditional.mean.new_zeros(model.n_effects, 1, 1, batch.n_subjects)
+    individual = conditional.individual(eta)
+    if model.has_dynamics:
+        leaves, specification = flatten(vars(individual))
+        initial = conditional._initial(individual, eta)
+        vector_field(model, specification)(density._times[0].expand_as(initial[0]), initial, leaves)
+    observations, _ = conditional.observations(eta)
+    for group, observed in observations:
+        if not isinstance(observed, dict):
+            raise ModelError(
+                f"observe must return a dict of outcome name to distribution, got {type(observed).__name__}."
+            )
+        for name in observed:
+            if name not in batch.outcomes:
+                raise ModelError(
+                    f"observe returns outcome {name!r}, which the data lack; they have {_names(batch.outcomes)}. "
+                    "Rename it, or name the data's column in Dataset(..., outputs=...)."
+                )
+        missing = set(batch.outcomes) - set(observed)
+        if missing:
+            raise ModelError(
+                f"the data have outcomes that observe does not return: {_names(missing)}. Add them to observe, or leave them "
+                "out of the data set's outputs."
+            )
+        for name in group.values:
+            _check_outcome(density, name, observed[name], group)
+
+
+def why_not_finite(conditional: "Conditional", eta: Tensor, start: int, subject: int) -> str:
+    """Say in a clause why the log joint of one subject is not finite.
+
+    Args:
+        conditional: Densities at the parameters in question.
+        eta: ``(effect, 1, start, subject)``.
+        start: Which start.
+        subject: Position of the subject.
+
+    Returns:
+        The reason and what to do about it.
+    """
+    density = conditional.density
+    with torch.no_grad():
+        individual = conditional.individual(eta)
+        for name, value in vars(individual).items():
+            if isinstance(value, Tensor) and not bool(torch.isfinite(_entry(value, start, subject)).all()):
+                return f"its parameter {name!r} is not finite; check initial values, covariates and individual()."
+        if density.model.has_dynamics:
+            solution = conditional.solution(individual, eta)
+            here = torch.zeros_like(solution.status)
+            here[..., start, subject] = solution.status[..., start, subject]
+            try:
+                type(solution)(solution.states, here, solution.reached, solution.statistics).raise_for_status(
+                    density.batch.subjects, density._times
+                )
+            except SolveError as error:
+                return f"its equation could not be solved: {error}."
+    return "check the initial values, and that its observations are possible under them."
+
+
+def _check_outcome(density: "Density", name: str, distribution: Any, group: ObservedRecords) -> None:
+    if not isinstance(distribution, Distribution):
+        raise ModelError(f"outcome {name!r} must be a distribution, got {type(distribution).__name__}.")
+    kind = type(distribution).__name__
+    if distribution.event_shape:
+        raise ModelError(
+            f"outcome {name!r} is a {kind} over vectors of shape {tuple(distribution.event_shape)}; return one univariate "
+            "distribution per outcome."
+        )
+    shape = density._times.shape
+    try:
+        whole = torch.broadcast_shapes(distribution.batch_shape, shape)
+    except RuntimeError:
+        whole = ()
+    if whole != shape:
+        raise ModelError(
+            f"outcome {name!r} is a {kind} of shape {tuple(distribution.batch_shape)}, which is not one number per record and "
+            f"subject {tuple(shape)}; write plain arithmetic on scalars."
+        )
+    for argument, constraint in distribution.arg_constraints.items():
+        value = getattr(distribution, argument)
+        place = _first_bad(constraint, value, group)
+        if place is not None:
+            raise ModelError(
+                f"outcome {name!r}: {argument} of {kind} is {_at(value, place, shape)} {_where(density, place)}, but must satisfy "
+                f"{constraint}; check observe and the initial values."
+            )
+    observed = group.values[name][:, None, None, :]
+    place = _first_bad(distribution.support, observed, group)
+    if place is not None:
+        raise ModelError(
+            f"outcome {name!r} is {_at(observed, place, shape)} {_where(density, place)}, which a {kind} excludes "
+            f"({distribution.support}); remove the observation or choose another distribution."
+        )
+
+
+def _first_bad(constraint: Any, value: Tensor, group: ObservedRecords) -> tuple[int, int] | None:
+    """Record and subject of the first observed entry that breaks a constraint."""
+    if getattr(constraint, "event_dim", 0) or getattr(constraint, "is_dependent", False):
+        return None
+    records, subjects = group.mask.shape
+    valid = constraint.check(value).expand(records, 1, 1, subjects)[:, 0, 0]
+    bad = (~valid & group.mask).nonzero()
+    return (int(bad[0, 0]), int(bad[0, 1])) if len(bad) else None
+
+
+def _where(density: "Density", place: tuple[int, int]) -> str:
+    record, subject = place
+    return f"for subject {density.batch.subjects[subject]!r} at time {density.batch.times[record, subject].item():g}"
+
+
+def _at(value: Tensor, place: tuple[int, int], shape: torch.Size) -> str:
+    return f"{value.expand(shape)[place[0], 0, 0, place[1]].item():g}"
+
+
+def _entry(value: Tensor, start: int, subject: int) -> Tensor:
+    """The value of one start and subject, whichever axes the value has."""
+    if value.dim() and value.shape[-1] > 1:
+        value = value[..., subject]
+    elif value.dim():
+        value = value[..., 0]
+    if value.dim():
+        value = value[..., start if value.shape[-1] > 1 else 0]
+    return value
+
+
+def _names(names: Any) -> str:
+    return ", ".join(repr(name) for name in sorted(names)) or "none"

@@ -1,0 +1,101 @@
+"""Figures and their panels: made through pyplot, so that ``plt.show()`` and notebooks find them."""
+
+import math
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Labels = Mapping[str, str] | None
+
+
+class PanelFigure(Figure):
+    """A figure that a notebook shows once, though it is both open in pyplot and the value of a cell."""
+
+    def _ipython_display_(self) -> None:
+        if plt.fignum_exists(getattr(self, "number", -1)):
+            return
+        from IPython.display import Image, display
+
+        buffer = BytesIO()
+        self.savefig(buffer, format="png", bbox_inches="tight")
+        display(Image(data=buffer.getvalue()))
+
+
+def panels(
+    count: int,
+    columns: int,
+    *,
+    width: float = 2.4,
+    height: float = 2.0,
+    rows: int | None = None,
+    **options: Any,
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure with a grid of panels, filled row by row.
+
+    Args:
+        count: Number of panels used; the rest of the last row is left empty.
+        columns: Most panels in a row.
+        width: Of one panel [inch].
+        height: Of one panel [inch].
+        rows: Number of rows; as many as needed if None.
+        **options: For ``plt.subplots``, such as ``sharex=True``.
+
+    Returns:
+        The figure and its panels in order.
+    """
+    across = max(1, min(columns, count))
+    down = rows or math.ceil(count / across)
+    # a narrow figure must still hold its legend and titles
+    size = (max(width * across, 3.6), max(height * down, 2.6))
+    figure, grid = plt.subplots(
+        down, across, figsize=size, squeeze=False, layout="constrained", FigureClass=PanelFigure, **options
+    )
+    flat = list(np.asarray(grid).flat)
+    for spare in flat[count:]:
+        spare.remove()
+    return figure, flat[:count]
+
+
+def single(ax: Axes | None, *, width: float = 4.8, height: float = 3.4) -> Axes:
+    """Return the axes given, or those of a new figure [inch]."""
+    if ax is not None:
+        return ax
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def figure_of(ax: Axes) -> Figure:
+    """Return the figure an axes stands in."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def label(name: str, labels: Labels) -> str:
+    """Return what to write for a name: the caller's label, which may carry a unit, or the name itself."""
+    return (labels or {}).get(name, name)
+
+
+def shared_legend(figure: Figure, axes: list[Axes]) -> None:
+    """Put one legend for all panels below the figure, each entry once."""
+    entries: dict[str, Any] = {}
+    for ax in axes:
+        for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(text, handle)
+    if entries:
+        figure.legend(
+            entries.values(),
+            entries.keys(),
+            loc="outside lower center",
+            ncols=min(len(entries), 5),
+            frameon=False,
+        )
+
+
+def note(figure: Figure, text: str) -> None:
+    """Write a remark above the panels, right-aligned."""
+    figure.suptitle(text, fontsize=8.0, color="#555555", x=0.99, ha="right")

@@ -1,0 +1,141 @@
+"""Individual fits: what was observed and what the model predicts, subject by subject."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nlme_torch.diagnostics.fit_curves import fit_curves
+from nlme_torch.diagnostics.residuals import observed_rows
+from nlme_torch.errors import FitError
+from nlme_torch.inference import Fit
+from nlme_torch.plots.figures import Labels, figure_of, label, note, panels, shared_legend
+from nlme_torch.plots.style import INDIVIDUAL, OBSERVED, TYPICAL, styled
+
+MOST_SUBJECTS = 40
+
+
+@styled
+def fits(
+    fit: Fit,
+    subjects: Iterable[Any] | None = None,
+    columns: int = 4,
+    *,
+    outcomes: Iterable[str] | None = None,
+    log: bool = False,
+    points: int = 100,
+    labels: Labels = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Plot observations, individual and population predictions over time, one panel per subject and outcome.
+
+    Args:
+        fit: A fit.
+        subjects: Ids; the first 40 if None.
+        columns: Subjects in a row.
+        outcomes: Names of outcomes; all if None.
+        log: Whether the ordinate is logarithmic.
+        points: Times per curve.
+        labels: What to write for ``"time"`` and for outcomes, e.g. ``{"time": "time (h)", "conc":
+            "theophylline (mg/L)"}``.
+        ax: Axes to draw in, for a single subject and outcome.
+
+    Returns:
+        The figure.
+
+    Raises:
+        DataError: A subject or an outcome is unknown.
+        FitError: ``ax`` is given for several panels.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> model, data = nlme.examples.TheophyllineClosedForm(), nlme.examples.theophylline()
+        >>> short = nlme.SAEM(schedule=nlme.StepSchedule(exploration=5, smoothing=5))
+        >>> fit = nlme.fit(model, data, short, progress=False)
+        >>> len(nlme.plots.fits(fit, subjects=[1, 2, 3]).axes)
+        3
+    """
+    asked = fit.data.subjects if subjects is None else fit.data.subset(subjects).subjects
+    shown = asked[:MOST_SUBJECTS] if subjects is None else asked
+    names = list(fit.data.outputs if outcomes is None else outcomes)
+    curves = fit_curves(fit, shown, points)
+    observed = {name: observed_rows(fit, name) for name in names}
+    count = len(shown) * len(names)
+    if ax is not None:
+        if count > 1:
+            raise FitError(
+                f"ax= holds one panel, but {count} were asked for; name one subject and one outcome."
+            )
+        figure, axes = figure_of(ax), [ax]
+    else:
+        figure, axes = _layout(len(shown), names, columns)
+    for position, subject in enumerate(shown):
+        for row, name in enumerate(names):
+            panel = axes[position * len(names) + row]
+            curve = curves[(curves["id"] == subject) & (curves["outcome"] == name)]
+            _panel(panel, curve, observed[name][observed[name]["id"] == subject], log)
+            panel.set_title(f"{subject}" if len(names) == 1 else f"{subject}: {name}")
+            if ax is not None or panel.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+                panel.set_ylabel(label(name, labels))
+            if ax is not None or position >= len(shown) - min(columns, len(shown)) and row == len(names) - 1:
+                panel.set_xlabel(label("time", labels))
+    if ax is not None:
+        ax.legend()
+        return figure
+    for row in range(len(names)):
+        _share(axes[row :: len(names)], y=True)
+    _share(axes, y=False)
+    shared_legend(figure, axes)
+    if len(shown) < len(asked):
+        note(figure, f"first {len(shown)} of {len(asked)} subjects")
+    return figure
+
+
+def _layout(subjects: int, names: list[str], columns: int) -> tuple[Figure, list[Axes]]:
+    """Panels ordered by subject and outcome; the outcomes of a subject stand below each other."""
+    across = min(columns, subjects)
+    blocks = -(-subjects // across)
+    count = blocks * across * len(names)
+    figure, grid = panels(count, across)
+    ordered = []
+    for position in range(blocks * across):
+        block, column = divmod(position, across)
+        for row in range(len(names)):
+            panel = grid[(block * len(names) + row) * across + column]
+            if position < subjects:
+                ordered.append(panel)
+            else:
+                panel.remove()
+    return figure, ordered
+
+
+def _panel(ax: Axes, curve: pd.DataFrame, observed: pd.DataFrame, log: bool) -> None:
+    if log:
+        curve = curve[(curve["PRED"] > 0) & (curve["IPRED"] > 0)]
+        ax.set_yscale("log")
+    ax.plot(
+        curve["time"],
+        curve["PRED"],
+        color=TYPICAL,
+        linestyle=(0, (4, 2)),
+        linewidth=1.2,
+        label="PRED (typical)",
+    )
+    ax.plot(curve["time"], curve["IPRED"], color=INDIVIDUAL, label="IPRED (individual)")
+    ax.plot(
+        observed["time"], observed["DV"], "o", color=OBSERVED, markersize=3.5, label="observed", clip_on=False
+    )
+
+
+def _share(axes: list[Axes], *, y: bool) -> None:
+    """Give panels the same limits, and tick labels only where they are not repeated."""
+    spans = [panel.get_ylim() if y else panel.get_xlim() for panel in axes]
+    low, high = min(span[0] for span in spans), max(span[1] for span in spans)
+    for panel in axes:
+        if y:
+            panel.set_ylim(low, high)
+            panel.tick_params(labelleft=panel.get_subplotspec().is_first_col())  # type: ignore[union-attr]
+        else:
+            panel.set_xlim(low, high)

@@ -1,0 +1,119 @@
+"""The field's standard look at residuals."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from nlme_torch.diagnostics.residuals import observed_rows, residual_quantiles
+from nlme_torch.diagnostics.trend import trend
+from nlme_torch.inference import Fit
+from nlme_torch.plots.figures import Labels, label, panels
+from nlme_torch.plots.style import BLACK, GREY, INDIVIDUAL, TYPICAL, styled
+
+
+@styled
+def goodness_of_fit(
+    fit: Fit, outcome: str | None = None, *, log: bool = False, labels: Labels = None
+) -> Figure:
+    """Plot observations against predictions, and weighted residuals against what they should be.
+
+    Six panels for every outcome: DV against PRED and against IPRED with the line of identity; IWRES against
+    time and against IPRED with the lines 0 and +-1.96; normal quantiles of IWRES with a 95 % envelope;
+    histogram of IWRES beside N(0, 1). The smooth line is a local linear trend, which should follow the line
+    of identity or zero.
+
+    Args:
+        fit: A fit.
+        outcome: Name of an outcome; all, one below the other, if None.
+        log: Whether observations and predictions are shown on logarithmic axes.
+        labels: What to write for ``"time"`` and for outcomes.
+
+    Returns:
+        The figure.
+
+    Raises:
+        DataError: The outcome is unknown.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> model, data = nlme.examples.TheophyllineClosedForm(), nlme.examples.theophylline()
+        >>> short = nlme.SAEM(schedule=nlme.StepSchedule(exploration=5, smoothing=5))
+        >>> fit = nlme.fit(model, data, short, progress=False)
+        >>> len(nlme.plots.goodness_of_fit(fit).axes)
+        6
+    """
+    names = list(fit.data.outputs) if outcome is None else [outcome]
+    tables = {name: observed_rows(fit, name) for name in names}
+    figure, axes = panels(6 * len(names), 3, width=2.9, height=2.5)
+    for position, name in enumerate(names):
+        own, table = axes[6 * position : 6 * position + 6], tables[name]
+        shown = label(name, labels)
+        _identity(own[0], table, "PRED", f"population prediction of {shown}", shown, log)
+        _identity(own[1], table, "IPRED", f"individual prediction of {shown}", shown, log)
+        _residuals(own[2], table, "time", label("time", labels))
+        _residuals(own[3], table, "IPRED", f"individual prediction of {shown}")
+        if log:
+            own[3].set_xscale("log")
+        _quantiles(own[4], residual_quantiles(fit, name))
+        _histogram(own[5], table["IWRES"].to_numpy())
+    return figure
+
+
+def _points(ax: Axes, x: pd.Series, y: pd.Series) -> None:
+    # fainter where there are many, so that thousands still show their density
+    alpha = float(np.clip(40 / np.sqrt(len(x) + 1) / 5, 0.15, 0.7))
+    ax.plot(x, y, "o", color=INDIVIDUAL, markersize=3.5, alpha=alpha, markeredgewidth=0)
+
+
+def _identity(ax: Axes, table: pd.DataFrame, column: str, x_text: str, y_text: str, log: bool) -> None:
+    x, y = table[column], table["DV"]
+    if log:
+        positive = (x > 0) & (y > 0)
+        x, y = x[positive], y[positive]
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+    _points(ax, x, y)
+    low, high = min(x.min(), y.min()), max(x.max(), y.max())
+    ax.plot([low, high], [low, high], color=BLACK, linewidth=0.9)
+    if not log:
+        line = trend(x, y)
+        ax.plot(line["x"], line["y"], color=TYPICAL, linewidth=1.5)
+    ax.set_xlabel(x_text)
+    ax.set_ylabel(y_text)
+
+
+def _residuals(ax: Axes, table: pd.DataFrame, column: str, x_text: str) -> None:
+    ax.axhline(0.0, color=BLACK, linewidth=0.9)
+    for bound in (-1.96, 1.96):
+        ax.axhline(bound, color=GREY, linewidth=0.8, linestyle="--")
+    _points(ax, table[column], table["IWRES"])
+    line = trend(table[column], table["IWRES"])
+    ax.plot(line["x"], line["y"], color=TYPICAL, linewidth=1.5)
+    reach = max(2.5, 1.08 * float(table["IWRES"].abs().max()))
+    ax.set_ylim(-reach, reach)
+    ax.set_xlabel(x_text)
+    ax.set_ylabel("IWRES")
+
+
+def _quantiles(ax: Axes, table: pd.DataFrame) -> None:
+    ax.fill_between(table["theoretical"], table["lower"], table["upper"], color=GREY, alpha=0.18, linewidth=0)
+    ax.plot(table["theoretical"], table["theoretical"], color=BLACK, linewidth=0.9)
+    _points(ax, table["theoretical"], table["IWRES"])
+    ax.set_xlabel("standard normal quantile")
+    ax.set_ylabel("IWRES")
+
+
+def _histogram(ax: Axes, residuals: np.ndarray) -> None:
+    residuals = residuals[np.isfinite(residuals)]
+    bins = min(max(int(np.sqrt(len(residuals)) * 1.5), 5), 40)
+    ax.hist(
+        residuals, bins=bins, density=True, color=INDIVIDUAL, alpha=0.45, edgecolor="white", linewidth=0.5
+    )
+    reach = max(3.5, float(np.abs(residuals).max()))
+    grid = np.linspace(-reach, reach, 200)
+    ax.plot(grid, stats.norm.pdf(grid), color=BLACK, linewidth=1.2, label="N(0, 1)")
+    ax.set_xlabel("IWRES")
+    ax.set_ylabel("density")
+    ax.legend()

@@ -1,0 +1,156 @@
+"""The compiled form of one vector field: found, checked against the field itself, and kept."""
+
+import ctypes
+import functools
+import logging
+import weakref
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlme_torch._typing import VectorField
+from nlme_torch.solve.kernel.build import build, compiler
+from nlme_torch.solve.kernel.emit import FieldSource, driver
+from nlme_torch.solve.kernel.layout import Layout, layouts
+from nlme_torch.solve.kernel.library import Inputs, Limits, slopes
+from nlme_torch.solve.kernel.scalarise import NotScalarError
+from nlme_torch.solve.problem import Problem
+from nlme_torch.solve.tableau import Tableau
+
+_log = logging.getLogger(__name__)
+
+
+class Kernel:
+    """Compiled drivers for one vector field, one layout of its parameters and one Runge-Kutta pair.
+
+    Args:
+        field: the vector field.
+        layout: shapes of states and parameters.
+        tableau: the pair.
+    """
+
+    def __init__(self, field: VectorField, layout: Layout, tableau: Tableau) -> None:
+        self.field, self.layout, self.tableau = field, layout, tableau
+
+    @functools.cached_property
+    def forwards(self) -> ctypes.CDLL:
+        """Driver of the adaptive walk."""
+        source = self._source()
+        return build(driver(source, self.tableau, [source.forward], ["walk.h"]))
+
+    @functools.cached_property
+    def backwards(self) -> ctypes.CDLL:
+        """Driver of the replay and its transpose."""
+        source = self._source()
+        return build(driver(source, self.tableau, [source.forward, source.transposed], ["reverse.h"]))
+
+    @functools.cached_property
+    def tangent(self) -> "Kernel":
+        """The kernel of the same field with a direction: states, then their derivatives along it."""
+        layout = self.layout
+        doubled = replace(layout, states=2 * layout.states, shapes=layout.shapes * 2, own=layout.own * 2)
+        return Kernel(_TangentField(self.field, layout.states), doubled, self.tableau)
+
+    def _source(self) -> FieldSource:
+        layout = self.layout
+        return FieldSource(
+            self.field, layout.states, layout.shapes_of(True), layout.shapes_of(False), layout.own, layout.axes
+        )
+
+
+@dataclass(frozen=True)
+class _TangentField:
+    """d/dt (y, y') = (f(t, y, p), f_y y' + f_p p'); parameters are p, then p'."""
+
+    field: VectorField
+    states: int
+
+    def __call__(self, t: Tensor, y: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+        half = len(parameters) // 2
+        value, tangent = torch.func.jvp(
+            lambda state, values: self.field(t, state, values),
+            (y[: self.states], parameters[:half]),
+            (y[self.states :], parameters[half:]),
+        )
+        return torch.cat([value, tangent])
+
+
+_kernels: "weakref.WeakKeyDictionary[Any, dict[Any, Kernel | None]]" = weakref.WeakKeyDictionary()
+
+
+def find_kernel(problem: Problem, tableau: Tableau) -> Kernel | None:
+    """The kernel of a problem's vector field, compiled at the first call; None where there cannot be one.
+
+    The first call (and the first with more than one subject) compares the kernel's slopes with the field's own at
+    perturbed states, so that a field whose subjects are coupled, or that cannot be read, is never compiled wrongly.
+
+    Args:
+        problem: the problem.
+        tableau: the Runge-Kutta pair.
+
+    Returns:
+        A kernel, or None without a compiler, off the CPU, or for a field that cannot be written out in scalars.
+    """
+    if compiler() is None or problem.initial.device.type != "cpu":
+        return None
+    field = problem.vector_field
+    owner, part = (field.__self__, field.__func__) if hasattr(field, "__self__") else (field, None)
+    candidates = layouts(problem.initial.shape[0], problem.batch, problem.parameters)
+    several = problem.batch.numel() > 1
+    key = (part, tableau.order, several, candidates[0])
+    try:
+        known = _kernels.setdefault(owner, {})
+    except TypeError:
+        return None
+    if key not in known:
+        known[key] = _make(field, candidates, problem, tableau)
+    return known[key]
+
+
+def _make(field: VectorField, candidates: list[Layout], problem: Problem, tableau: Tableau) -> Kernel | None:
+    reason = "its subjects seem to depend on each other"
+    for layout in candidates:
+        kernel = Kernel(_weak(field), layout, tableau)
+        try:
+            if _agrees(kernel, problem):
+                return kernel
+        except (NotScalarError, OSError) as error:
+            reason = str(error)
+    _log.info("no compiled kernel for %s, plain tensor operations instead: %s", field, reason)
+    return None
+
+
+def _weak(field: VectorField) -> VectorField:
+    """The field without keeping it alive, so that the registry forgets it with its owner."""
+    if hasattr(field, "__self__"):
+        method = weakref.WeakMethod(field)  # type: ignore[arg-type]
+        return lambda t, y, p: method()(t, y, p)  # type: ignore[misc]
+    reference = weakref.ref(field)
+    return lambda t, y, p: reference()(t, y, p)  # type: ignore[misc]
+
+
+def _agrees(kernel: Kernel, problem: Problem) -> bool:
+    """Whether the kernel's slopes are the field's, at the initial state and off it."""
+    with torch.no_grad():
+        count = problem.batch.numel()
+        exact = problem.initial.double()
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand(exact.shape, generator=generator, dtype=torch.float64)
+        own, shared = kernel.layout.pack(problem.parameters, problem.batch, exact)
+        double = tuple(p.double() if p.is_floating_point() else p for p in problem.parameters)
+        time = problem.times[0].double()
+        for state in (exact, exact * (0.5 + noise) + 0.1 * noise):
+            expected = problem.vector_field(time, state, double).reshape(-1, count)
+            inputs = Inputs(
+                initial=state.reshape(-1, count).contiguous(), times=time.reshape(1, count).contiguous(),
+                last=torch.zeros(count, dtype=torch.int64), own=own, shared=shared, amounts=None, rates=None,
+                resets=None,
+            )  # fmt: skip
+            ours = slopes(kernel.forwards, inputs, Limits(1.0, 1.0, 1, 1))
+            finite = torch.isfinite(expected)
+            error = torch.where(finite, (ours - expected).abs() / (1e-3 + expected.abs()), 0.0)
+            if not (error.max() < 1e-9 and torch.equal(torch.isfinite(ours), finite)):
+                return False
+    return True

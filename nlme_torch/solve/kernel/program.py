@@ -1,0 +1,133 @@
+"""A straight-line program of scalar operations: what a vector field does for one subject."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Operand = "Ref | float | int | bool"
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The result of one instruction, or an input."""
+
+    index: int
+
+
+_FOLD: dict[str, Callable[..., float | bool]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "neg": lambda a: -a,
+    "abs": abs,
+    "exp": math.exp,
+    "expm1": math.expm1,
+    "log": math.log,
+    "log1p": math.log1p,
+    "sqrt": math.sqrt,
+    "tanh": math.tanh,
+    "sin": math.sin,
+    "cos": math.cos,
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "pow": lambda a, b: float(a) ** float(b),
+    "max": max,
+    "min": min,
+    "lt": lambda a, b: a < b,
+    "le": lambda a, b: a <= b,
+    "gt": lambda a, b: a > b,
+    "ge": lambda a, b: a >= b,
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+    "and": lambda a, b: bool(a) and bool(b),
+    "or": lambda a, b: bool(a) or bool(b),
+    "not": lambda a: not a,
+    "select": lambda c, a, b: a if c else b,
+}
+MASKS = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "isnan"})
+
+
+class Program:
+    """Instructions in order, each result computed once (common subexpressions are shared).
+
+    Args:
+        linear: whether ``0 * x`` may be dropped; true for derivatives, where zeros are structural.
+    """
+
+    def __init__(self, linear: bool = False) -> None:
+        self.instructions: list[tuple[str, tuple[object, ...]]] = []
+        self.linear = linear
+        self._known: dict[tuple[object, ...], Ref] = {}
+
+    def input(self, text: str) -> Ref:
+        """An input, by the expression that reads it."""
+        return self._append("input", (text,))
+
+    def is_mask(self, value: object) -> bool:
+        """Whether an operand is a truth value."""
+        if isinstance(value, Ref):
+            name, operands = self.instructions[value.index]
+            return name in MASKS or (name == "select" and self.is_mask(operands[1]))
+        return isinstance(value, bool)
+
+    def apply(self, name: str, *operands: object) -> object:
+        """The result of an operation: a number if the operands are, else a reference."""
+        if not any(isinstance(operand, Ref) for operand in operands) and name in _FOLD:
+            try:
+                return _FOLD[name](*operands)
+            except (ArithmeticError, ValueError):
+                pass
+        simple = self._simplify(name, operands)
+        return self._append(name, operands) if simple is None else simple
+
+    def _simplify(self, name: str, operands: tuple[object, ...]) -> object | None:
+        first, second = (*operands, None, None)[:2]
+        if name == "add":
+            return second if _is(first, 0) else first if _is(second, 0) else None
+        if name == "sub":
+            return first if _is(second, 0) else self.apply("neg", second) if _is(first, 0) else None
+        if name == "mul":
+            if self.linear and (_is(first, 0) or _is(second, 0)):
+                return 0.0
+            return second if _is(first, 1) else first if _is(second, 1) else None
+        if name == "div":
+            return 0.0 if self.linear and _is(first, 0) else first if _is(second, 1) else None
+        if name == "pow":
+            return self._power(first, second)
+        if name == "select":
+            if not isinstance(first, Ref):
+                return operands[1] if first else operands[2]
+            return operands[1] if operands[1] == operands[2] else None
+        return None
+
+    def _power(self, base: object, exponent: object) -> object | None:
+        if isinstance(exponent, Ref):
+            return None
+        number = float(exponent)  # type: ignore[arg-type]
+        if number == 0.5:
+            return self.apply("sqrt", base)
+        if number != int(number) or abs(number) > 16:
+            return None
+        if number < 0:
+            return self.apply("div", 1.0, self.apply("pow", base, -number))
+        result: object = 1.0
+        square, left = base, int(number)
+        while left:
+            if left & 1:
+                result = self.apply("mul", result, square)
+            left >>= 1
+            if left:
+                square = self.apply("mul", square, square)
+        return result
+
+    def _append(self, name: str, operands: tuple[object, ...]) -> Ref:
+        key = (name, *((type(operand), operand) for operand in operands))
+        if key not in self._known:
+            self.instructions.append((name, operands))
+            self._known[key] = Ref(len(self.instructions) - 1)
+        return self._known[key]
+
+
+def _is(value: object, number: float) -> bool:
+    return not isinstance(value, Ref) and value is not None and not isinstance(value, bool) and value == number

@@ -1,0 +1,174 @@
+// Vectors of W doubles, one subject per lane, and elementary functions on them.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#if defined(__AVX512F__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+typedef double V __attribute__((vector_size(W * 8)));
+typedef long long M __attribute__((vector_size(W * 8)));
+
+#define LANES for (int l = 0; l < W; ++l)
+static inline V all(double x) { return x - V{}; }
+static inline V num(V x) { return x; }
+static inline V num(double x) { return all(x); }
+static inline M bits(V x) { M r; std::memcpy(&r, &x, sizeof r); return r; }
+static inline V real(M x) { V r; std::memcpy(&r, &x, sizeof r); return r; }
+static inline V pick(M c, V a, V b) { return c ? a : b; }
+static inline M pick(M c, M a, M b) { return c ? a : b; }
+static inline V pick(bool c, V a, V b) { return c ? a : b; }
+static inline bool any(M m) { long long r = 0; LANES r |= m[l]; return r != 0; }
+static inline V vabs(V x) { return real(bits(x) & 0x7fffffffffffffffLL); }
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+static inline V vfma(V a, V b, V c) { V r; LANES r[l] = __builtin_fma(a[l], b[l], c[l]); return r; }
+#else
+static inline V vfma(V a, V b, V c) { return a * b + c; }
+#endif
+static inline V vsqrt(V x) { V r; LANES r[l] = std::sqrt(x[l]); return r; }
+static inline V vfloor(V x) { V r; LANES r[l] = std::floor(x[l]); return r; }
+static inline V vceil(V x) { V r; LANES r[l] = std::ceil(x[l]); return r; }
+static inline V vtrunc(V x) { V r; LANES r[l] = std::trunc(x[l]); return r; }
+static inline V vround(V x) { V r; LANES r[l] = std::nearbyint(x[l]); return r; }
+// NaN wins, as in PyTorch.
+static inline V vmax(V a, V b) { return (a > b) | (a != a) ? a : b; }
+static inline V vmin(V a, V b) { return (a < b) | (a != a) ? a : b; }
+
+constexpr double LN2_HI = 6.93147180369123816490e-01, LN2_LO = 1.90821492927058770002e-10;
+constexpr double INF = std::numeric_limits<double>::infinity();
+
+// x = k ln 2 + r with |r| <= ln 2 / 2; k as a double and, biased by the magic number, in the low bits.
+struct Reduced { V r, k; M low; };
+static inline Reduced reduce(V x) {
+  const V magic = all(6755399441055744.0);
+  V shifted = x * 1.44269504088896340736 + magic;
+  V k = shifted - magic;
+  V r = vfma(k, all(-LN2_HI), x);
+  return {vfma(k, all(-LN2_LO), r), k, bits(shifted) - bits(magic)};
+}
+static inline V power_of_two(M k) { return real((k + 1023) << 52); }
+// exp(r) - 1 by its Taylor series to r^13, accurate relative to r.
+static inline V taylor_expm1(V r) {
+  V r2 = r * r, r4 = r2 * r2, r8 = r4 * r4;
+  V a = vfma(r, all(1.0 / 6), all(0.5));
+  V b = vfma(r, all(1.0 / 120), all(1.0 / 24));
+  V c = vfma(r, all(1.0 / 5040), all(1.0 / 720));
+  V d = vfma(r, all(1.0 / 362880), all(1.0 / 40320));
+  V e = vfma(r, all(1.0 / 39916800), all(1.0 / 3628800));
+  V f = vfma(r, all(1.0 / 6227020800.0), all(1.0 / 479001600));
+  V low = vfma(r2, b, a), middle = vfma(r2, d, c), high = vfma(r2, f, e);
+  return vfma(r2, vfma(r8, high, vfma(r4, middle, low)), r);
+}
+static inline V vexp(V x) {
+  V inside = vmin(vmax(x, all(-746.0)), all(710.0));
+  Reduced d = reduce(inside);
+  M half = d.low >> 1;
+  V scaled = (taylor_expm1(d.r) + 1.0) * power_of_two(half) * power_of_two(d.low - half);
+  return x != x ? x : (x > 709.782712893384 ? all(INF) : scaled);
+}
+static inline V vexpm1(V x) {
+  V inside = vmin(vmax(x, all(-60.0)), all(700.0));
+  Reduced d = reduce(inside);
+  V scale = power_of_two(d.low);
+  V result = vfma(taylor_expm1(d.r), scale, scale - 1.0);
+  return x != x ? x : (x > 700.0 ? vexp(x) : result);
+}
+// log(m) = 2 atanh(s), s = (m - 1) / (m + 1): the tail after 2 s, divided by s.
+static inline V atanh_tail(V z) {
+  V z2 = z * z, z4 = z2 * z2;
+  V a = vfma(z, all(2.0 / 5), all(2.0 / 3)), b = vfma(z, all(2.0 / 9), all(2.0 / 7));
+  V c = vfma(z, all(2.0 / 13), all(2.0 / 11)), d = vfma(z, all(2.0 / 17), all(2.0 / 15));
+  V e = vfma(z, all(2.0 / 21), all(2.0 / 19));
+  return z * vfma(z4, vfma(z4, e, vfma(z2, d, c)), vfma(z2, b, a));
+}
+struct Split { V m, k; };
+// x = m 2^k with m in [sqrt(1/2), sqrt(2)), for positive finite x.
+static inline Split split(V x) {
+  M tiny = x < 2.2250738585072014e-308;
+  V scaled = tiny ? x * 18014398509481984.0 : x;
+  M b = bits(scaled);
+  M shifted = b - 0x3fe6a09e667f3bcdLL;
+  M k = shifted >> 52;
+  V m = real((shifted & 0xfffffffffffffLL) + 0x3fe6a09e667f3bcdLL);
+  V kd; LANES kd[l] = (double)k[l];
+  return {m, tiny ? kd - 54.0 : kd};
+}
+static inline V edge_of_log(V x, V result) {
+  result = x == 0.0 ? all(-INF) : result;
+  result = x < 0.0 ? all(NAN) : result;
+  return (x == INF) | (x != x) ? x : result;
+}
+static inline V vlog(V x) {
+  Split p = split(x);
+  V f = p.m - 1.0, s = f / (p.m + 1.0), z = s * s, hf = 0.5 * f * f;
+  V result = f - (hf - vfma(s, hf + atanh_tail(z), p.k * LN2_LO));
+  return edge_of_log(x, vfma(p.k, all(LN2_HI), result));
+}
+static inline V vlog1p(V x) {
+  V u = 1.0 + x;
+  V lost = x - (u - 1.0);
+  V result = vlog(u) + ((u == INF) | (u <= 0.0) ? all(0.0) : lost / u);
+  return x == 0.0 ? x : result;
+}
+static inline V vtanh(V x) {
+  V e = vexpm1(-2.0 * vabs(x));
+  V r = -e / (2.0 + e);
+  return x < 0.0 ? -r : r;
+}
+static inline V vsigmoid(V x) { return 1.0 / (1.0 + vexp(-x)); }
+static inline V vpow(V x, V y) {
+  M special = (x <= 0.0) | (x == INF) | (x != x) | (y != y) | (vabs(y) == INF);
+  V safe = special ? all(1.0) : x;
+  Split p = split(safe);
+  V d = p.m + 1.0, f = p.m - 1.0, s = f / d;
+  V rest = vfma(-s, d, f) - s * ((p.m - d) + 1.0);
+  V high = p.k * LN2_HI, twice = 2.0 * s;
+  V sum = high + twice;
+  V big = vabs(high) > vabs(twice) ? (high - sum) + twice : (twice - sum) + high;
+  V tail = big + 2.0 * rest / d + s * atanh_tail(s * s) + p.k * LN2_LO;
+  V log_high = sum + tail, log_low = (sum - log_high) + tail;
+  V product = y * log_high;
+  V error = vfma(y, log_high, -product) + y * log_low;
+  V result = vexp(product);
+  result = (result == 0.0) | (result == INF) ? result : vfma(result, error, result);
+  if (any(special)) LANES if (special[l]) result[l] = std::pow(x[l], y[l]);
+  return result;
+}
+// sin and cos of |x| < 1e5 by reduction to a quarter turn; larger arguments one by one.
+static inline void sincos_of(V x, V* sine, V* cosine) {
+  const V magic = all(6755399441055744.0);
+  V shifted = x * 0.636619772367581343076 + magic;
+  V k = shifted - magic;
+  M quarter = bits(shifted) - bits(magic);
+  V r = vfma(k, all(-1.57079632673412561417e+00), x);
+  r = vfma(k, all(-6.07710050630396597660e-11), r);
+  r = vfma(k, all(-2.02226624879595063154e-21), r);
+  V z = r * r;
+  V s = vfma(z, vfma(z, vfma(z, vfma(z, vfma(z, vfma(z, vfma(z, all(-7.647163731819816e-13),
+        all(1.605904383682161e-10)), all(-2.505210838544172e-08)), all(2.755731922398589e-06)),
+        all(-1.984126984126984e-04)), all(8.333333333333333e-03)), all(-1.0 / 6)), all(0.0));
+  V c = vfma(z, vfma(z, vfma(z, vfma(z, vfma(z, vfma(z, vfma(z, all(4.779477332387385e-14),
+        all(-1.147074559772973e-11)), all(2.087675698786810e-09)), all(-2.755731922398589e-07)),
+        all(2.480158730158730e-05)), all(-1.388888888888889e-03)), all(1.0 / 24)), all(-0.5));
+  s = vfma(r, s, r);
+  c = vfma(z, c, all(1.0));
+  M swap = (quarter & 1) != 0;
+  V u = swap ? c : s, v = swap ? s : c;
+  *sine = (quarter & 2) != 0 ? -u : u;
+  *cosine = ((quarter + 1) & 2) != 0 ? -v : v;
+  M far = !(vabs(x) < 1e5);
+  if (any(far)) LANES if (far[l]) { (*sine)[l] = std::sin(x[l]); (*cosine)[l] = std::cos(x[l]); }
+}
+static inline V vsin(V x) { V s, c; sincos_of(x, &s, &c); return s; }
+static inline V vcos(V x) { V s, c; sincos_of(x, &s, &c); return c; }
+static inline V vtan(V x) { V s, c; sincos_of(x, &s, &c); return s / c; }
+static inline V vsinh(V x) { V e = vexpm1(vabs(x)), r = 0.5 * (e + e / (e + 1.0));
+  r = e == INF ? e : r; return x < 0.0 ? -r : r; }
+static inline V vcosh(V x) { V e = vexp(vabs(x)); return 0.5 * e + 0.5 / e; }
+#define ONE_BY_ONE(name) static inline V v##name(V x) { V r; LANES r[l] = std::name(x[l]); return r; }
+ONE_BY_ONE(atan) ONE_BY_ONE(asin) ONE_BY_ONE(acos) ONE_BY_ONE(erf) ONE_BY_ONE(erfc) ONE_BY_ONE(lgamma)
+static inline V vatan2(V y, V x) { V r; LANES r[l] = std::atan2(y[l], x[l]); return r; }

@@ -1,0 +1,137 @@
+"""What the source itself must look like: the direction of imports, docstrings, lengths, and things that are not allowed."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import nlme_torch
+
+ROOT = Path(nlme_torch.__file__).parent
+SOURCES = sorted(ROOT.rglob("*.py"))
+
+# what each part may import besides itself and the foundations (errors, _typing)
+MAY_IMPORT = {
+    "errors": set(),
+    "_typing": set(),
+    "data": set(),
+    "solve": set(),
+    "model": {"data", "solve"},
+    "examples": {"data", "model"},
+    "inference": {"data", "solve", "model"},
+    "diagnostics": {"data", "solve", "model", "inference"},
+    "plots": {"data", "solve", "model", "inference", "diagnostics"},
+}
+FOUNDATIONS = {"errors", "_typing"}
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def imported_modules(path):
+    """Absolute dotted names of everything from this package that a file imports, inside functions too."""
+    own = module_of(path)
+    package = own if path.name == "__init__.py" else own[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            base += node.module.split(".") if node.module else []
+            # "from nlme_torch import data" names the part only in the alias
+            names = [[*base, alias.name] for alias in node.names] if base == ["nlme_torch"] else [base]
+        else:
+            continue
+        yield from (name for name in names if name[0] == "nlme_torch")
+
+
+def wrong_imports(path, imports):
+    part = module_of(path)[1]
+    allowed = MAY_IMPORT[part] | FOUNDATIONS | {part}
+    return [".".join(name) for name in imports if len(name) < 2 or name[1] not in allowed]
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if len(module_of(p)) > 1], ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_arrows(path):
+    assert wrong_imports(path, imported_modules(path)) == []
+
+
+def test_the_import_check_sees_wrong_imports(tmp_path, monkeypatch):
+    source = "def f():\n    from ..inference.saem import SAEM\n    from nlme_torch import plots\n    import nlme_torch.model\n"
+    path = ROOT / "model" / "imaginary.py"
+    tree = ast.parse(source)
+    monkeypatch.setattr(Path, "read_text", lambda self: source)
+    assert wrong_imports(path, list(imported_modules(path))) == ["nlme_torch.inference.saem", "nlme_torch.plots"]
+    assert isinstance(tree, ast.Module)
+
+
+def test_every_part_of_the_package_has_a_place_in_the_order():
+    parts = {module_of(path)[1] for path in SOURCES if len(module_of(path)) > 1}
+    assert parts <= set(MAY_IMPORT)
+
+
+def test_optional_and_plotting_libraries_stay_where_they_belong():
+    """A fit needs no matplotlib; tensors need no pandas below the data and the tables."""
+    for path in SOURCES:
+        text = path.read_text()
+        if module_of(path)[1:2] not in [("plots",)]:
+            assert "import matplotlib" not in text and "import seaborn" not in text, path
+        if module_of(path)[1:2] == ("solve",):
+            assert "import pandas" not in text, path
+
+
+def public_nodes(tree):
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                for member in node.body:
+                    overload = isinstance(member, ast.FunctionDef) and not member.name.startswith("_")
+                    if overload and not any("overload" in ast.dump(d) for d in member.decorator_list):
+                        yield member
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_public_names_are_documented_and_files_are_short(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), "the module has no docstring"
+    undocumented = [node.name for node in public_nodes(tree) if not ast.get_docstring(node)]
+    assert undocumented == []
+    assert len(path.read_text().splitlines()) <= 400, "past 400 lines a file needs a reason"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_prints_no_global_seeds_no_pickle(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
+            assert not {"pickle", "dill", "cloudpickle"} & set(names)
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called != "print"
+            assert called not in {
+                "torch.manual_seed", "np.random.seed", "random.seed", "pyro.set_rng_seed", "torch.set_default_dtype",
+                "torch.set_num_threads", "torch.save", "torch.load", "pyro.clear_param_store",
+                "warnings.simplefilter", "warnings.filterwarnings",
+            }
+
+
+def test_every_public_name_is_reexported_explicitly_and_exists():
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    for node in tree.body[1:]:
+        assert isinstance(node, ast.ImportFrom), "the public API consists of re-exports and nothing else"
+        for alias in node.names:
+            assert alias.asname == alias.name, f"write `import {alias.name} as {alias.name}`"
+            assert hasattr(nlme_torch, alias.name)
+
+
+def test_shapes_are_checked_at_run_time_here():
+    """The import hook of pyproject.toml must be alive, or the annotated shapes are decoration."""
+    import torch
+
+    from nlme_torch.inference.effects import shrinkage
+
+    with pytest.raises(Exception, match="(?i)type-check|hint"):
+        shrinkage(torch.zeros(2, 3, 4), torch.eye(2))
