@@ -28,6 +28,16 @@ def is_missing(column: pd.Series) -> NDArray[np.bool_]:
     return missing
 
 
+def parse_numbers(column: pd.Series) -> Numbers:
+    """Read a column of any dtype as numbers: NaN for every cell that is not one; infinity stays."""
+    missing = is_missing(column)
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return Numbers(column.to_numpy(dtype=np.float64, na_value=np.nan), missing)
+    cells = [np.nan if gone else cell for cell, gone in zip(column, missing, strict=True)]
+    value = pd.to_numeric(pd.Series(cells, dtype=object), errors="coerce").to_numpy(np.float64)
+    return Numbers(value, missing)
+
+
 def read_numbers(column: pd.Series, problems: list[Problem]) -> Numbers:
     """Read a column as finite numbers; every other cell that is not missing becomes a problem.
 
@@ -35,16 +45,10 @@ def read_numbers(column: pd.Series, problems: list[Problem]) -> Numbers:
         column: ``(row,)``, of any dtype; text is stripped and parsed.
         problems: receives one entry for every cell that is not a finite number.
     """
-    missing = is_missing(column)
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        value = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    else:
-        cells = [np.nan if gone else cell for cell, gone in zip(column, missing, strict=True)]
-        value = pd.to_numeric(pd.Series(cells, dtype=object), errors="coerce").to_numpy(np.float64)
+    value, missing = parse_numbers(column)
     for row in np.flatnonzero(~missing & ~np.isfinite(value)):
-        cell = column.iloc[row]
         what = "is not finite" if np.isinf(value[row]) else "is not a number"
-        message = f"{cell!r} {what}. Write a number, or '.' where the value is missing."
+        message = f"{column.iloc[row]!r} {what}. Write a number, or '.' where the value is missing."
         problems.append(Problem("number", message, row=int(row), column=str(column.name)))
     return Numbers(np.where(np.isfinite(value), value, np.nan), missing)
 

@@ -70,9 +70,8 @@ def resolve_columns(
         **named: part to column name, as the user gave them (None: not given).
 
     Returns:
-        The parts, and what is wrong: columns missing, duplicated or ambiguous. With an error among the
-            problems the
-        table cannot be read.
+        The parts, and what is wrong: columns missing, duplicated or ambiguous. If anything is, the table
+        cannot be read.
     """
     problems: list[Problem] = []
     names = [str(name) for name in frame.columns]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .cells import as_label, is_missing, read_numbers
+from .cells import as_label, is_missing, parse_numbers, read_numbers
 from .columns import NONMEM_NAMES, Columns, Interpolation
 from .problems import Problem
 
@@ -23,7 +23,7 @@ class Covariates:
         values: covariate to ``(row,)``, missing cells filled by the covariate's rule (last value carried
             forward for constant ones).
         interpolation: time-varying covariate to its rule.
-        categories: text covariate to its levels in alphabetical order; level k is coded as the number k.
+        categories: text covariate to its levels, alphabetical unless stated; level k is the number k.
         unused: column that is none of the parts, to why it is no covariate either.
     """
 
@@ -112,12 +112,10 @@ def _read_column(
     column: pd.Series, levels: tuple[str, ...] | None, problems: list[Problem]
 ) -> tuple[Floats, tuple[str, ...]]:
     """The numbers of a column, or the codes and levels of one that holds no number at all."""
-    found: list[Problem] = []
-    value, missing = read_numbers(column, found)
-    is_text = bool(found) and not np.isfinite(value).any()
-    if levels is None and not (is_text and all(isinstance(c, str) for c in column[~missing])):
-        problems += found
-        return value, ()
+    value, missing = parse_numbers(column)
+    is_text = not np.isfinite(value).any() and all(isinstance(cell, str) for cell in column[~missing])
+    if levels is None and (missing.all() or not is_text):
+        return read_numbers(column, problems).value, ()
     text = ["" if gone else str(as_label(c)) for c, gone in zip(column, missing, strict=True)]
     levels = levels or tuple(sorted({c for c, gone in zip(text, missing, strict=True) if not gone}))
     number = {level: float(code) for code, level in enumerate(levels)}
@@ -186,11 +184,10 @@ def _changes(value: Floats, subject: Ints) -> Ints:
 
 def _why_unfit(column: pd.Series, subject: Ints, time: Floats) -> str | None:
     """Why a column that nobody declared is no covariate, or None when it qualifies."""
-    found: list[Problem] = []
-    value, missing = read_numbers(column, found)
+    value, missing = parse_numbers(column)
     if str(column.name).upper() in NONMEM_NAMES.values():
         return "has the name of another part of the table"
-    if found:
+    if not np.isfinite(value[~missing]).all():
         return "holds text (declare it in covariates= to read it as a category)"
     if len(_changes(value, subject)):
         return "varies within subjects (declare it in time_varying= to use it)"

@@ -9,16 +9,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ..errors import DataError
 from .batch import Batch
 from .checks import misfits, suspicions
 from .columns import Columns, Outputs, TimeVarying, resolve_columns
 from .csv_file import read_csv
 from .describe import Description, describe, overview
-from .design import Regimens, covariate_frame, design_frame, designed
+from .design import Regimens, designed, new_design
 from .new_times import Times, blank_frame, insert_times
 from .problems import problem_table, raise_errors
-from .split import split_subjects
+from .split import rows_of_subjects, split_subjects
 from .table import Table, read_table
 from .tensors import to_batch
 
@@ -190,14 +189,7 @@ class Dataset:
         """
         ids = tuple(range(1, subjects + 1)) if isinstance(subjects, int) else tuple(subjects)
         names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
-        frame, look = design_frame(ids, regimen, times)
-        lines = covariate_frame(ids, covariates)
-        frame = frame.assign(**dict.fromkeys(names, np.nan)).join(lines, on="ID")
-        parts, problems = resolve_columns(frame, outputs=names, covariates=[str(name) for name in lines])
-        raise_errors(problems)
-        table, problems = read_table(frame, parts, observed=False)
-        raise_errors(problems)
-        return cls(frame, table, parts, look)
+        return cls(*new_design(regimen, times, ids, covariates, names))
 
     def with_regimen(self, regimen: Regimens, times: Times | None = None) -> "Dataset":
         """The same subjects and covariates under other doses, with nothing observed: a design for simulation.
@@ -315,13 +307,7 @@ class Dataset:
         Raises:
             DataError: if an id is unknown or none is given.
         """
-        wanted = list(subjects)
-        unknown = [label for label in wanted if label not in self.subjects]
-        if unknown or not wanted:
-            say = f"there is no subject {unknown[0]!r}" if unknown else "no subject was given"
-            raise DataError(f"subset: {say}; the data set has {', '.join(map(str, self.subjects[:5]))}, ...")
-        kept = np.asarray([label in wanted for label in self.subjects])
-        rows = np.flatnonzero(kept[self._table.subject])
+        rows = rows_of_subjects(self.subjects, self._table.subject, subjects)
         frame = self._frame.take(rows).reset_index(drop=True)
         return Dataset(frame, self._table.take(rows), self._columns, self._new[rows])
 

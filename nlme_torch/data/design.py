@@ -1,5 +1,6 @@
 """Designs: tables of who gets which doses and when to look, before anything has been observed."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -50,6 +51,9 @@ def design_frame(
     Raises:
         DataError: if a subject has no regimen, or times or regimens name an unknown subject.
     """
+    twice = [label for label, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise DataError(f"subject {twice[0]!r} is named twice.")
     own = regimens if isinstance(regimens, Mapping) else {label: regimens for label in ids}
     for label in (*ids, *own):
         if label not in own or label not in ids:
@@ -58,12 +62,12 @@ def design_frame(
             )
     position, when = spread_times(ids, times)
     looks = pd.DataFrame({"_position": position, "TIME": when, "EVID": int(Event.OTHER), "_look": True})
-    changes = [
-        pd.DataFrame({"_position": ids.index(label), "TIME": value, "EVID": int(Event.OTHER)})
-        for label, value in (knots or {}).items()
-    ]
-    doses = [own[label].to_frame().assign(_position=k) for k, label in enumerate(ids)]
-    rows = pd.concat([*doses, *changes, looks], ignore_index=True)
+    at, changed = spread_times(ids, knots or {})
+    changes = pd.DataFrame({"_position": at, "TIME": changed, "EVID": int(Event.OTHER)})
+    doses = pd.DataFrame(
+        [{"_position": k, **row} for k, label in enumerate(ids) for row in own[label].rows()]
+    )
+    rows = pd.concat([doses, changes, looks], ignore_index=True)
     rows = rows.sort_values(["_position", "TIME"], kind="stable", ignore_index=True)
     numbers = [name for name in DOSE_COLUMNS if name != "CMT"]
     rows[numbers] = rows[numbers].fillna(0.0)
@@ -72,9 +76,7 @@ def design_frame(
     return rows.rename(columns={"TIME": time}), look
 
 
-def covariate_frame(
-    ids: Sequence[Any], covariates: pd.DataFrame | Mapping[str, Any] | None
-) -> pd.DataFrame:
+def covariate_frame(ids: Sequence[Any], covariates: pd.DataFrame | Mapping[str, Any] | None) -> pd.DataFrame:
     """Constant covariates, one line for each subject, from a table, or from one value or list for each name.
 
     Raises:
@@ -101,6 +103,28 @@ def covariate_frame(
             )
         columns[name] = np.broadcast_to(array, (len(ids),))
     return pd.DataFrame(columns, index=pd.Index(ids))
+
+
+def new_design(
+    regimens: Regimens,
+    times: Times,
+    ids: Sequence[Any],
+    covariates: pd.DataFrame | Mapping[str, Any] | None,
+    outputs: Sequence[str],
+) -> tuple[pd.DataFrame, Table, Columns, NDArray[np.bool_]]:
+    """A design made from its parts.
+
+    Returns:
+        The user's table, the table, its columns, and ``(row,)``, True where to look.
+    """
+    rows, look = design_frame(ids, regimens, times)
+    lines = covariate_frame(ids, covariates)
+    rows = rows.assign(**dict.fromkeys(outputs, np.nan)).join(lines, on="ID")
+    columns, problems = resolve_columns(rows, outputs=outputs, covariates=[str(name) for name in lines])
+    raise_errors(problems)
+    table, problems = read_table(rows, columns, observed=False)
+    raise_errors(problems)
+    return rows, table, columns, look
 
 
 def designed(

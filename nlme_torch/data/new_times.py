@@ -61,8 +61,9 @@ def spread_times(ids: Sequence[Any], times: Times) -> tuple[Ints, NDArray[np.flo
     """
     wanted = dict(times) if isinstance(times, Mapping) else {label: times for label in ids}
     subjects, when = [np.empty(0, dtype=np.int64)], [np.empty(0)]
+    position = {label: k for k, label in enumerate(ids)}
     for label, value in wanted.items():
-        if label not in ids:
+        if label not in position:
             few = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
             raise DataError(f"times were given for subject {label!r}, but the subjects are {few}.")
         array = np.atleast_1d(np.asarray(value, dtype=np.float64))
@@ -70,7 +71,7 @@ def spread_times(ids: Sequence[Any], times: Times) -> tuple[Ints, NDArray[np.flo
             raise DataError(
                 f"the times of subject {label!r} must be one list of finite numbers, not {value!r}."
             )
-        subjects.append(np.full(len(array), ids.index(label)))
+        subjects.append(np.full(len(array), position[label]))
         when.append(array)
     return np.concatenate(subjects), np.concatenate(when)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -112,7 +112,11 @@ class Regimen:
 
     def to_frame(self) -> pd.DataFrame:
         """The doses as NONMEM rows in order of time: TIME, AMT, EVID, CMT, RATE, DUR, II, ADDL, SS."""
-        rows = [
+        return pd.DataFrame(self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of :meth:`to_frame` as dictionaries."""
+        return [
             {
                 "TIME": float(dose.time),
                 "AMT": float(dose.amount),
@@ -124,9 +128,8 @@ class Regimen:
                 "ADDL": dose.additional,
                 "SS": dose.steady_state,
             }
-            for dose in self.doses
+            for dose in sorted(self.doses, key=lambda dose: dose.time)
         ]
-        return pd.DataFrame(rows).sort_values("TIME", kind="stable", ignore_index=True)
 
     def __iter__(self) -> Iterator[Dose]:
         return iter(self.doses)

@@ -1,8 +1,37 @@
-"""Drawing the subjects to train on and to test on."""
+"""Choosing subjects: by id, or at random to train on and to test on."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..errors import DataError
+
+
+def rows_of_subjects(
+    ids: Sequence[Any], subject: NDArray[np.int64], wanted: Iterable[Any]
+) -> NDArray[np.int64]:
+    """The rows of some subjects, in the table's order.
+
+    Args:
+        ids: all subjects.
+        subject: ``(row,)``, 0-based subject of every row.
+        wanted: ids, in any order.
+
+    Raises:
+        DataError: if an id is unknown or none is given.
+    """
+    chosen = dict.fromkeys(wanted)
+    known = set(ids)
+    unknown = [label for label in chosen if label not in known]
+    if unknown or not chosen:
+        say = f"there is no subject {unknown[0]!r}" if unknown else "no subject was given"
+        few = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
+        raise DataError(f"subset: {say}; the data set has {few}.")
+    kept = np.asarray([label in chosen for label in ids])
+    return np.flatnonzero(kept[subject])
 
 
 def split_subjects(

@@ -23,6 +23,7 @@ class NetworkCalls:
         labels: What each input is: the name of the state, parameter, latent or covariate that the model
             passed as it is, ``time`` or ``time / 24``, otherwise ``input 1``, ``input 2``, ...
         times: ``(record, subject)`` [data's time unit].
+        observed: ``(record, subject)``, True where the data have an observation.
         solved: ``(record, subject)``, False on padding and for subjects whose equation could not be solved.
         inputs: ``(input, call, record, chain, subject)``; a model may call a network more than once.
         outputs: ``(output, call, record, chain, subject)``, the network's own, before the model does more to
@@ -31,6 +32,7 @@ class NetworkCalls:
 
     labels: tuple[str, ...]
     times: Float[Tensor, "record subject"]
+    observed: Bool[Tensor, "record subject"]
     solved: Bool[Tensor, "record subject"]
     inputs: Float[Tensor, "input call record chain subject"]
     outputs: Float[Tensor, "output call record chain subject"]
@@ -95,7 +97,8 @@ def network_calls(
         for side in (0, 1)
     )
     labels = _with_times(recorder.labels[0], inputs, times[:, 0, 0], mask)
-    return NetworkCalls(labels, times[:, 0, 0], mask, inputs, outputs)
+    observed = torch.stack([outcome.mask for outcome in batch.outcomes.values()]).any(0)[: len(mask)]
+    return NetworkCalls(labels, times[:, 0, 0], observed, mask, inputs, outputs)
 
 
 def _run(

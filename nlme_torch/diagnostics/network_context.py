@@ -114,7 +114,8 @@ def visited_table(
         typical: The same calls at eta = 0, for a further column ``typical`` of outputs.
 
     Returns:
-        Columns id, time, call, one per input, output (and typical), ordered by call, subject and time.
+        Columns id, time, call, one per input, output (and typical) and observed (whether the data have an
+        observation there), ordered by call, subject and time.
     """
     tables = []
     for call in range(calls.inputs.shape[1]):
@@ -130,5 +131,9 @@ def visited_table(
             if source is not None:
                 outputs = source.outputs[output] if transform is None else transform(source.outputs[output])
                 columns[column] = outputs[call, record, 0, subject].numpy(force=True)
-        tables.append(pd.DataFrame(columns).drop_duplicates(ignore_index=True))
+        columns["observed"] = calls.observed[record, subject].numpy(force=True)
+        table = pd.DataFrame(columns)
+        # a grid time that is also a record's stands after it and says nothing new
+        again = table.drop(columns="observed").duplicated()
+        tables.append(table[~again])
     return pd.concat(tables, ignore_index=True)

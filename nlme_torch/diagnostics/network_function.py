@@ -33,8 +33,8 @@ class NetworkFunction:
         subjects: Columns slice, id, input, output: every subject's function at its conditional mode.
         band: Columns slice, input, lower, median, upper: pointwise quantiles between subjects, over draws
             from all conditional distributions.
-        visited: Columns id, time [data's time unit], call, one per input, output: the network's calls along
-            the solutions at the conditional modes.
+        visited: Columns id, time [data's time unit], call, one per input, output, observed (whether the data
+            have an observation there): the network's calls along the solutions at the conditional modes.
         level: Share of the subjects inside the band.
     """
 
@@ -188,8 +188,8 @@ def network_trajectories(
         transform: Applied to the output.
 
     Returns:
-        Columns id, time [data's time unit], call, one per input, output (at the conditional mode) and typical
-        (the output along the solution at eta = 0).
+        Columns id, time [data's time unit], call, one per input, output (at the conditional mode), typical (the
+        output along the solution at eta = 0) and observed (whether the data have an observation there).
 
     Raises:
         ModelError: There is no such network, or the model never calls it.

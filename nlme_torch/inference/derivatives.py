@@ -45,7 +45,7 @@ def derivatives(
         >>> point = torch.ones(2, 1, 3, dtype=torch.float64)
         >>> result = derivatives(lambda e: -0.5 * e.pow(2).sum(0), point)
         >>> result.hessian[..., 0, 0]
-        tensor([[-1., 0.],
+        tensor([[-1., -0.],
                 [-0., -1.]], dtype=torch.float64)
     """
     count, batch = effects.shape[0], effects.shape[1:]

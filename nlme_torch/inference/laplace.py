@@ -36,7 +36,7 @@ def laplace_log_marginal(modes: Modes, *, strict: bool = True) -> Float[Tensor, 
         >>> log_joint = lambda effects: -0.5 * effects.pow(2).sum(0)
         >>> modes = conditional_modes(log_joint, torch.ones(2, 1, 3, dtype=torch.float64))
         >>> laplace_log_marginal(best_mode(modes)).exp() / (2 * torch.pi)
-        tensor([1., 1., 1.], dtype=torch.float64)
+        tensor([1.0000, 1.0000, 1.0000], dtype=torch.float64)
 
     References:
         Tierney and Kadane (1986), Accurate approximations for posterior moments and marginal densities.

@@ -3,15 +3,16 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from nlme_torch.diagnostics.convergence import convergence_table
 from nlme_torch.errors import FitError
 from nlme_torch.inference import Fit
-from nlme_torch.plots.figures import Labels, label, panels, shared_legend
+from nlme_torch.plots.figures import Labels, fitting, label, legend_below, panels
 from nlme_torch.plots.style import BLACK, CYCLE, GREY, INDIVIDUAL, styled
 
-SHADES = ("#D9D9D9", "#F0F0F0", "#FFFFFF", "#E8EEF4")
+SHADES = ("#D4D4D4", "#ECECEC", "#FFFFFF", "#E3ECF4")
 TITLES = {"complete_loglik": "log p(y, phi)"}
 
 
@@ -50,18 +51,21 @@ def convergence(fit: Fit, columns: int = 4, *, labels: Labels = None) -> Figure:
     figure, axes = panels(len(groups), columns, height=1.75, sharex=True)
     phases = _phases(fit.trace)
     for ax, ((kind, group), part) in zip(axes, groups, strict=True):
-        for shade, (phase, first, last) in zip(_shades(phases), phases, strict=True):
-            ax.axvspan(first - 0.5, last + 0.5, color=shade, linewidth=0, zorder=0, label=phase)
+        for shade, (_, first, last) in zip(_shades(phases), phases, strict=True):
+            ax.axvspan(first - 0.5, last + 0.5, color=shade, linewidth=0, zorder=0)
         ax.grid(False)
         _lines(ax, str(kind), part, labels)
-        ax.set_title(_title(str(kind), str(group), part["parameter"].nunique(), labels))
+        title = _title(str(kind), str(group), part["parameter"].nunique(), labels)
+        ax.set_title(title, fontsize=fitting(title, 2.2, 9.5))
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         ax.margins(x=0)
         ax.set_xlim(0.5, fit.trace["iteration"].max() + 0.5)
     for ax in axes[-min(columns, len(axes)) :]:
         ax.tick_params(labelbottom=True)
-        ax.set_xlabel("iteration")
-    shared_legend(figure, axes)
+    figure.supxlabel("iteration", fontsize=9)
+    if phases:
+        handles = [Patch(facecolor=shade, edgecolor=GREY, linewidth=0.5) for shade in _shades(phases)]
+        legend_below(figure, dict(zip((phase for phase, _, _ in phases), handles, strict=True)))
     return figure
 
 
@@ -69,13 +73,9 @@ def _lines(ax: Axes, kind: str, part: pd.DataFrame, labels: Labels) -> None:
     several = part["parameter"].nunique() > 1
     for index, (name, line) in enumerate(part.groupby("parameter", sort=False)):
         if kind == "acceptance":
-            color = CYCLE[index % len(CYCLE)]
-            ax.plot(line["iteration"], line["value"], color=color, linewidth=0.9)
             text = str(name).removeprefix("acceptance_")
-            ax.annotate(
-                text, (1.0, line["value"].iloc[-1]), xycoords=("axes fraction", "data"), xytext=(2, 0),
-                textcoords="offset points", fontsize=6.5, color=color, va="center", annotation_clip=False,
-            )  # fmt: skip
+            color = CYCLE[index % len(CYCLE)]
+            ax.plot(line["iteration"], line["value"], color=color, linewidth=0.9, label=text)
         elif several:
             ax.plot(line["iteration"], line["value"], color=INDIVIDUAL, linewidth=0.7, alpha=0.45)
         else:
@@ -89,6 +89,9 @@ def _lines(ax: Axes, kind: str, part: pd.DataFrame, labels: Labels) -> None:
                 ax.axhline(line["value"].iloc[-1], color=BLACK, linewidth=0.6, linestyle=":", zorder=1)
     if kind == "acceptance":
         ax.set_ylim(0, 1)
+        ax.legend(
+            fontsize=6.5, ncols=2, loc="upper right", handlelength=1.0, columnspacing=0.8, framealpha=0.6
+        )
 
 
 def _title(kind: str, group: str, count: int, labels: Labels) -> str:
@@ -97,8 +100,9 @@ def _title(kind: str, group: str, count: int, labels: Labels) -> str:
     if kind == "omega":
         what = group.removeprefix("omega_")
         covariance = "," in what
-        text = f"cov({what.replace(',', ', ')})" if covariance else f"variance of {what}"
-        return f"{text}: {count} effects" if count > 1 else text
+        if count > 1:
+            return f"{what}: {count} variances"
+        return f"covariance of {what.replace(',', ' and ')}" if covariance else f"variance of {what}"
     if kind == "weights":
         return f"{group}: {count} weights"
     return TITLES.get(group, group)

@@ -12,7 +12,7 @@ from scipy import stats
 from nlme_torch.diagnostics.effects import effect_covariates, effect_draws, effect_summary, known_effects
 from nlme_torch.errors import ModelError
 from nlme_torch.inference import Fit
-from nlme_torch.plots.figures import Labels, label, note, panels, shared_legend
+from nlme_torch.plots.figures import Labels, fitting, label, note, panels, shared_legend
 from nlme_torch.plots.style import BLACK, GREY, INDIVIDUAL, OBSERVED, TYPICAL, styled
 
 MOST_PAIRS = 8
@@ -75,7 +75,10 @@ def _distributions(fit: Fit, chosen: list[str], columns: int, labels: Labels) ->
     figure, axes = panels(len(chosen), columns, height=1.9)
     for ax, name in zip(axes, chosen, strict=True):
         _distribution(ax, draws[name].to_numpy(), fit.eta[name].to_numpy(), omega_sd[name])
-        ax.set_title(f"{label(name, labels)}, shrinkage {100 * shrinkage[name]:.0f} %")
+        title = label(name, labels)
+        ax.set_title(title, fontsize=fitting(title, 2.2, 9.5))
+        text = f"shrinkage\n{100 * shrinkage[name]:.0f} %"
+        ax.text(0.99, 0.97, text, transform=ax.transAxes, fontsize=7.0, color="#555555", ha="right", va="top")
     shared_legend(figure, axes)
     return figure
 
@@ -95,6 +98,7 @@ def _distribution(ax: Axes, draws: np.ndarray, modes: np.ndarray, omega_sd: floa
         transform=base,
         label="conditional modes",
     )
+    ax.set_ylim(top=1.06 * ax.get_ylim()[1])
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ax.grid(False)
@@ -119,9 +123,11 @@ def _pairs(fit: Fit, chosen: list[str], labels: Labels) -> Figure:
             ax.axhline(0, color=GREY, linewidth=0.7)
             ax.axvline(0, color=GREY, linewidth=0.7)
         if row == count - 1:
-            ax.set_xlabel(label(first, labels))
+            text = label(first, labels)
+            ax.set_xlabel(text, fontsize=fitting(text, 1.5, 9.0))
         if column == 0:
-            ax.set_ylabel(label(second, labels))
+            text = label(second, labels)
+            ax.set_ylabel(text, fontsize=fitting(text, 1.3, 9.0))
     shared_legend(figure, axes)
     if count < fit.model.n_effects:
         note(figure, f"{count} of {fit.model.n_effects} random effects")
@@ -135,11 +141,11 @@ def _correlation(ax: Axes, first: pd.Series, second: pd.Series, model: float) ->
     ax.text(
         0.5,
         0.58,
-        f"{own:.2f}",
+        f"r = {own:.2f}",
         ha="center",
         va="center",
         transform=ax.transAxes,
-        fontsize=12,
+        fontsize=11,
         color=INDIVIDUAL,
     )
     ax.text(

@@ -80,20 +80,36 @@ def label(name: str, labels: Labels) -> str:
     return (labels or {}).get(name, name)
 
 
+def fitting(text: str, width: float, size: float) -> float:
+    """Return the font size [point] at which a text is no wider than a panel [inch], at most ``size``."""
+    # a letter is on average 0.58 of the font size wide, and a point is 1/72 inch
+    return min(size, 72 * width / (0.58 * max(len(text), 1)))
+
+
 def shared_legend(figure: Figure, axes: list[Axes]) -> None:
     """Put one legend for all panels below the figure, each entry once."""
     entries: dict[str, Any] = {}
     for ax in axes:
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(text, handle)
+    legend_below(figure, entries)
+
+
+def legend_below(figure: Figure, entries: Mapping[str, Any]) -> None:
+    """Put a legend below all panels, in as many columns as the figure is wide."""
     if entries:
+        columns = min(len(entries), max(1, int(figure.get_figwidth() / 1.55)))
         figure.legend(
-            entries.values(),
-            entries.keys(),
-            loc="outside lower center",
-            ncols=min(len(entries), 5),
-            frameon=False,
+            entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False
         )
+
+
+def legend(ax: Axes, own: bool) -> None:
+    """Put a legend below an axes in its own figure, where it hides nothing, or inside one that was given."""
+    if own:
+        shared_legend(figure_of(ax), [ax])
+    else:
+        ax.legend()
 
 
 def note(figure: Figure, text: str) -> None:

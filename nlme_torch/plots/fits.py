@@ -11,7 +11,7 @@ from nlme_torch.diagnostics.fit_curves import fit_curves
 from nlme_torch.diagnostics.residuals import observed_rows
 from nlme_torch.errors import FitError
 from nlme_torch.inference import Fit
-from nlme_torch.plots.figures import Labels, figure_of, label, note, panels, shared_legend
+from nlme_torch.plots.figures import Labels, figure_of, fitting, label, note, panels, shared_legend
 from nlme_torch.plots.style import INDIVIDUAL, OBSERVED, TYPICAL, styled
 
 MOST_SUBJECTS = 40
@@ -36,7 +36,7 @@ def fits(
         subjects: Ids; the first 40 if None.
         columns: Subjects in a row.
         outcomes: Names of outcomes; all if None.
-        log: Whether the ordinate is logarithmic.
+        log: Whether the ordinate is logarithmic; what is not positive is then left out.
         points: Times per curve.
         labels: What to write for ``"time"`` and for outcomes, e.g. ``{"time": "time (h)", "conc":
             "theophylline (mg/L)"}``.
@@ -76,10 +76,13 @@ def fits(
             panel = axes[position * len(names) + row]
             curve = curves[(curves["id"] == subject) & (curves["outcome"] == name)]
             _panel(panel, curve, observed[name][observed[name]["id"] == subject], log)
-            panel.set_title(f"{subject}" if len(names) == 1 else f"{subject}: {name}")
+            title = f"subject {subject}" if len(names) == 1 else f"subject {subject}: {name}"
+            panel.set_title(title, fontsize=fitting(title, 2.2, 9.5))
             if ax is not None or panel.get_subplotspec().is_first_col():  # type: ignore[union-attr]
                 panel.set_ylabel(label(name, labels))
-            if ax is not None or position >= len(shown) - min(columns, len(shown)) and row == len(names) - 1:
+            lowest = position >= len(shown) - columns and row == len(names) - 1
+            panel.tick_params(labelbottom=lowest or ax is not None)
+            if lowest or ax is not None:
                 panel.set_xlabel(label("time", labels))
     if ax is not None:
         ax.legend()
@@ -113,20 +116,13 @@ def _layout(subjects: int, names: list[str], columns: int) -> tuple[Figure, list
 
 def _panel(ax: Axes, curve: pd.DataFrame, observed: pd.DataFrame, log: bool) -> None:
     if log:
-        curve = curve[(curve["PRED"] > 0) & (curve["IPRED"] > 0)]
+        # a point at minus infinity would be part of the layout
+        curve, observed = curve[(curve["PRED"] > 0) & (curve["IPRED"] > 0)], observed[observed["DV"] > 0]
         ax.set_yscale("log")
-    ax.plot(
-        curve["time"],
-        curve["PRED"],
-        color=TYPICAL,
-        linestyle=(0, (4, 2)),
-        linewidth=1.2,
-        label="PRED (typical)",
-    )
-    ax.plot(curve["time"], curve["IPRED"], color=INDIVIDUAL, label="IPRED (individual)")
-    ax.plot(
-        observed["time"], observed["DV"], "o", color=OBSERVED, markersize=3.5, label="observed", clip_on=False
-    )
+    time, typical, individual = curve["time"], curve["PRED"], curve["IPRED"]
+    ax.plot(observed["time"], observed["DV"], "o", color=OBSERVED, markersize=3.5, label="observed", zorder=3)
+    ax.plot(time, individual, color=INDIVIDUAL, label="IPRED (individual)")
+    ax.plot(time, typical, color=TYPICAL, linestyle=(0, (4, 2)), linewidth=1.2, label="PRED (typical)")
 
 
 def _share(axes: list[Axes], *, y: bool) -> None:

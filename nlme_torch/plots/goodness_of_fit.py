@@ -27,7 +27,7 @@ def goodness_of_fit(
     Args:
         fit: A fit.
         outcome: Name of an outcome; all, one below the other, if None.
-        log: Whether observations and predictions are shown on logarithmic axes.
+        log: Whether observations and predictions have logarithmic axes; what is not positive is then left out.
         labels: What to write for ``"time"`` and for outcomes.
 
     Returns:
@@ -50,12 +50,10 @@ def goodness_of_fit(
     for position, name in enumerate(names):
         own, table = axes[6 * position : 6 * position + 6], tables[name]
         shown = label(name, labels)
-        _identity(own[0], table, "PRED", f"population prediction of {shown}", shown, log)
-        _identity(own[1], table, "IPRED", f"individual prediction of {shown}", shown, log)
+        _identity(own[0], table, "PRED", "population prediction, PRED", f"observed {shown}", log)
+        _identity(own[1], table, "IPRED", "individual prediction, IPRED", f"observed {shown}", log)
         _residuals(own[2], table, "time", label("time", labels))
-        _residuals(own[3], table, "IPRED", f"individual prediction of {shown}")
-        if log:
-            own[3].set_xscale("log")
+        _residuals(own[3], table, "IPRED", "individual prediction, IPRED", log)
         _quantiles(own[4], residual_quantiles(fit, name))
         _histogram(own[5], table["IWRES"].to_numpy())
     return figure
@@ -77,20 +75,22 @@ def _identity(ax: Axes, table: pd.DataFrame, column: str, x_text: str, y_text: s
     _points(ax, x, y)
     low, high = min(x.min(), y.min()), max(x.max(), y.max())
     ax.plot([low, high], [low, high], color=BLACK, linewidth=0.9)
-    if not log:
-        line = trend(x, y)
-        ax.plot(line["x"], line["y"], color=TYPICAL, linewidth=1.5)
+    line = 10 ** trend(np.log10(x), np.log10(y)) if log else trend(x, y)
+    ax.plot(line["x"], line["y"], color=TYPICAL, linewidth=1.5)
     ax.set_xlabel(x_text)
     ax.set_ylabel(y_text)
 
 
-def _residuals(ax: Axes, table: pd.DataFrame, column: str, x_text: str) -> None:
+def _residuals(ax: Axes, table: pd.DataFrame, column: str, x_text: str, log: bool = False) -> None:
     ax.axhline(0.0, color=BLACK, linewidth=0.9)
     for bound in (-1.96, 1.96):
         ax.axhline(bound, color=GREY, linewidth=0.8, linestyle="--")
+    if log:
+        table = table[table[column] > 0]
+        ax.set_xscale("log")
     _points(ax, table[column], table["IWRES"])
-    line = trend(table[column], table["IWRES"])
-    ax.plot(line["x"], line["y"], color=TYPICAL, linewidth=1.5)
+    line = trend(np.log10(table[column]) if log else table[column], table["IWRES"])
+    ax.plot(10 ** line["x"] if log else line["x"], line["y"], color=TYPICAL, linewidth=1.5)
     reach = max(2.5, 1.08 * float(table["IWRES"].abs().max()))
     ax.set_ylim(-reach, reach)
     ax.set_xlabel(x_text)

@@ -13,8 +13,8 @@ from nlme_torch.diagnostics.network_function import (
 )
 from nlme_torch.diagnostics.network_inputs import Inputs
 from nlme_torch.inference import Fit
-from nlme_torch.plots.figures import Labels, label, panels, single
-from nlme_torch.plots.style import CYCLE, GREY, INDIVIDUAL, TYPICAL, styled
+from nlme_torch.plots.figures import Labels, label, legend, panels, single
+from nlme_torch.plots.style import CYCLE, INDIVIDUAL, TYPICAL, styled
 
 
 @styled
@@ -26,8 +26,8 @@ def network(
     limits: tuple[float, float] | None = None,
     output: int = 0,
     transform: Transform | None = None,
-    subjects: bool = True,
-    band: bool = True,
+    subjects: bool | None = None,
+    band: bool | None = None,
     level: float = 0.9,
     labels: Labels = None,
     ax: Axes | None = None,
@@ -49,8 +49,8 @@ def network(
         output: Which output of the network.
         transform: Applied to the output, e.g. ``torch.nn.functional.softplus`` where the model wraps the
             network in it.
-        subjects: Whether to draw the subjects' lines (with a single slice).
-        band: Whether to draw the band.
+        subjects: Whether to draw the subjects' lines; only with a single slice if None.
+        band: Whether to draw the band; only with a single slice if None.
         level: Share of the subjects inside the band.
         labels: What to write for inputs and for the network's name (the ordinate).
         ax: Axes to draw in.
@@ -72,6 +72,7 @@ def network(
     axes = single(ax)
     slices = list(function.held.index)
     single_slice = len(slices) == 1
+    subjects, band = (single_slice if wish is None else wish for wish in (subjects, band))
     spread = function.subjects.groupby(["slice", "input"])["output"].agg(np.ptp).max()
     differs = spread > 1e-12 * (1 + function.population["output"].abs().max())
     for position in slices:
@@ -91,8 +92,8 @@ def network(
                 linewidth=0,
                 label=text,
             )
-        if subjects and differs and single_slice:
-            _subject_lines(axes, function)
+        if subjects and differs:
+            _subject_lines(axes, function, position, INDIVIDUAL if single_slice else color)
         text = "typical subject" if single_slice else _held_text(function, position, labels)
         axes.plot(typical["input"], typical["output"], color=color, linewidth=2.2, label=text, zorder=4)
     _mark_visited(axes, function)
@@ -101,7 +102,7 @@ def network(
     axes.set_ylabel(label(function.network, labels))
     if single_slice and len(function.labels) > 1:
         axes.set_title(_held_text(function, slices[0], labels))
-    axes.legend()
+    legend(axes, own=ax is None)
     return axes
 
 
@@ -140,11 +141,11 @@ def network_over_time(
     for index, (_, line) in enumerate(table.groupby(["call", "id"], sort=False)):
         text = "typical subject" if index == 0 else None
         axes.plot(
-            line["time"], line["typical"], color=TYPICAL, linewidth=1.6, alpha=0.8, label=text, zorder=4
+            line["time"], line["typical"], color=TYPICAL, linewidth=1.3, alpha=0.6, label=text, zorder=4
         )
     axes.set_xlabel(label("time", labels))
     axes.set_ylabel(label(name, labels))
-    axes.legend()
+    legend(axes, own=ax is None)
     return axes
 
 
@@ -162,7 +163,8 @@ def network_heatmap(
 ) -> Figure:
     """Plot a network as a function of two inputs, with its standard deviation between subjects.
 
-    Lines show where the solutions of the subjects went: away from them the network was never asked.
+    Lines show where the solutions of the subjects went: away from them the network was never asked. The second panel
+    is left out where subjects do not differ.
 
     Args:
         fit: A fit.
@@ -184,16 +186,27 @@ def network_heatmap(
         fit, name, inputs, limits=limits, output=output, transform=transform, points=points
     )
     first, second = table.columns[:2]
-    figure, axes = panels(2, 2, width=3.7, height=3.1, sharex=True, sharey=True)
-    titles = (f"{label(name, labels)}, typical subject", "standard deviation between subjects")
-    for ax, column, title in zip(axes, ("population", "sd"), titles, strict=True):
+    titles = {
+        "population": f"{label(name, labels)}, typical subject",
+        "sd": "standard deviation between subjects",
+    }
+    if table["sd"].max() <= 1e-12 * (1 + table["population"].abs().max()):
+        del titles["sd"]
+    figure, axes = panels(len(titles), 2, width=3.7, height=3.1, sharex=True, sharey=True)
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
         surface = table.pivot(index=second, columns=first, values=column)
         mesh = ax.pcolormesh(
             surface.columns, surface.index, surface.to_numpy(), shading="gouraud", rasterized=True
         )
         if np.ptp(surface.to_numpy()) > 0:
             lines = ax.contour(
-                surface.columns, surface.index, surface.to_numpy(), levels=6, colors="white", linewidths=0.5
+                surface.columns,
+                surface.index,
+                surface.to_numpy(),
+                levels=6,
+                colors="white",
+                linewidths=0.5,
+                linestyles="solid",
             )
             ax.clabel(lines, fontsize=6.5, fmt="%.3g")
         figure.colorbar(mesh, ax=ax, pad=0.02)
@@ -215,39 +228,35 @@ def _named(name: str | None) -> str:
     return name
 
 
-def _subject_lines(axes: Axes, function: NetworkFunction) -> None:
+def _subject_lines(axes: Axes, function: NetworkFunction, position: int, color: str) -> None:
     """Draw every subject's function, stronger over the inputs that its own solution visited."""
     reached = function.visited.groupby("id", sort=False)[function.varied].agg(["min", "max"])
-    for index, (subject, line) in enumerate(function.subjects.groupby("id", sort=False)):
-        axes.plot(line["input"], line["output"], color=INDIVIDUAL, linewidth=0.7, alpha=0.3)
+    table = function.subjects[function.subjects["slice"] == position]
+    for index, (subject, line) in enumerate(table.groupby("id", sort=False)):
+        axes.plot(line["input"], line["output"], color=color, linewidth=0.7, alpha=0.3)
         own = line
         if subject in reached.index:
             low, high = reached.loc[subject]
             own = line[(line["input"] >= low) & (line["input"] <= high)]
-        text = "subjects (conditional modes)" if index == 0 else None
-        axes.plot(own["input"], own["output"], color=INDIVIDUAL, linewidth=0.9, alpha=0.6, label=text)
+        text = "subjects (conditional modes)" if index == 0 and position == 0 else None
+        axes.plot(own["input"], own["output"], color=color, linewidth=0.9, alpha=0.6, label=text)
 
 
 def _mark_visited(axes: Axes, function: NetworkFunction) -> None:
-    values = function.visited[function.varied].to_numpy()
-    drawn = function.population["input"]
-    shown = values[(values >= drawn.min()) & (values <= drawn.max())]
-    # a few hundred ticks say as much as thousands
-    ticks = np.unique(np.quantile(shown, np.linspace(0, 1, 200), method="nearest")) if len(shown) else shown
+    """Tick the inputs at the records of the data, and shade what no solution visited."""
+    visited, drawn = function.visited, function.population["input"]
+    ticks = visited[function.varied][
+        visited["observed"] & visited[function.varied].between(drawn.min(), drawn.max())
+    ]
     base = axes.get_xaxis_transform()
     axes.plot(
-        ticks,
-        np.full(len(ticks), 0.012),
-        "|",
-        color=GREY,
-        markersize=5,
-        transform=base,
-        label="visited",
-        zorder=3,
-    )
-    for low, high in ((drawn.min(), values.min()), (values.max(), drawn.max())):
-        if high > low:
-            axes.axvspan(low, high, color="#EEEEEE", linewidth=0, zorder=0)
+        ticks, np.full(len(ticks), 0.015), "|", color="#333333", markersize=6, markeredgewidth=0.7, alpha=0.5,
+        transform=base, label="visited at observations", zorder=3,
+    )  # fmt: skip
+    low, high = visited[function.varied].min(), visited[function.varied].max()
+    for start, stop in ((drawn.min(), low), (high, drawn.max())):
+        if stop > start:
+            axes.axvspan(start, stop, color="#EEEEEE", linewidth=0, zorder=0)
 
 
 def _held_text(function: NetworkFunction, position: int, labels: Labels) -> str:

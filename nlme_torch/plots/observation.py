@@ -56,10 +56,10 @@ def observation(
         at = predictive_density(fit, row, outcome, draws=draws, seed=seed)
     axes = single(ax)
     for column, color, who, pit in (
-        ("population", TYPICAL, "a new subject", at.pit_population),
+        ("population", TYPICAL, "new subject", at.pit_population),
         ("individual", INDIVIDUAL, f"subject {at.id}", at.pit_individual),
     ):
-        text = f"{who}, PIT {pit:.3f}"
+        text = f"{who}: PIT {pit:.3f}"
         if at.discrete:
             shift = -0.2 if column == "population" else 0.2
             axes.bar(
@@ -74,7 +74,7 @@ def observation(
     axes.set_xlim(*_limits(at))
     axes.set_xlabel(label(at.outcome, labels))
     axes.set_ylabel("probability" if at.discrete else "predictive density")
-    axes.set_title(f"subject {at.id}, {label('time', labels)} {at.time:g}")
+    axes.set_title(f"subject {at.id}, {label('time', labels)} = {at.time:g}")
     axes.legend()
     return axes
 

@@ -122,6 +122,7 @@ def test_designs_by_subject():
     [
         ({"regimen": {1: Regimen(1.0)}, "subjects": 2}, "subject 2 has no regimen"),
         ({"regimen": {1: Regimen(1.0), 9: Regimen(1.0)}}, "no subject 9"),
+        ({"subjects": ["a", "b", "a"]}, "subject 'a' is named twice"),
         ({"covariates": {"WT": [1.0, 2.0]}}, "covariate 'WT' has shape"),
         ({"covariates": pd.DataFrame({"WT": [1.0]}, index=[5])}, "no line for subject 1"),
         ({"covariates": pd.DataFrame({"WT": [1.0, 2.0]}, index=[1, 1])}, "subject 1 has 2 lines"),
