@@ -188,8 +188,8 @@ def network_trajectories(
         transform: Applied to the output.
 
     Returns:
-        Columns id, time [data's time unit], call, one per input, output (at the conditional mode), typical (the
-        output along the solution at eta = 0) and observed (whether the data have an observation there).
+        Columns id, time [data's time unit], call, one per input, output (at the conditional mode), typical
+        (the output along the solution at eta = 0) and observed (whether the data have an observation there).
 
     Raises:
         ModelError: There is no such network, or the model never calls it.

@@ -233,6 +233,8 @@ class Conditional:
         """
         density = self.density
         leaves, specification = flatten(vars(individual))
+        # a solver tells a subject's own values from shared ones by their batch axes: give every tensor all three
+        leaves = tuple(leaf.reshape((1,) * (3 - leaf.dim()) + leaf.shape) if leaf.dim() < 3 else leaf for leaf in leaves)
         initial = self._initial(individual, eta)
         field = vector_field(density.model, specification)
         return solve(field, initial, density._times, leaves, solver=density.solver)

@@ -62,7 +62,7 @@ def convergence(fit: Fit, columns: int = 4, *, labels: Labels = None) -> Figure:
         ax.set_xlim(0.5, fit.trace["iteration"].max() + 0.5)
     for ax in axes[-min(columns, len(axes)) :]:
         ax.tick_params(labelbottom=True)
-    figure.supxlabel("iteration", fontsize=9)
+        ax.set_xlabel("iteration")
     if phases:
         handles = [Patch(facecolor=shade, edgecolor=GREY, linewidth=0.5) for shade in _shades(phases)]
         legend_below(figure, dict(zip((phase for phase, _, _ in phases), handles, strict=True)))

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 
 Labels = Mapping[str, str] | None
 
+_WIDTH = 0.58  # of an average letter, in units of the font size; a point is 1/72 inch
+
 
 class PanelFigure(Figure):
     """A figure that a notebook shows once, though it is both open in pyplot and the value of a cell."""
@@ -82,8 +84,7 @@ def label(name: str, labels: Labels) -> str:
 
 def fitting(text: str, width: float, size: float) -> float:
     """Return the font size [point] at which a text is no wider than a panel [inch], at most ``size``."""
-    # a letter is on average 0.58 of the font size wide, and a point is 1/72 inch
-    return min(size, 72 * width / (0.58 * max(len(text), 1)))
+    return min(size, 72 * width / (_WIDTH * max(len(text), 1)))
 
 
 def shared_legend(figure: Figure, axes: list[Axes]) -> None:
@@ -98,7 +99,9 @@ def shared_legend(figure: Figure, axes: list[Axes]) -> None:
 def legend_below(figure: Figure, entries: Mapping[str, Any]) -> None:
     """Put a legend below all panels, in as many columns as the figure is wide."""
     if entries:
-        columns = min(len(entries), max(1, int(figure.get_figwidth() / 1.55)))
+        # a handle and its gaps take about 0.65 inch
+        widest = 0.65 + max(_WIDTH * 8.5 / 72 * len(text) for text in entries)
+        columns = min(len(entries), max(1, int(figure.get_figwidth() / widest)))
         figure.legend(
             entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False
         )

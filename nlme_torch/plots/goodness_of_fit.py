@@ -27,7 +27,7 @@ def goodness_of_fit(
     Args:
         fit: A fit.
         outcome: Name of an outcome; all, one below the other, if None.
-        log: Whether observations and predictions have logarithmic axes; what is not positive is then left out.
+        log: Whether observations and predictions have logarithmic axes; what is not positive is left out.
         labels: What to write for ``"time"`` and for outcomes.
 
     Returns:

@@ -12,6 +12,7 @@ from nlme_torch.diagnostics.network_function import (
     network_trajectories,
 )
 from nlme_torch.diagnostics.network_inputs import Inputs
+from nlme_torch.errors import ModelError
 from nlme_torch.inference import Fit
 from nlme_torch.plots.figures import Labels, label, legend, panels, single
 from nlme_torch.plots.style import CYCLE, INDIVIDUAL, TYPICAL, styled
@@ -163,8 +164,8 @@ def network_heatmap(
 ) -> Figure:
     """Plot a network as a function of two inputs, with its standard deviation between subjects.
 
-    Lines show where the solutions of the subjects went: away from them the network was never asked. The second panel
-    is left out where subjects do not differ.
+    Lines show where the solutions of the subjects went: away from them the network was never asked. The
+    second panel is left out where subjects do not differ.
 
     Args:
         fit: A fit.
@@ -224,7 +225,7 @@ def network_heatmap(
 
 def _named(name: str | None) -> str:
     if name is None:
-        raise TypeError("network: say which network, by its attribute name.")
+        raise ModelError("say which network: name=, its attribute name.")
     return name
 
 

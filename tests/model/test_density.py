@@ -17,7 +17,7 @@ from nlme_torch.model.density import Density
 from nlme_torch.model.observed import observed_records
 from nlme_torch.model.values import parameter_values
 
-TIGHT = nlme.Tsit5(rtol=1e-10, atol=1e-12)
+TIGHT = nlme.Tsit5(rtol=1e-10, atol=1e-12, compile=False)
 
 
 def joined(model, data, solver=TIGHT):
@@ -334,7 +334,7 @@ class Explosive(nlme.Model):
         return {"DV": dist.Normal(y.x, p.sigma)}
 
 
-@pytest.mark.parametrize("solver", [nlme.Tsit5(), nlme.Adaptive(), nlme.Adaptive(adjoint="continuous")], ids=str)
+@pytest.mark.parametrize("solver", [nlme.Tsit5(compile=False), nlme.Adaptive(), nlme.Adaptive(adjoint="continuous")], ids=str)
 def test_a_subject_that_cannot_be_solved_changes_nothing_for_the_others(solver):
     frame = pd.DataFrame({"ID": np.repeat([1, 2, 3], 3), "TIME": np.tile([0.0, 1.0, 2.0], 3), "DV": np.tile([1.0, 1.2, 1.4], 3)})
     data = nlme.Dataset.from_frame(frame)
@@ -362,7 +362,7 @@ def test_an_observation_that_cannot_be_is_minus_infinity_not_an_exception(theoph
     model = nlme.examples.TheophyllineClosedForm()
     density = joined(model, theophylline)
     eta = torch.zeros(3, 2, 1, 12, dtype=DOUBLE)
-    eta[2, 0, 0, 4] = 2000.0  # V overflows
+    eta[0, 0, 0, 4] = 2000.0  # ka overflows
     value = density.at().log_joint(eta)
     assert value[0, 0, 4] == -math.inf and torch.isfinite(value[1]).all()
     others = [index for index in range(12) if index != 4]

@@ -47,7 +47,7 @@ def broken(**members):
 
 
 def density(model, data=DATA):
-    return Density(model, data.batch(), nlme.Tsit5())
+    return Density(model, data.batch(), nlme.Tsit5(compile=False))
 
 
 def test_the_correct_model_is_accepted():

@@ -158,6 +158,9 @@ def pointwise(program: Program, name: str, args: Any, kwargs: Any) -> Any:
         if alpha != 1:
             right = _broadcast(program, "mul", right, alpha)
         return _broadcast(program, "add" if name == "add" else "sub", left, right)
+    if name == "addcmul":
+        product = _broadcast(program, "mul", args[1], args[2])
+        return _broadcast(program, "add", args[0], _broadcast(program, "mul", product, kwargs.get("value", 1)))
     if name in ("clamp", "clamp_min", "clamp_max"):
         bounds = dict(zip(("min", "max") if name != "clamp_max" else ("max",), args[1:], strict=False)) | kwargs
         result = args[0]

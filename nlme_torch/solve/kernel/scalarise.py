@@ -124,6 +124,15 @@ def _batched_product(program: Program, left: np.ndarray, right: np.ndarray) -> n
     return result
 
 
-_PRODUCTS: dict[str, Callable[..., np.ndarray]] = {"mm": _matrix_product, "bmm": _batched_product}
+def _plus(program: Program, base: np.ndarray, product: np.ndarray) -> np.ndarray:
+    return pointwise(program, "add", (base, product), {})
+
+
+_PRODUCTS: dict[str, Callable[..., np.ndarray]] = {
+    "mm": _matrix_product,
+    "bmm": _batched_product,
+    "addmm": lambda program, base, left, right: _plus(program, base, _matrix_product(program, left, right)),
+    "baddbmm": lambda program, base, left, right: _plus(program, base, _batched_product(program, left, right)),
+}
 
 __all__ = ["NotScalarError", "Program", "Ref", "scalarise", "to_operands", "trace"]
