@@ -42,7 +42,7 @@ def plan_inputs(
         calls: The calls at the conditional modes.
         inputs: Labels in the order of the network's arguments, or label to ``"vary"``, a number (held there),
             several numbers (one slice each) or None (held: each subject's own value where it is constant
-            within subjects, such as a latent, otherwise the median of what the data visited).
+            within subjects, such as a latent, otherwise the median over the observations).
         count: How many inputs vary.
         limits: Range of each varied input, or None for the range that the data visited.
 
@@ -52,7 +52,8 @@ def plan_inputs(
     Raises:
         ModelError: The inputs do not fit the network.
     """
-    visited, own = visited_values(calls), subject_level(calls)
+    own, visited = subject_level(calls), visited_values(calls, calls.solved)
+    seen = visited_values(calls, calls.solved & calls.observed)
     labels = calls.labels if inputs is None else tuple(inputs)
     if len(labels) != len(calls.labels) or isinstance(inputs, str):
         raise ModelError(
@@ -71,7 +72,7 @@ def plan_inputs(
         if index in varied or (wish is None and own[index]):
             choices.append([None])
         elif wish is None:
-            choices.append([float(np.median(visited[index]))])
+            choices.append([float(np.median(seen[index]))])
         else:
             choices.append(_numbers(labels[index], wish))
     padded = [*limits, *[None] * count][:count]
@@ -88,9 +89,9 @@ def _numbers(name: str, wish: object) -> list[float | None]:
         ) from None
 
 
-def visited_values(calls: NetworkCalls) -> list[np.ndarray]:
-    """Return, for every input, all values that the data visited, flat."""
-    mask = calls.solved[None, :, None].expand(calls.inputs.shape[1:])
+def visited_values(calls: NetworkCalls, where: Tensor) -> list[np.ndarray]:
+    """Return, for every input, the values at the records asked for, ``(record, subject)``, flat."""
+    mask = where[None, :, None].expand(calls.inputs.shape[1:])
     return [values[mask].numpy(force=True) for values in calls.inputs]
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nlme_torch._typing import Float, LogDensity
+from nlme_torch._typing import Float
+from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.kernels import State
 from nlme_torch.inference.modes import Modes, best_mode, conditional_modes
 from nlme_torch.inference.saem_kernels import Moves, PhiMoments, build_cycle
@@ -31,17 +32,6 @@ class EffectEstimates:
     means: Float[Tensor, "effect subject"]
     covariances: Float[Tensor, "effect effect subject"]
     draws: Float[Tensor, "effect draw subject"]
-
-
-def column_density(conditional: Conditional) -> LogDensity:
-    """Return log p(y_i, eta_i) as a function of ``(effect, *batch, subject)`` for a single start."""
-
-    def log_joint(effects: Tensor) -> Tensor:
-        batch = effects.shape[1:]
-        columns = effects.reshape(effects.shape[0], -1, 1, batch[-1])
-        return conditional.log_joint(columns).reshape(batch)
-
-    return log_joint
 
 
 def estimate_effects(

@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nlme_torch.inference.effects import EffectEstimates, column_density
+from nlme_torch.inference.columns import column_density
+from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.importance import importance_sampling
 from nlme_torch.inference.laplace import laplace_log_marginal, laplace_mixture
 from nlme_torch.inference.marginal import MarginalEstimate

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.gradient_step import AdamState, adam_init, gradient_step
 from nlme_torch.inference.maximisation import ClosedForm
 from nlme_torch.inference.modes import best_mode, conditional_modes
@@ -158,9 +159,7 @@ class SAEMAlgorithm:
         effects = (state.transformed - mean).flatten(-2)
         shape = state.transformed.shape[1:]
 
-        def log_joint(columns: Tensor) -> Tensor:
-            return conditional.log_joint(columns.unflatten(-1, shape[1:])).flatten(-2)
-
+        log_joint = column_density(conditional)
         acceptance: dict[str, float] = {}
         tunings = dict(state.tunings)
         value: Tensor | None = None
@@ -192,10 +191,7 @@ class SAEMAlgorithm:
         if self.moves.hamiltonian:
             origins = torch.cat([torch.zeros_like(eta[:, :1]), 0.3 * eta[:, : self.mode_starts - 1]], dim=1)
 
-            def log_joint(columns: Tensor) -> Tensor:
-                return conditional.log_joint(columns.unflatten(-1, eta.shape[2:])).flatten(-2)
-
-            modes = best_mode(conditional_modes(log_joint, origins.flatten(-2), newton_steps=0))
+            modes = best_mode(conditional_modes(column_density(conditional), origins.flatten(-2), newton_steps=0))
             eta = modes.effects.unflatten(-1, eta.shape[2:])[:, None] + 0.1 * eta
         # chains start inside the region where the model can be solved: shrink draws that fail towards zero
         for _ in range(20):

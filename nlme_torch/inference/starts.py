@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.modes import best_mode, conditional_modes
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import ParameterValues, free_names
@@ -50,12 +51,7 @@ def best_start(density: Density, values: ParameterValues, transformed: Tensor) -
     conditional = density.at(values)
     origins = (transformed - conditional.mean[:, None])[:, :3].flatten(-2)
 
-    def log_joint(columns: Tensor) -> Tensor:
-        return conditional.log_joint(columns.reshape(columns.shape[0], -1, starts, density.batch.n_subjects)).reshape(
-            columns.shape[1:]
-        )
-
-    modes = best_mode(conditional_modes(log_joint, origins))
+    modes = best_mode(conditional_modes(column_density(conditional), origins))
     log_det = torch.linalg.slogdet(modes.precision.permute(2, 0, 1)).logabsdet
     half = 0.5 * transformed.shape[0] * torch.log(log_det.new_tensor(2 * torch.pi))
     marginal = (modes.value + half - 0.5 * log_det).reshape(starts, -1).sum(-1) + density.log_prior(values)

@@ -44,8 +44,7 @@ def network(
         name: The network's attribute name.
         inputs: Labels of the inputs in the order of the network's arguments; or label to what the input does:
             ``"vary"``, a number (held there), several numbers (one line each) or None (held at each subject's
-            own value or the median of what the data visited). For example ``{"time (day)": "vary", "fraction
-            left": 0.5}``.
+            own value, or at the median over the observations), e.g. ``{"time (day)": "vary", "left": 0.5}``.
         limits: Range of the varied input; by default what the data visited.
         output: Which output of the network.
         transform: Applied to the output, e.g. ``torch.nn.functional.softplus`` where the model wraps the

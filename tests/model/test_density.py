@@ -18,6 +18,7 @@ from nlme_torch.model.observed import observed_records
 from nlme_torch.model.values import parameter_values
 
 TIGHT = nlme.Tsit5(rtol=1e-10, atol=1e-12, compile=False)
+COARSE = nlme.Tsit5(rtol=1e-3, atol=1e-5, compile=False)  # where both sides take the same steps
 
 
 def joined(model, data, solver=TIGHT):
@@ -165,15 +166,15 @@ def test_subjects_do_not_see_each_other(everything):
     """Alone, without padding and without the others: the same numbers."""
     model, data = everything
     eta = draw(model.n_effects, 2, 1, data.n_subjects)
-    together = joined(model, data).at().log_joint(eta)
+    together = joined(model, data, COARSE).at().log_joint(eta)
     for index, subject in enumerate(data.subjects):
-        alone = joined(model, data.subset([subject])).at().log_joint(eta[..., index : index + 1])
+        alone = joined(model, data.subset([subject]), COARSE).at().log_joint(eta[..., index : index + 1])
         torch.testing.assert_close(alone[..., 0], together[..., index], rtol=1e-12, atol=1e-12)
 
 
 def test_starts_and_chains_are_separate_evaluations(everything):
     model, data = everything
-    density = joined(model, data)
+    density = joined(model, data, COARSE)
     values = {
         name: value + draw(*value.shape, seed=5, scale=0.1) for name, value in parameter_values(model, starts=3).items()
     }
@@ -196,7 +197,7 @@ def test_log_prior_is_the_sum_over_estimated_parameters(everything):
         + stats.lognorm(0.5).logpdf(0.3) + stats.norm(0, math.sqrt(0.5)).logpdf(model.drive.weights.detach()).sum()
         + stats.norm(0, 1.0).logpdf(model.uptake.network.weights.detach()).sum()
     )
-    assert joined(model, data).log_prior(parameter_values(model))[0].item() == pytest.approx(expected, rel=1e-12)
+    assert joined(model, data, COARSE).log_prior(parameter_values(model))[0].item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_prior_of_a_fixed_parameter_is_no_part_of_the_objective(lines):
@@ -212,7 +213,7 @@ def test_draws_are_coloured_by_every_block(everything):
     model, data = everything
     values = parameter_values(model, starts=2)
     values["_covariances.uptake.log_sd"][1] += 0.7
-    conditional = joined(model, data).at(values)
+    conditional = joined(model, data, COARSE).at(values)
     noise = draw(model.n_effects, 2, 2, data.n_subjects, scale=1.0)
     coloured = conditional.colour(noise)
     for start, covariance in enumerate(conditional.covariance()):
@@ -366,7 +367,7 @@ def test_an_observation_that_cannot_be_is_minus_infinity_not_an_exception(theoph
     value = density.at().log_joint(eta)
     assert value[0, 0, 4] == -math.inf and torch.isfinite(value[1]).all()
     others = [index for index in range(12) if index != 4]
-    assert torch.equal(value[0, 0, others], value[1, 0, others])
+    torch.testing.assert_close(value[0, 0, others], value[1, 0, others], rtol=1e-14, atol=0)
 
 
 # ------------------------------------------------------------------ theophylline

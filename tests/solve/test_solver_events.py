@@ -8,6 +8,7 @@ from nlme_torch.solve import RK4, Adaptive, Events, Tsit5, solve
 
 SOLVERS = [
     Tsit5(1e-10, 1e-12),
+    Tsit5(1e-10, 1e-12, compile=False),
     Adaptive(rtol=1e-10, atol=1e-12),
     Adaptive(rtol=1e-10, atol=1e-12, adjoint="continuous"),
     RK4(200),

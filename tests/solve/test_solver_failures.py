@@ -7,7 +7,7 @@ from solve_cases import DTYPE
 from nlme_torch.errors import SolveError
 from nlme_torch.solve import RK4, Adaptive, Events, Status, Tsit5, solve
 
-SOLVERS = [Tsit5(), Adaptive(), Adaptive(adjoint="continuous"), RK4(40)]
+SOLVERS = [Tsit5(), Tsit5(compile=False), Adaptive(), Adaptive(adjoint="continuous"), RK4(40)]
 
 
 def explosive(t, y, parameters):
@@ -65,7 +65,7 @@ def test_division_by_zero_at_the_start(solver):
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("solver", [Tsit5(max_steps=200), Adaptive(max_steps=200)], ids=str)
+@pytest.mark.parametrize("solver", [Tsit5(max_steps=200), Tsit5(max_steps=200, compile=False), Adaptive(max_steps=200)], ids=str)
 def test_stiff_subject_runs_out_of_steps_and_nothing_hangs(solver):
     rate = torch.tensor([1.0, 1e7, 2.0], dtype=DTYPE, requires_grad=True)
     times = torch.tensor([0.0, 1.0, 2.0], dtype=DTYPE)

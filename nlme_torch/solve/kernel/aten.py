@@ -54,6 +54,7 @@ def _same(shape: Any, array: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
 
 
 VIEWS: dict[str, Callable[..., Any]] = {
+    "is_same_size": lambda shape, left, right: left.shape == right.shape,
     **dict.fromkeys(("clone", "detach", "alias", "contiguous", "lift_fresh_copy", "lift_fresh", "positive"), _same),
     **dict.fromkeys(
         ("view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "squeeze_", "unsqueeze_"),

@@ -151,7 +151,7 @@ class FieldSource:
             return torch.func.vjp(self._call, *arguments)[1](cotangent)
 
         examples = self._examples()
-        gradients = scalarise(trace(pullback, [examples[1], *examples]), [bar, *inputs], program)
+        gradients = scalarise(trace(pullback, [torch.zeros_like(examples[1]), *examples]), [bar, *inputs], program)
         outputs = [("*t_bar =", gradients[0].reshape(-1)[0])]
         outputs += [(f"y_bar[{i}] =", value) for i, value in enumerate(gradients[1].flat)]
         places = [place for place in self._places() for place in range(place.start, place.stop)]

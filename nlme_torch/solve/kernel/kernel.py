@@ -16,7 +16,7 @@ from nlme_torch.solve.kernel.emit import FieldSource, driver
 from nlme_torch.solve.kernel.layout import Layout, layouts
 from nlme_torch.solve.kernel.library import Inputs, Limits, slopes
 from nlme_torch.solve.kernel.scalarise import NotScalarError
-from nlme_torch.solve.problem import Problem
+from nlme_torch.solve.problem import Problem, check_derivative
 from nlme_torch.solve.tableau import Tableau
 
 _log = logging.getLogger(__name__)
@@ -69,11 +69,12 @@ class _TangentField:
 
     def __call__(self, t: Tensor, y: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
         half = len(parameters) // 2
-        value, tangent = torch.func.jvp(
-            lambda state, values: self.field(t, state, values),
-            (y[: self.states], parameters[:half]),
-            (y[self.states :], parameters[half:]),
+        # J v as the transpose of u -> J' u: forward mode leaves bookkeeping operations in a traced graph
+        value, pull = torch.func.vjp(
+            lambda state, values: self.field(t, state, values), y[: self.states], parameters[:half]
         )
+        _, push = torch.func.vjp(pull, torch.zeros_like(value))
+        (tangent,) = push((y[self.states :], parameters[half:]))
         return torch.cat([value, tangent])
 
 
@@ -111,6 +112,8 @@ def find_kernel(problem: Problem, tableau: Tableau) -> Kernel | None:
 
 def _make(field: VectorField, candidates: list[Layout], problem: Problem, tableau: Tableau) -> Kernel | None:
     reason = "its subjects seem to depend on each other"
+    with torch.no_grad():
+        check_derivative(field(problem.times[0], problem.initial, problem.parameters), problem.initial)
     for layout in candidates:
         kernel = Kernel(_weak(field), layout, tableau)
         try:
@@ -142,7 +145,7 @@ def _agrees(kernel: Kernel, problem: Problem) -> bool:
         double = tuple(p.double() if p.is_floating_point() else p for p in problem.parameters)
         time = problem.times[0].double()
         for state in (exact, exact * (0.5 + noise) + 0.1 * noise):
-            expected = problem.vector_field(time, state, double).reshape(-1, count)
+            expected = check_derivative(problem.vector_field(time, state, double), state).reshape(-1, count)
             inputs = Inputs(
                 initial=state.reshape(-1, count).contiguous(), times=time.reshape(1, count).contiguous(),
                 last=torch.zeros(count, dtype=torch.int64), own=own, shared=shared, amounts=None, rates=None,
