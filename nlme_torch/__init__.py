@@ -2,12 +2,15 @@
 
 from nlme_torch import examples as examples
 from nlme_torch.data import Dataset as Dataset
+from nlme_torch.data import Regimen as Regimen
+from nlme_torch.data import check_frame as check_frame
 from nlme_torch.errors import DataError as DataError
 from nlme_torch.errors import FitError as FitError
 from nlme_torch.errors import ModelError as ModelError
 from nlme_torch.errors import NLMEError as NLMEError
 from nlme_torch.errors import SolveError as SolveError
 from nlme_torch.inference import SAEM as SAEM
+from nlme_torch.inference import AnnealedImportanceSampling as AnnealedImportanceSampling
 from nlme_torch.inference import Fit as Fit
 from nlme_torch.inference import ImportanceSampling as ImportanceSampling
 from nlme_torch.inference import LaplaceLikelihood as LaplaceLikelihood

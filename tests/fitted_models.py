@@ -16,9 +16,10 @@ from nlme_torch.model.density import Density
 @cache
 def quick_fit():
     """The classical model on theophylline after a short SAEM: about a second."""
-    method = nlme.SAEM(schedule=nlme.StepSchedule(exploration=30, smoothing=20))
+    method = nlme.SAEM(schedule=nlme.StepSchedule(exploration=20, smoothing=15))
     model, data = nlme.examples.TheophyllineClosedForm(), nlme.examples.theophylline()
-    return nlme.fit(model, data, method, seed=1, progress=False)
+    likelihood = nlme.ImportanceSampling(samples=200)
+    return nlme.fit(model, data, method, seed=1, likelihood=likelihood, progress=False)
 
 
 def made_fit(model, data, draws=40, seed=0, trace=None):
@@ -48,7 +49,7 @@ def low_rank_fit():
 
 
 class SharedNetworks(nlme.Model):
-    """Closed form, three outcomes; shared networks: of state and latents, of a covariate, and an unused one."""
+    """Closed form, three outcomes; shared networks of state and latents, of a covariate, and unused."""
 
     def __init__(self):
         super().__init__()

@@ -39,11 +39,12 @@ def fit_curves(fit: Fit, subjects: Iterable[Any] | None = None, points: int = 10
 
 
 def time_grids(batch: Batch, points: int, subjects: Iterable[Any] | None = None) -> dict[Any, np.ndarray]:
-    """Return, for every subject, equally spaced times over its records and the record times themselves.
+    """Return, for every subject, its record times, times between them, and equally spaced times over all.
 
     Args:
         batch: The data as tensors.
-        points: Equally spaced times per subject.
+        points: Equally spaced times per subject; up to as many again stand between records, which are close
+            to each other where the response is fast.
         subjects: Ids; all if None.
 
     Returns:
@@ -53,5 +54,10 @@ def time_grids(batch: Batch, points: int, subjects: Iterable[Any] | None = None)
     for label in batch.subjects if subjects is None else subjects:
         column = batch.subjects.index(label)
         records = batch.times[batch.record_mask[:, column], column].to(torch.float64).numpy(force=True)
-        grids[label] = np.union1d(records, np.linspace(records.min(), records.max(), points))
+        records = np.unique(records)
+        steps = max(1, min(8, points // max(len(records) - 1, 1)))
+        between = np.interp(
+            np.arange(steps * (len(records) - 1) + 1) / steps, np.arange(len(records)), records
+        )
+        grids[label] = np.union1d(between, np.linspace(records[0], records[-1], points))
     return grids

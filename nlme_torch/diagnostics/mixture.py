@@ -22,13 +22,11 @@ class Mixture:
     """An equally weighted mixture of one outcome's distributions over draws.
 
     Attributes:
-        distribution: Over ``(record, draw, 1, 1)``, or anything that broadcasts to it.
-        record: Which record is meant.
+        distribution: Over ``(1, draw, 1, 1)``, or anything that broadcasts to it.
         kept: ``(draw,)``, False for draws whose equation could not be solved.
     """
 
     distribution: Distribution
-    record: int
     kept: Bool[Tensor, "draw"]
 
     @property
@@ -38,14 +36,16 @@ class Mixture:
 
     def log_components(self, values: Float[Tensor, "point"]) -> Float[Tensor, "point draw"]:
         """Return every component's log density (log mass), -inf outside the support."""
-        rows = []
-        for chunk in values.split(max(1, _CHUNK // max(1, self.distribution.batch_shape.numel()))):
+        rows, support = [], self.distribution.support
+        for chunk in values.split(max(1, _CHUNK // max(1, len(self.kept)))):
             column = chunk.reshape(-1, 1, 1, 1, 1)
-            support = self.distribution.support
-            inside = torch.ones_like(column, dtype=torch.bool) if support is None else support.check(column)
             with unchecked():
-                log_prob = self.distribution.log_prob(column)
-            rows.append(torch.where(self._pick(inside), self._pick(log_prob), -torch.inf))
+                log_prob = self._pick(self.distribution.log_prob(column))
+            rows.append(
+                log_prob
+                if support is None
+                else torch.where(self._pick(support.check(column)), log_prob, -torch.inf)
+            )
         return torch.cat(rows)
 
     def density(self, values: Float[Tensor, "point"]) -> Float[Tensor, "point"]:
@@ -64,14 +64,23 @@ class Mixture:
         ends = (getattr(self.distribution.support, f"{side}_bound", None) for side in ("lower", "upper"))
         return [float(end) for end in ends if isinstance(end, float | int) and abs(end) < float("inf")]
 
-    def cumulative(self, value: Float[Tensor, ""], grid: Float[Tensor, "point"]) -> float:
+    def supports(self, values: Float[Tensor, "point"]) -> Bool[Tensor, "point"]:
+        """Say which values any component allows."""
+        support = self.distribution.support
+        column = values.reshape(-1, 1, 1, 1, 1)
+        inside = torch.ones_like(column, dtype=torch.bool) if support is None else support.check(column)
+        return self._pick(inside).any(1)
+
+    def cumulative(
+        self, value: Float[Tensor, ""], grid: Float[Tensor, "point"], density: Float[Tensor, "point"]
+    ) -> float:
         """Return P(Y <= value), or P(Y < value) + P(Y = value) / 2 where discrete.
 
         Args:
             value: The datum [outcome's unit].
-            grid: Increasing values that cover the mixture, for distributions without a cdf of their own.
+            grid: Values that cover the mixture and hold the datum, increasing.
+            density: The mixture's density on the grid.
         """
-        density = self.density(grid)
         if self.discrete:
             below = density[grid < value].sum() + 0.5 * density[grid == value].sum()
             return float(below / density.sum())
@@ -83,11 +92,9 @@ class Mixture:
             return float(torch.trapezoid(density[part], grid[part]) / torch.trapezoid(density, grid))
 
     def _pick(self, values: Tensor) -> Tensor:
-        """Take the record and the draws kept from ``(*, record, draw, 1, 1)``, giving ``(*, draw)``."""
-        batch = torch.broadcast_shapes(self.distribution.batch_shape, (1, len(self.kept), 1, 1))
+        """Take the draws kept from ``(*, 1, draw, 1, 1)``, giving ``(*, draw)``."""
         leading = values.shape[: max(values.dim() - 4, 0)]
-        record = self.record if batch[0] > 1 else 0
-        return values.expand(*leading, *batch)[..., record, :, 0, 0][..., self.kept]
+        return values.expand(*leading, 1, len(self.kept), 1, 1)[..., 0, :, 0, 0][..., self.kept]
 
 
 def observation_mixture(
@@ -101,8 +108,19 @@ def observation_mixture(
         outcome: Name of the outcome.
         record: Position of the record.
     """
-    observed, solved = conditional.observe(eta)
-    return Mixture(observed[outcome], record, solved.expand(eta.shape[1:])[:, 0, 0])
+    density, model = conditional.density, conditional.density.model
+    here = slice(record, record + 1)
+    times = density.batch.times[here, None, None]
+    with unchecked():
+        individual = conditional.individual(eta)
+        if model.has_dynamics:
+            states, solved = conditional.predict(individual, eta)
+            prediction = model.state_tuple()(*(state[here] for state in states))
+        else:
+            prediction = model.predict(times, individual, density._covariates)
+            solved = torch.ones_like(eta[0], dtype=torch.bool)
+        observed = model.observe(times, prediction, individual)
+    return Mixture(observed[outcome], solved.expand(eta.shape[1:])[:, 0, 0])
 
 
 @contextmanager

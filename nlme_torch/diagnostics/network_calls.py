@@ -10,7 +10,7 @@ from torch import Tensor
 from nlme_torch._typing import Bool, Float
 from nlme_torch.errors import ModelError
 from nlme_torch.model.density import Conditional
-from nlme_torch.model.individual import Covariates, Individual
+from nlme_torch.model.individual import Individual
 from nlme_torch.model.networks import BoundNetwork, Network
 from nlme_torch.model.random_weights import RandomWeights
 
@@ -110,8 +110,7 @@ def _run(
 ) -> None:
     """Call all user code that may call the network."""
     model = conditional.density.model
-    constant = {k: v for k, v in conditional.density.batch.covariates.items() if v.dim() == 1}
-    covariates = Covariates(constant)
+    covariates = conditional.density._covariates
     recorder.know(vars(p), vars(covariates))
     model.individual(p, covariates)
     if states is None:

@@ -68,7 +68,7 @@ def network_function(
         network: The network's attribute name.
         inputs: Labels in the order of the network's arguments; or label to what the input does: ``"vary"``, a
             number (held there), several numbers (one slice each), or None (held: at each subject's own value
-            if it is constant within subjects, such as a latent or a covariate, otherwise at the median
+            if it is constant within subjects, such as a latent or a covariate, otherwise at the mean
             over the observations). By default the first input that changes along the solutions varies.
         limits: Range of the varied input; by default what the solutions at the conditional modes visited.
         output: Which output of the network.

@@ -42,7 +42,7 @@ def plan_inputs(
         calls: The calls at the conditional modes.
         inputs: Labels in the order of the network's arguments, or label to ``"vary"``, a number (held there),
             several numbers (one slice each) or None (held: each subject's own value where it is constant
-            within subjects, such as a latent, otherwise the median over the observations).
+            within subjects, such as a latent, otherwise the mean over the observations).
         count: How many inputs vary.
         limits: Range of each varied input, or None for the range that the data visited.
 
@@ -72,7 +72,7 @@ def plan_inputs(
         if index in varied or (wish is None and own[index]):
             choices.append([None])
         elif wish is None:
-            choices.append([float(np.median(seen[index]))])
+            choices.append([float(np.mean(seen[index]))])
         else:
             choices.append(_numbers(labels[index], wish))
     padded = [*limits, *[None] * count][:count]

@@ -90,25 +90,23 @@ def predictive_density(
     with torch.no_grad():
         conditional = density.at()
         anyone = conditional.sample(draws, torch.Generator().manual_seed(seed))
-        population = observation_mixture(conditional, anyone, name, record)
-        individual = observation_mixture(
-            conditional, kept[:, picked.to(kept.device), None, None], name, record
-        )
-        grid = _grid([population, individual], datum, points)
-        table = {
-            "value": grid,
-            "population": population.density(grid),
-            "individual": individual.density(grid),
-        }
-        pits = [mixture.cumulative(datum, grid) for mixture in (population, individual)]
+        own = kept[:, picked.to(kept.device), None, None]
+        mixtures = [observation_mixture(conditional, eta, name, record) for eta in (anyone, own)]
+        grid = _grid(mixtures, datum, points)
+        densities = [mixture.density(grid) for mixture in mixtures]
+        pits = [
+            mixture.cumulative(datum, grid, density)
+            for mixture, density in zip(mixtures, densities, strict=True)
+        ]
+    columns = {"value": grid, "population": densities[0], "individual": densities[1]}
     return PredictiveDensity(
         row=row,
         id=batch.subjects[subject],
         time=float(batch.times[record, subject]),
         outcome=name,
         observed=float(datum),
-        discrete=population.discrete,
-        table=pd.DataFrame({column: values.numpy(force=True) for column, values in table.items()}),
+        discrete=mixtures[0].discrete,
+        table=pd.DataFrame({column: values.numpy(force=True) for column, values in columns.items()}),
         pit_population=pits[0],
         pit_individual=pits[1],
     )
@@ -153,7 +151,4 @@ def _grid(mixtures: list[Mixture], datum: Tensor, points: int) -> Tensor:
             pieces += [span[ranks], inner[0] + even * (inner[-1] - inner[0])]
         margin = 1e-6 * (high - low)
         grid = torch.cat([*pieces, bounds - margin, bounds + margin]).unique()
-    supported = torch.stack([mixture.log_components(grid).amax(1) > -torch.inf for mixture in mixtures]).any(
-        0
-    )
-    return grid[supported]
+    return grid[torch.stack([mixture.supports(grid) for mixture in mixtures]).any(0)]

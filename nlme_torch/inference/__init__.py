@@ -1,6 +1,7 @@
 """Estimation: one entry point, one file per method, and the result."""
 
 from nlme_torch.inference.fit import fit as fit
+from nlme_torch.inference.likelihood import AnnealedImportanceSampling as AnnealedImportanceSampling
 from nlme_torch.inference.likelihood import ImportanceSampling as ImportanceSampling
 from nlme_torch.inference.likelihood import LaplaceLikelihood as LaplaceLikelihood
 from nlme_torch.inference.likelihood import LogLikelihood as LogLikelihood

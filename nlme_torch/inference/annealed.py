@@ -64,6 +64,8 @@ def annealed_importance_sampling(
     energy, slope = unpack(state.value) - log_q, unpack(state.gradient) - slope_q
     log_weights = torch.zeros_like(energy) - torch.log(torch.tensor(float(particles)))
     log_evidence = energy.new_zeros(groups, subject)
+    first = effects.flatten(1, 2) - effects.flatten(1, 2).mean(1, keepdim=True)
+    covariance = torch.einsum('ins,jns->sij', first, first).div(groups * particles).expand(groups, -1, -1, -1)
     ladder, acceptance, calls = [temperature], [], 1
     for _ in range(max_steps):
         if bool((temperature >= 1).all()):
@@ -75,7 +77,8 @@ def annealed_importance_sampling(
         log_evidence = log_evidence + total
         log_weights = log_weights - total[:, None]
         temperature = new
-        factor = _metric(effects, log_weights)
+        covariance = _metric(effects, log_weights, covariance)
+        factor = torch.linalg.cholesky(covariance).permute(2, 3, 0, 1).flatten(2)
         index, log_weights = _resample(log_weights, resample_below, generator)
         take = lambda x: x.gather(-2, index.expand_as(x))  # noqa: E731
         effects, energy, slope, log_q, slope_q = map(take, (effects, energy, slope, log_q, slope_q))
@@ -127,7 +130,7 @@ def _next_temperature(energy: Tensor, log_weights: Tensor, temperature: Tensor, 
     return torch.where(full, 1.0, temperature + low)
 
 
-def _metric(effects: Tensor, log_weights: Tensor) -> Tensor:
+def _metric(effects: Tensor, log_weights: Tensor, previous: Tensor) -> Tensor:
     """Each group's metric from the particles of all other groups: from its own it would bias the transitions."""
     groups, particles, subject = log_weights.shape
     weights = log_weights.exp()
@@ -139,11 +142,9 @@ def _metric(effects: Tensor, log_weights: Tensor) -> Tensor:
     mean, second = others(mean) * share, others(second) * share
     covariance = (second - mean[:, None] * mean[None]).permute(2, 3, 0, 1)
     size = 1 / (others(weights.pow(2).sum(1)) * share**2)
-    shrink = (SHRINK / (SHRINK + size))[..., None, None]
-    covariance = (1 - shrink) * covariance + shrink * torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))
-    return torch.linalg.cholesky(covariance).permute(2, 3, 0, 1).flatten(2)
+    lag = len(effects) / (len(effects) + size)
+    return (1 - lag)[..., None, None] * covariance + lag[..., None, None] * previous
 
-SHRINK = 10.0
 
 def _resample(log_weights: Tensor, below: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     groups, particles, subject = log_weights.shape

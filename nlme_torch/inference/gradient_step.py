@@ -69,7 +69,11 @@ def gradient_step(
         # phi = mean + eta is held by letting eta follow the mean
         eta = transformed if hold_effects else transformed - conditional.mean[:, None]
         log_joint = conditional.log_likelihood(eta)
-        usable = torch.where(torch.isfinite(log_joint), log_joint, 0.0)
+        failed = ~torch.isfinite(log_joint)
+        if bool(failed.any()):
+            # a masked NaN still has a NaN gradient: what cannot be evaluated is moved to where it can, and then masked
+            log_joint = conditional.log_likelihood(torch.where(failed, 0.0, eta))
+        usable = torch.where(failed | ~torch.isfinite(log_joint), 0.0, log_joint)
         objective = usable.sum(-1).mean(0) + density.log_prior(moved)
         (gradient,) = torch.autograd.grad(objective.sum(), vector)
     gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)

@@ -8,13 +8,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from nlme_torch.inference.annealed import annealed_importance_sampling
 from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.importance import importance_sampling
 from nlme_torch.inference.laplace import laplace_log_marginal, laplace_mixture
 from nlme_torch.inference.marginal import MarginalEstimate
 from nlme_torch.inference.modes import Modes, best_mode, conditional_modes, distinct_modes
-from nlme_torch.inference.proposals import student
+from nlme_torch.inference.proposals import normal, student
 from nlme_torch.inference.quadrature import quadrature_log_marginal
 from nlme_torch.model.density import Density
 
@@ -59,7 +60,7 @@ class LogLikelihood:
         worst = bad["k_hat"].max()
         return (
             f"{self.method}: Pareto k-hat exceeds 0.7 for {len(bad)} of {len(self.subjects)} subjects (worst {worst:.2f}); the "
-            "likelihood and its standard error are unreliable there, use nlme.BridgeSampling()",
+            "likelihood and its standard error are unreliable there, use nlme.AnnealedImportanceSampling()",
         )
 
     def __str__(self) -> str:
@@ -138,6 +139,32 @@ class ImportanceSampling:
         return importance_sampling(column_density(conditional), proposal, samples=self.samples, generator=generator)
 
 
+@dataclass(frozen=True)
+class AnnealedImportanceSampling:
+    """Annealed importance sampling with Hamiltonian transitions, from a normal at the conditional mean: for many effects.
+
+    Attributes:
+        groups: Independent groups of particles; their spread gives the standard error.
+        particles: Particles per group and subject.
+        leapfrogs: Leapfrog steps per transition.
+        widening: Factor on the standard deviations of the conditional distribution where annealing begins.
+    """
+
+    groups: int = 8
+    particles: int = 32
+    leapfrogs: int = 5
+    widening: float = 1.2
+
+    def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
+        """Anneal every subject from a fitted normal distribution to its conditional distribution."""
+        covariances = effects.covariances.permute(2, 0, 1)
+        factor = self.widening * torch.linalg.cholesky(covariances).permute(1, 2, 0)
+        return annealed_importance_sampling(
+            column_density(density.at()), normal(effects.means, factor), generator=generator, groups=self.groups,
+            particles=self.particles, leapfrogs=self.leapfrogs,
+        ).estimate
+
+
 def search_modes(density: Density, effects: EffectEstimates, starts: int, generator: torch.Generator) -> Modes:
     """Search conditional modes from the known mode and from draws, ``(effect, start, subject)``."""
     picked = torch.randint(effects.draws.shape[1], (max(starts - 1, 0),), generator=generator, device=generator.device)
@@ -151,7 +178,7 @@ def loglik(fit: "Fit", method: LikelihoodMethod | None = None, *, seed: int = 0)
     Args:
         fit: The fit.
         method: ``LaplaceLikelihood()``, ``QuadratureLikelihood(nodes)``, ``ImportanceSampling(samples)`` or
-            ``BridgeSampling()``; None chooses importance sampling for few effects and bridge sampling for many.
+            ``AnnealedImportanceSampling()``; None chooses importance sampling up to 8 effects, annealed beyond.
         seed: Seed of the Monte-Carlo methods.
 
     Returns:
@@ -172,7 +199,7 @@ def loglik(fit: "Fit", method: LikelihoodMethod | None = None, *, seed: int = 0)
 
 def default_likelihood(n_effects: int) -> LikelihoodMethod:
     """Return the method used when none is asked for."""
-    return ImportanceSampling()
+    return ImportanceSampling() if n_effects <= 8 else AnnealedImportanceSampling()
 
 
 def evaluate_likelihood(

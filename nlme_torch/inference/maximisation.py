@@ -14,13 +14,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
+from nlme_torch.errors import ModelError
 from nlme_torch.inference.sufficient_statistics import Statistics
 from nlme_torch.model.density import Conditional, Density
 from nlme_torch.model.individual_parameters import IndividualParameter
 from nlme_torch.model.parameters import PopulationParameter
+from nlme_torch.model.priors import L1
 from nlme_torch.model.random_effects import RandomEffectBlock
 from nlme_torch.model.random_weights import RandomWeights
+from nlme_torch.model.transforms import Identity
 from nlme_torch.model.values import ParameterValues
 
 
@@ -42,6 +46,9 @@ class ClosedForm:
     Args:
         density: The model with its data.
         scales: Residual-scale parameters and their outcomes.
+
+    Raises:
+        ModelError: Covariate effects of a parameter cannot be told apart in these data.
     """
 
     def __init__(self, density: Density, scales: Mapping[str, tuple[str, ...]]) -> None:
@@ -49,6 +56,8 @@ class ClosedForm:
         self._columns = {
             block.name: self._regression(block) for block in density.model.blocks if block.kind != "standard"
         }
+        for columns in self._columns.values():
+            _check_identified([column for column in columns if column.free], density.batch.n_subjects)
 
     def covered(self) -> set[str]:
         """Raw names of the parameters that this step updates."""
@@ -92,6 +101,17 @@ class ClosedForm:
             new[f"{name}.unconstrained"] = self._residual(name, total, conditional.values, variance_floor)
         return new
 
+    def means(self, block: RandomEffectBlock, conditional: Conditional, first: Tensor) -> dict[str, Tensor]:
+        """Return the means of one block that maximise the complete-data likelihood of given draws.
+
+        Args:
+            block: A block whose effects have means.
+            conditional: Densities at the current values.
+            first: Mean over chains of all phi, ``(effect, start, subject)``.
+        """
+        factor = conditional.cholesky(block.name).expand(conditional.starts, -1, -1)
+        return self._means(block, factor, first[block.slice], conditional.values)
+
     # ------------------------------------------------------------------ typical values and covariate effects
 
     def _regression(self, block: RandomEffectBlock) -> tuple[_Column, ...]:
@@ -99,12 +119,12 @@ class ClosedForm:
         for position, owner in enumerate(block.owners):
             component = model.components[owner]
             if isinstance(component, IndividualParameter):
-                free = component.typical.requires_grad
+                free = not component.fixed
                 columns.append(_Column(position, f"{owner}.typical", None, None, free, component))
                 for covariate, effect in component.covariates.items():
                     regressor = self.density._regressors[owner, covariate]
                     name = f"{owner}.covariates.{covariate}.beta"
-                    columns.append(_Column(position, name, None, regressor, effect.beta.requires_grad, None))
+                    columns.append(_Column(position, name, None, regressor, bool(effect.beta.requires_grad), None))
             elif isinstance(component, RandomWeights):
                 free = component.network.weights.requires_grad
                 columns += [
@@ -145,7 +165,7 @@ class ClosedForm:
         score = torch.einsum("snep,sen->sp", whitened_design, whitened_offset)
         solved = current + torch.linalg.solve(information, score)
         if any(_prior_of(column) is not None for column in columns):
-            solved = _newton_with_priors(solved, solved.clone(), information, columns)
+            solved = _newton_with_priors(solved, information, columns)
         return _collect(columns, solved, values)
 
     # ------------------------------------------------------------------ residual error
@@ -162,16 +182,42 @@ class ClosedForm:
         return torch.maximum(log_sigma, old + 0.5 * torch.log(old.new_tensor(variance_floor)))
 
 
-def _prior_of(column: _Column) -> object:
+def _check_identified(columns: list[_Column], subjects: int) -> None:
+    """Refuse regressors of one parameter that are linear combinations of each other or of its typical value."""
+    for effect in {column.effect for column in columns if column.regressor is not None}:
+        kept: list[Tensor] = []
+        for column in (column for column in columns if column.effect == effect):
+            regressor = torch.ones(subjects, dtype=torch.float64) if column.regressor is None else column.regressor.cpu()
+            scaled = regressor / regressor.abs().max().clamp_min(1e-300)
+            if torch.linalg.matrix_rank(torch.stack([*kept, scaled]), tol=1e-8) <= len(kept):
+                owner, _, covariate = column.name.removesuffix(".beta").partition(".covariates.")
+                raise ModelError(
+                    f"covariate effects of {owner!r} cannot be told apart in these data: {covariate!r} is constant, or a combination "
+                    "of the others; leave it out or fix its coefficient."
+                )
+            kept.append(scaled)
+
+
+def _prior_of(column: _Column) -> Distribution | None:
     if isinstance(column.component, RandomWeights):
         return column.component.network.prior
     return None if column.component is None else column.component.prior
 
 
+def _lasso(column: _Column) -> float:
+    """Strength of an L1 penalty that acts on the coefficient itself, 0 for any other prior."""
+    prior, component = _prior_of(column), column.component
+    itself = isinstance(component, RandomWeights) or (component is not None and isinstance(component.transform, Identity))
+    return prior.strength if isinstance(prior, L1) and itself else 0.0
+
+
 def _log_prior(coefficients: Tensor, columns: list[_Column]) -> Tensor:
+    """Log prior of the coefficients, ``(start,)``, but for the L1 penalties that have a kink."""
     total = coefficients.new_zeros(coefficients.shape[0])
     for index, column in enumerate(columns):
         value = coefficients[:, index]
+        if _lasso(column):
+            continue
         if isinstance(column.component, RandomWeights):
             total = total + column.component.network.log_prior(value[:, None])
         elif column.component is not None:
@@ -179,25 +225,41 @@ def _log_prior(coefficients: Tensor, columns: list[_Column]) -> Tensor:
     return total
 
 
-def _newton_with_priors(
-    start: Tensor, centre: Tensor, information: Tensor, columns: list[_Column], iterations: int = 25
-) -> Tensor:
+def _newton_with_priors(centre: Tensor, information: Tensor, columns: list[_Column], iterations: int = 25) -> Tensor:
     """Maximise ``-(b - centre)' information (b - centre) / 2 + log prior(b)``; priors are separable."""
-    point = start
+    point = centre.clone()
+    lasso = centre.new_tensor([_lasso(column) for column in columns])
     for _ in range(iterations):
         leaf = point.detach().requires_grad_()
         with torch.enable_grad():
-            (slope,) = torch.autograd.grad(_log_prior(leaf, columns).sum(), leaf, create_graph=True)
-            curvature = torch.zeros_like(leaf)
-            if slope.requires_grad:
-                (second,) = torch.autograd.grad(slope.sum(), leaf, allow_unused=True)
-                curvature = curvature if second is None else second
+            # the zero keeps a graph where no prior is smooth
+            (slope,) = torch.autograd.grad(_log_prior(leaf, columns).sum() + 0.0 * leaf.square().sum(), leaf, create_graph=True)
+            (curvature,) = torch.autograd.grad(slope.sum(), leaf)
         score = slope.detach() - torch.einsum("spq,sq->sp", information, point - centre)
-        step = torch.linalg.solve(information - torch.diag_embed(curvature.clamp_max(0.0)), score)
+        step = _penalised_step(point, information - torch.diag_embed(curvature.clamp_max(0.0)), score, lasso)
         point = point + step
         if step.abs().max() < 1e-10:
             break
     return point
+
+
+def _penalised_step(point: Tensor, quadratic: Tensor, score: Tensor, lasso: Tensor) -> Tensor:
+    """The step d that minimises ``d' quadratic d / 2 - score' d + sum lasso |point + d|``.
+
+    By coordinates and soft thresholds where there is a lasso, so that a coefficient can become exactly zero.
+    """
+    if not bool((lasso > 0).any()):
+        return torch.linalg.solve(quadratic, score)
+    new = point.clone()
+    for _ in range(200):
+        before = new.clone()
+        for index in range(new.shape[1]):
+            scale = quadratic[:, index, index]
+            pull = score[:, index] - (quadratic[:, index] * (new - point)).sum(-1) + scale * new[:, index]
+            new[:, index] = torch.nn.functional.softshrink(pull, float(lasso[index])) / scale
+        if (new - before).abs().max() < 1e-13:
+            break
+    return new - point
 
 
 def _collect(columns: list[_Column], solved: Tensor, values: ParameterValues) -> dict[str, Tensor]:

@@ -40,6 +40,7 @@ class SAEM:
         annealing: Smallest ratio of successive variances during the first half of the exploration.
         learning_rate: Step of the gradient M-step on the estimation scale, for parameters without a closed form.
         gradient_steps: Gradient steps per iteration.
+        acceleration: Gain of the Newton steps (Louis's information) that move the means of random weights; 0 for plain EM.
         drift_tolerance: Exploration ends when the mean of no structural or variance parameter moved by more than this many of
             its own standard deviations between two windows.
         window: Iterations of such a window.
@@ -58,6 +59,7 @@ class SAEM:
     annealing: float = 0.97
     learning_rate: float = 0.02
     gradient_steps: int = 1
+    acceleration: float = 0.3
     drift_tolerance: float = 0.7
     window: int = 50
 
@@ -92,6 +94,7 @@ class SAEM:
             annealing=self.annealing,
             learning_rate=self.learning_rate,
             gradient_steps=self.gradient_steps,
+            acceleration=self.acceleration,
         )
         values = jittered_starts(density, parameter_values(density.model), self.starts, self.spread, generator)
         if self.warm_up is not None:

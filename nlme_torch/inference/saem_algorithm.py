@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference.acceleration import newton_step
 from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.gradient_step import AdamState, adam_init, gradient_step
 from nlme_torch.inference.maximisation import ClosedForm
@@ -77,14 +78,17 @@ class SAEMAlgorithm:
         annealing: Smallest ratio of successive variances during the first half of the exploration.
         learning_rate: Step of the gradient M-step on the estimation scale.
         gradient_steps: Gradient steps per iteration.
+        acceleration: Gain of the Newton steps for the means of random weights; 0 for plain EM.
+        information_floor: Smallest fraction of information that a Newton step assumes.
         mode_starts: Starting points of the search of the conditional modes where the chains begin.
     """
 
     def __init__(
         self, density: Density, *, schedule: StepSchedule, chains: int, moves: Moves, annealing: float,
-        learning_rate: float, gradient_steps: int, mode_starts: int = 3,
+        learning_rate: float, gradient_steps: int, acceleration: float = 0.0, information_floor: float = 0.15,
+        mode_starts: int = 3,
     ) -> None:
-        self.mode_starts = mode_starts
+        self.acceleration, self.information_floor, self.mode_starts = acceleration, information_floor, mode_starts
         self.density, self.schedule, self.chains, self.moves = density, schedule, chains, moves
         self.annealing, self.learning_rate, self.gradient_steps = annealing, learning_rate, gradient_steps
         self.scales = residual_scales(density)
@@ -137,6 +141,8 @@ class SAEMAlgorithm:
             annealing = state.iteration <= schedule.burn_in + schedule.exploration // 2 and not smoothing
             floor = self.annealing if annealing else 0.0
             values = {**state.values, **self.closed_form.step(conditional, averaged, floor)}
+            if self.acceleration > 0:
+                values.update(self._accelerated(state, conditional, fresh, gamma))
         adam = state.adam
         if adam is not None:
             for _ in range(self.gradient_steps):
@@ -184,6 +190,21 @@ class SAEMAlgorithm:
             acceptance=acceptance,
             log_joint=value.unflatten(-1, shape[1:]).sum(-1).mean(0),
         )
+
+    def _accelerated(
+        self, state: SAEMState, conditional: Conditional, fresh: Statistics, gamma: float
+    ) -> dict[str, Tensor]:
+        """Newton steps for the means of random weights, from the latest draws alone."""
+        moved: dict[str, Tensor] = {}
+        for block in self.density.model.blocks:
+            if block.kind != "weights":
+                continue
+            for name, expected in self.closed_form.means(block, conditional, fresh.first).items():
+                factor = conditional.cholesky(block.name).expand(conditional.starts, -1, -1)
+                covariance = state.moments.covariance[block.slice, block.slice].mean(-1).permute(2, 0, 1)
+                gain = self.acceleration * gamma
+                moved[name] = newton_step(state.values[name], expected, factor, covariance, gain, self.information_floor)
+        return moved
 
     def _first_draws(self, conditional: Conditional, generator: torch.Generator) -> Tensor:
         """Begin at draws from the prior; with many effects, where those are far from the data, near conditional modes."""

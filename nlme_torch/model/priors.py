@@ -4,6 +4,7 @@ import math
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -122,7 +123,7 @@ def _double_pyro(prior: Distribution, owner: str) -> Distribution:
     """The same distribution with double-precision arguments, from ``pyro.distributions`` where it came from torch."""
     if isinstance(prior, L1 | L2):
         return prior
-    kind = type(prior) if isinstance(prior, dist.TorchDistribution) else getattr(dist, type(prior).__name__, None)
+    kind = type(prior) if isinstance(prior, TorchDistributionMixin) else getattr(dist, type(prior).__name__, None)
     if kind is None:
         raise ModelError(f"{owner}: Pyro has no {type(prior).__name__}; use a prior from pyro.distributions.")
     names = [name for name in prior.arg_constraints if isinstance(getattr(prior, name), Tensor)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from nlme_torch.model.density import Density
@@ -86,7 +87,7 @@ def _on_start_axis(model: Model, drawn: dict[str, Tensor], starts: int) -> dict[
     }
 
 
-def _effect_prior(drawn: dict[str, Tensor], block: RandomEffectBlock) -> dist.TorchDistribution:
+def _effect_prior(drawn: dict[str, Tensor], block: RandomEffectBlock) -> TorchDistributionMixin:
     if block.covariance is None:
         like = next(iter(drawn.values()))
         return dist.Normal(like.new_zeros(block.size), 1.0).to_event(1)

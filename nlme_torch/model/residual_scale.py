@@ -5,7 +5,8 @@ proportional to it, and nothing else depends on it. With ``y = f + sigma g epsil
 
 .. math:: \hat\sigma^2 = \frac{1}{n} \sum_{ij} \frac{(y_{ij} - f_{ij})^2}{g_{ij}^2}
 
-The property is tested numerically, by doubling the parameter, so that the user writes a plain distribution.
+The property is tested numerically, by doubling the parameter at random effects other than zero, so that the user writes a
+plain distribution. An outcome has one such scale at most: two that multiply each other are left to the gradient.
 """
 
 import math
@@ -37,15 +38,16 @@ def residual_scales(density: Density) -> dict[str, tuple[str, ...]]:
     ]
     if not candidates:
         return {}
-    eta = density.at(values).mean.new_zeros(density.model.n_effects, 1, 1, density.batch.n_subjects)
     with torch.no_grad():
+        eta = 0.3 * density.at(values).sample(1, torch.Generator().manual_seed(0))
         reference = _moments(density.at(values), eta)
         found: dict[str, tuple[str, ...]] = {}
         for name in candidates:
             doubled = dict(values)
             doubled[f"{name}.unconstrained"] = values[f"{name}.unconstrained"] + math.log(2.0)
             scaled = _scaled_outcomes(reference, _moments(density.at(doubled), eta))
-            if scaled:
+            claimed = {outcome for outcomes in found.values() for outcome in outcomes}
+            if scaled and not claimed & set(scaled):
                 found[name] = scaled
     return found
 

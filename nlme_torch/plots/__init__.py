@@ -11,6 +11,6 @@ from .effects import effects as effects
 from .fits import fits as fits
 from .goodness_of_fit import goodness_of_fit as goodness_of_fit
 from .network import network as network
-from .network import network_heatmap as network_heatmap
 from .network import network_over_time as network_over_time
+from .network_heatmap import network_heatmap as network_heatmap
 from .observation import observation as observation

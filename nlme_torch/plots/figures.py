@@ -16,11 +16,15 @@ _WIDTH = 0.58  # of an average letter, in units of the font size; a point is 1/7
 
 
 class PanelFigure(Figure):
-    """A figure that a notebook shows once, though it is both open in pyplot and the value of a cell."""
+    """A figure that a notebook shows once, though it is both the value of a cell and open in pyplot."""
+
+    _shown = False
 
     def _ipython_display_(self) -> None:
-        if plt.fignum_exists(getattr(self, "number", -1)):
+        backend_shows_it = plt.isinteractive() and "inline" not in plt.get_backend()
+        if plt.fignum_exists(getattr(self, "number", -1)) and (self._shown or backend_shows_it):
             return
+        self._shown = True
         from IPython.display import Image, display
 
         buffer = BytesIO()

@@ -2,19 +2,17 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from nlme_torch.diagnostics.network_context import Transform
 from nlme_torch.diagnostics.network_function import (
     NetworkFunction,
     network_function,
-    network_surface,
     network_trajectories,
 )
 from nlme_torch.diagnostics.network_inputs import Inputs
 from nlme_torch.errors import ModelError
 from nlme_torch.inference import Fit
-from nlme_torch.plots.figures import Labels, label, legend, panels, single
+from nlme_torch.plots.figures import Labels, label, legend, single
 from nlme_torch.plots.style import CYCLE, INDIVIDUAL, TYPICAL, styled
 
 
@@ -44,7 +42,7 @@ def network(
         name: The network's attribute name.
         inputs: Labels of the inputs in the order of the network's arguments; or label to what the input does:
             ``"vary"``, a number (held there), several numbers (one line each) or None (held at each subject's
-            own value, or at the median over the observations), e.g. ``{"time (day)": "vary", "left": 0.5}``.
+            own value, or at the mean over the observations), e.g. ``{"time (day)": "vary", "left": 0.5}``.
         limits: Range of the varied input; by default what the data visited.
         output: Which output of the network.
         transform: Applied to the output, e.g. ``torch.nn.functional.softplus`` where the model wraps the
@@ -149,79 +147,6 @@ def network_over_time(
     return axes
 
 
-@styled
-def network_heatmap(
-    fit: Fit,
-    name: str,
-    inputs: Inputs | None = None,
-    *,
-    limits: tuple[tuple[float, float] | None, tuple[float, float] | None] = (None, None),
-    output: int = 0,
-    transform: Transform | None = None,
-    points: int = 61,
-    labels: Labels = None,
-) -> Figure:
-    """Plot a network as a function of two inputs, with its standard deviation between subjects.
-
-    Lines show where the solutions of the subjects went: away from them the network was never asked. The
-    second panel is left out where subjects do not differ.
-
-    Args:
-        fit: A fit.
-        name: The network's attribute name.
-        inputs: As in :func:`network`, with two inputs that vary.
-        limits: Range of each of the two.
-        output: Which output of the network.
-        transform: Applied to the output.
-        points: Values of each input.
-        labels: What to write for inputs and for the network's name.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ModelError: As in :func:`network`.
-    """
-    table, visited = network_surface(
-        fit, name, inputs, limits=limits, output=output, transform=transform, points=points
-    )
-    first, second = table.columns[:2]
-    titles = {
-        "population": f"{label(name, labels)}, typical subject",
-        "sd": "standard deviation between subjects",
-    }
-    if table["sd"].max() <= 1e-12 * (1 + table["population"].abs().max()):
-        del titles["sd"]
-    figure, axes = panels(len(titles), 2, width=3.7, height=3.1, sharex=True, sharey=True)
-    for ax, (column, title) in zip(axes, titles.items(), strict=True):
-        surface = table.pivot(index=second, columns=first, values=column)
-        mesh = ax.pcolormesh(
-            surface.columns, surface.index, surface.to_numpy(), shading="gouraud", rasterized=True
-        )
-        if np.ptp(surface.to_numpy()) > 0:
-            lines = ax.contour(
-                surface.columns,
-                surface.index,
-                surface.to_numpy(),
-                levels=6,
-                colors="white",
-                linewidths=0.5,
-                linestyles="solid",
-            )
-            ax.clabel(lines, fontsize=6.5, fmt="%.3g")
-        figure.colorbar(mesh, ax=ax, pad=0.02)
-        ends = ax.get_xlim(), ax.get_ylim()
-        for _, path in visited.groupby(["call", "id"], sort=False):
-            ax.plot(path[first], path[second], color="black", linewidth=0.6, alpha=0.5)
-        ax.set_xlim(*ends[0])
-        ax.set_ylim(*ends[1])
-        ax.grid(False)
-        ax.set_title(title)
-        ax.set_xlabel(label(str(first), labels))
-    axes[0].set_ylabel(label(str(second), labels))
-    return figure
-
-
 def _named(name: str | None) -> str:
     if name is None:
         raise ModelError("say which network: name=, its attribute name.")
@@ -238,7 +163,7 @@ def _subject_lines(axes: Axes, function: NetworkFunction, position: int, color: 
         if subject in reached.index:
             low, high = reached.loc[subject]
             own = line[(line["input"] >= low) & (line["input"] <= high)]
-        text = "subjects (conditional modes)" if index == 0 and position == 0 else None
+        text = "subjects (modes)" if index == 0 and position == 0 else None
         axes.plot(own["input"], own["output"], color=color, linewidth=0.9, alpha=0.6, label=text)
 
 
@@ -251,7 +176,7 @@ def _mark_visited(axes: Axes, function: NetworkFunction) -> None:
     base = axes.get_xaxis_transform()
     axes.plot(
         ticks, np.full(len(ticks), 0.015), "|", color="#333333", markersize=6, markeredgewidth=0.7, alpha=0.5,
-        transform=base, label="visited at observations", zorder=3,
+        transform=base, label="at observations", zorder=3,
     )  # fmt: skip
     low, high = visited[function.varied].min(), visited[function.varied].max()
     for start, stop in ((drawn.min(), low), (high, drawn.max())):

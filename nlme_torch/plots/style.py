@@ -55,11 +55,19 @@ R = TypeVar("R")
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:
-    """Draw in the house style; the caller's settings are back when the function returns."""
+    """Draw in the house style; the caller's settings are back when the function returns.
+
+    Only the style's own settings are restored: ``rc_context`` would also take back what a notebook's
+    backend sets when the first figure loads it, and no figure would be shown from then on.
+    """
 
     @wraps(function)
     def draw(*args: P.args, **kwargs: P.kwargs) -> R:
-        with mpl.rc_context(STYLE):
+        before = {name: mpl.rcParams[name] for name in STYLE}
+        mpl.rcParams.update(STYLE)
+        try:
             return function(*args, **kwargs)
+        finally:
+            mpl.rcParams.update(before)
 
     return draw

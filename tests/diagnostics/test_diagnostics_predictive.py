@@ -29,8 +29,8 @@ class Shift(nlme.Model):
         return {"DV": self.outcome[0](y)}
 
 
-def shift_fit(outcome, value=2.6):
-    frame = pd.DataFrame({"ID": [1, 1, 2, 2], "TIME": [0.0, 1.0, 0.0, 1.0], "DV": [0.1, 0.9, 0.5, value]})
+def shift_fit(outcome, value=2.6, others=0.5):
+    frame = pd.DataFrame({"ID": [1, 1, 2, 2], "TIME": [0.0, 1.0, 0.0, 1.0], "DV": [others] * 3 + [value]})
     return made_fit(Shift(outcome), nlme.Dataset.from_frame(frame), draws=200)
 
 
@@ -99,7 +99,7 @@ def test_the_transform_of_a_distribution_without_cdf_is_integrated():
 
 
 def test_a_count_has_probabilities_and_the_middle_of_its_transform():
-    fit = shift_fit(lambda y: dist.Poisson(torch.exp(y)), value=7.0)
+    fit = shift_fit(lambda y: dist.Poisson(torch.exp(y)), value=7.0, others=1.0)
     at = predictive_density(fit, 3)
     rates = np.exp(components(fit, 1))
     values = at.table["value"].to_numpy()

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 import nlme_torch as nlme
 from nlme_torch import diagnostics, plots
+from nlme_torch.plots.style import styled
 
 
 @pytest.fixture(autouse=True)
@@ -225,7 +226,7 @@ def test_a_network_shows_typical_subject_subjects_band_and_what_was_visited():
     assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(function.band["upper"].max())
     assert len(ax.lines) == 1 + 2 * 12 + 1
     visited = function.visited[function.visited["observed"]]
-    np.testing.assert_array_equal(line(ax, "visited at observations").get_xdata(), visited["day"])
+    np.testing.assert_array_equal(line(ax, "at observations").get_xdata(), visited["day"])
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title(loc="left")) == ("day", "rate (1/h)", "left: 0.5")
     assert "90 % of subjects" in bottom_legend(ax.figure)
     again = plots.network(function, subjects=False, band=False)
@@ -234,7 +235,7 @@ def test_a_network_shows_typical_subject_subjects_band_and_what_was_visited():
 
 def test_slices_are_one_line_each():
     ax = plots.network(hybrid_fit(), "absorption", {"day": [0.0, 0.5], "left": "vary"}, limits=(-0.5, 1.0))
-    assert [entry.get_label() for entry in ax.lines] == ["day: 0", "day: 0.5", "visited at observations"]
+    assert [entry.get_label() for entry in ax.lines] == ["day: 0", "day: 0.5", "at observations"]
     # what no solution visited is shaded
     assert len(ax.patches) == 1 and ax.patches[0].get_width() == pytest.approx(0.5, abs=1e-6)
 
@@ -244,7 +245,7 @@ def test_networks_with_latent_inputs_low_rank_weights_and_without_spread():
     assert len(ax.lines) == 26 and ax.get_title(loc="left") == "input 2: own value, z[1]: own value"
     assert len(plots.network(low_rank_fit(), "elimination").lines) == 26
     alone = plots.network(shared_fit(), "size")
-    assert [entry.get_label() for entry in alone.lines] == ["typical subject", "visited at observations"]
+    assert [entry.get_label() for entry in alone.lines] == ["typical subject", "at observations"]
     with pytest.raises(nlme.ModelError, match="name="):
         plots.network(shared_fit())
 
@@ -265,20 +266,35 @@ def test_a_heat_map_shows_the_typical_subject_and_the_spread_where_there_is_any(
 
 
 def test_a_notebook_shows_a_figure_once(monkeypatch):
-    """Open in pyplot, the backend shows it; closed, the value of a cell still does."""
+    """IPython displays the value of a cell; then its backend displays all open figures, and closes them."""
     display = pytest.importorskip("IPython.display")
     shown = []
     monkeypatch.setattr(display, "display", shown.append)
     figure = plots.effects(quick_fit())
     figure._ipython_display_()
-    assert not shown
-    plt.close(figure)
     figure._ipython_display_()
     assert len(shown) == 1 and shown[0].data.startswith(b"\x89PNG")
+    plt.close(figure)
+    figure._ipython_display_()
+    assert len(shown) == 2
+
+
+def test_what_a_backend_sets_when_the_first_figure_loads_it_stays():
+    """A notebook's backend switches to interactive then; taken back, no figure would be shown any more."""
+
+    @styled
+    def draw():
+        assert mpl.rcParams["axes.grid"] and not mpl.rcParams["axes.spines.top"]
+        plt.ion()
+
+    try:
+        draw()
+        assert plt.isinteractive() and mpl.rcParams["axes.spines.top"]
+    finally:
+        plt.ioff()
 
 
 def test_nothing_is_shown_and_no_backend_is_chosen():
     for path in Path(plots.__file__).parent.glob("*.py"):
         text = path.read_text()
         assert "plt.show" not in text.replace("``plt.show()``", "") and "use(" not in text, path
-        assert "rcParams" not in text, path
