@@ -1,6 +1,8 @@
 """nlme_torch: nonlinear mixed-effects models with neural networks inside the dynamics."""
 
+from nlme_torch import diagnostics as diagnostics
 from nlme_torch import examples as examples
+from nlme_torch import plots as plots
 from nlme_torch.data import Dataset as Dataset
 from nlme_torch.data import Regimen as Regimen
 from nlme_torch.data import check_frame as check_frame

@@ -129,8 +129,8 @@ figure = nlme.plots.convergence(fit_d)
 figure.savefig(folder / "convergence_d.png", dpi=110)
 
 # %%
-figure = nlme.plots.network(fit_d, "absorption")
-figure.savefig(folder / "absorption_network.png", dpi=110)
+axes = nlme.plots.network(fit_d, "absorption")
+axes.figure.savefig(folder / "absorption_network.png", dpi=110)
 
 # %%
 axes = nlme.plots.observation(fit_d, row=3)

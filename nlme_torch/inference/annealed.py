@@ -1,4 +1,4 @@
-"""Annealed importance sampling: the marginal likelihood where a single proposal fails, with tens of effects."""
+"""Annealed sequential Monte Carlo: the marginal likelihood where a single proposal fails, with tens of effects."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -6,120 +6,164 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._typing import Float, LogDensity
-from ..errors import FitError
-from .hamiltonian import HMC
-from .kernels import State, Tuning
-from .marginal import MarginalEstimate, log_mean
-from .proposals import Mixture
+from nlme_torch._typing import Float, LogDensity
+from nlme_torch.errors import FitError
+from nlme_torch.inference.hamiltonian import HMC
+from nlme_torch.inference.kernels import State, Tuning, evaluate, evaluate_gradient
+from nlme_torch.inference.marginal import MarginalEstimate, log_mean
+from nlme_torch.inference.proposals import Mixture
+
+
+@dataclass(frozen=True)
+class Annealing:
+    r"""How the particles go from the reference to the conditional distribution.
+
+    Attributes:
+        groups: Independent groups of particles: the spread of their answers is the Monte-Carlo error.
+        chains: Ancestors drawn per group, subject and temperature.
+        moves: Transitions of every ancestor per temperature. All states on the way are kept as particles, so a group
+            holds ``chains * moves`` of them, each paid for by one trajectory.
+        leapfrogs: Leapfrog steps per trajectory.
+        efficiency: Effective share of the particles after reweighting to the next temperature; nearer to one makes
+            a finer ladder.
+        max_steps: Longest ladder.
+    """
+
+    groups: int = 8
+    chains: int = 16
+    moves: int = 8
+    leapfrogs: int = 3
+    efficiency: float = 0.85
+    max_steps: int = 300
 
 
 class AnnealedResult(NamedTuple):
-    """What annealed importance sampling found.
+    """What annealing found.
 
     Attributes:
         estimate: Log marginal likelihoods with their Monte-Carlo errors.
-        effects: Particles at the end, ``(effect, group, particle, subject)``; with ``log_weights`` they represent
-            the conditional distribution of each subject's effects.
-        log_weights: Normalised within each group, ``(group, particle, subject)``.
+        draws: Draws of every subject's effects from their conditional distribution, ``(effect, draw, subject)``, equally
+            weighted; those of the last round.
         temperatures: The ladder of each subject, ``(step, subject)``, from 0 to 1.
         acceptance: Mean acceptance of the transitions at each step, ``(step, subject)``.
     """
 
     estimate: MarginalEstimate
-    effects: Tensor
-    log_weights: Tensor
+    draws: Tensor
     temperatures: Tensor
     acceptance: Tensor
 
 
-@dataclass(frozen=True)
-class _Path:
-    r"""The tempered density :math:`(1 - \beta_i) \log q_i + \beta_i \log p`, remembering nothing."""
+class _Particles(NamedTuple):
+    """Particles of all groups and what is known at them; ``energy`` is log joint minus log reference density."""
 
-    log_joint: LogDensity
-    reference: Mixture
-    temperature: Tensor
+    effects: Tensor  # (effect, particle, group, subject)
+    energy: Tensor  # (particle, group, subject)
+    slope: Tensor  # (effect, particle, group, subject), gradient of the energy
+    log_q: Tensor
+    slope_q: Tensor
 
-    def __call__(self, effects: Tensor) -> Tensor:
-        grouped = effects.unflatten(-1, (-1, self.reference.centres.shape[-1]))
-        start = self.reference.log_density(grouped)
-        return (start + self.temperature * (self.log_joint(grouped) - start)).flatten(-2)
+    def take(self, index: Tensor) -> "_Particles":
+        """Gather along the particle axis by ``(particle', group, subject)``."""
+        return _Particles(*(x.gather(-3, index.expand(*x.shape[:-3], *index.shape)) for x in self))
 
 
 def annealed_importance_sampling(
-    log_joint: LogDensity, reference: Mixture, *, generator: torch.Generator, groups: int = 8, particles: int = 64,
-    leapfrogs: int = 5, moves: int = 1, efficiency: float = 0.9, resample_below: float = 0.5, max_steps: int = 300,
+    log_joint: LogDensity,
+    reference: Mixture,
+    *,
+    generator: torch.Generator,
+    annealing: Annealing = Annealing(),
+    target_error: float | None = None,
+    max_rounds: int = 10,
 ) -> AnnealedResult:
-    effect, _, subject = reference.centres.shape
-    # (effect, particle, group, subject): the kernel takes every (group, subject) for a subject of its own.
-    effects = reference.sample(groups * particles, generator).unflatten(1, (groups, particles))
-    pack = lambda x: x.transpose(-3, -2).flatten(-2)
-    unpack = lambda x: x.unflatten(-1, (groups, subject)).transpose(-3, -2)
-    temperature = effects.new_zeros(subject)
-    kernel = HMC(leapfrogs=leapfrogs, gain_floor=0.1)
-    state = kernel.init(pack(effects), _Path(log_joint, reference, temperature + 1))
-    log_q, slope_q = _reference(reference, effects)
-    # U = log p - log q drives the path; it and its gradient follow from the tempered value, without another call.
-    energy, slope = unpack(state.value) - log_q, unpack(state.gradient) - slope_q
-    log_weights = torch.zeros_like(energy) - torch.log(torch.tensor(float(particles)))
-    log_evidence = energy.new_zeros(groups, subject)
-    first = effects.flatten(1, 2) - effects.flatten(1, 2).mean(1, keepdim=True)
-    covariance = torch.einsum('ins,jns->sij', first, first).div(groups * particles).expand(groups, -1, -1, -1)
-    ladder, acceptance, calls = [temperature], [], 1
-    for _ in range(max_steps):
-        if bool((temperature >= 1).all()):
+    effects, subject = len(reference.centres), reference.centres.shape[-1]
+    evidence: list[Tensor] = []
+    calls = 0
+    while True:
+        log_evidence, particles, ladder, acceptance, used = _anneal(log_joint, reference, annealing, generator)
+        evidence.append(log_evidence)
+        calls += used
+        estimate = _combine(torch.cat(evidence), calls)
+        enough = target_error is None or estimate.total_standard_error <= target_error
+        if enough or len(evidence) == max_rounds:
             break
-        new = _next_temperature(energy, log_weights, temperature, efficiency)
-        increment = torch.where(new > temperature, (new - temperature) * energy, 0.0)
-        log_weights = log_weights + increment
-        total = torch.logsumexp(log_weights, 1)
-        log_evidence = log_evidence + total
-        log_weights = log_weights - total[:, None]
+    draws = particles.effects.reshape(effects, -1, subject)
+    return AnnealedResult(estimate, draws, ladder, acceptance)
+
+
+def _combine(log_evidence: Tensor, calls: int) -> MarginalEstimate:
+    """Average independent unbiased estimates of the marginal likelihood, ``(group, subject)``."""
+    share = log_evidence.softmax(0) * len(log_evidence)
+    error = (share.var(0) / len(log_evidence)).sqrt()
+    return MarginalEstimate(log_mean(log_evidence), error, error.pow(-2), torch.full_like(error, torch.nan), calls)
+
+
+def _anneal(log_joint, reference, annealing, generator):
+    groups, chains = annealing.groups, annealing.chains
+    size, subject = chains * annealing.moves, reference.centres.shape[-1]
+    start = reference.sample(size * groups, generator).unflatten(1, (size, groups))
+    value, gradient = evaluate_gradient(log_joint, start)
+    log_q, slope_q = evaluate_gradient(reference.log_density, start)
+    particles = _Particles(start, value - log_q, gradient - slope_q, log_q, slope_q)
+    temperature = start.new_zeros(subject)
+    covariance = _moments(start)
+    tuning = Tuning(start.new_full((1, subject), -0.5 * torch.log(torch.tensor(2.0)).item()), 0)
+    kernel = HMC(leapfrogs=annealing.leapfrogs, gain_floor=0.2, target_acceptance=0.8)
+    log_evidence = start.new_zeros(groups, subject)
+    ladder, rates, calls = [temperature], [], 1
+    while bool((temperature < 1).any()):
+        if len(ladder) > annealing.max_steps:
+            raise FitError("ladder")
+        new = _next_temperature(particles.energy, temperature, annealing.efficiency)
+        increment = torch.where(new > temperature, (new - temperature) * particles.energy, 0.0)
+        log_evidence = log_evidence + log_mean(increment)
+        ancestors = particles.take(_resample(increment, chains, generator))
+        covariance = _metric(particles.effects, increment, covariance)
         temperature = new
-        covariance = _metric(effects, log_weights, covariance)
         factor = torch.linalg.cholesky(covariance).permute(2, 3, 0, 1).flatten(2)
-        index, log_weights = _resample(log_weights, resample_below, generator)
-        take = lambda x: x.gather(-2, index.expand_as(x))  # noqa: E731
-        effects, energy, slope, log_q, slope_q = map(take, (effects, energy, slope, log_q, slope_q))
-        kernel = replace(kernel, factor=factor)
-        state = State(pack(effects), pack(log_q + temperature * energy), pack(slope_q + temperature * slope), state.tuning)
-        path = _Path(log_joint, reference, temperature)
-        for _ in range(moves):
-            state, info = kernel.step(state, path, generator)
+        scale = tuning.log_scale.repeat(1, groups)
+        step = replace(kernel, factor=factor, adapt=False)
+        state = State(
+            ancestors.effects.flatten(-2), (ancestors.log_q + temperature * ancestors.energy).flatten(-2),
+            (ancestors.slope_q + temperature * ancestors.slope).flatten(-2), Tuning(scale, 0),
+        )
+        path = _path(log_joint, reference, temperature)
+        visited, rate = [], 0.0
+        for _ in range(annealing.moves):
+            state, info = step.step(state, path, generator)
             calls += info.evaluations
-        effects = unpack(state.effects)
-        log_q, slope_q = _reference(reference, effects)
-        energy = (unpack(state.value) - log_q) / temperature
-        slope = (unpack(state.gradient) - slope_q) / temperature
+            rate = rate + info.acceptance.unflatten(0, (groups, subject)).mean(0) / annealing.moves
+            visited.append(_looked_up(state, reference, temperature, groups))
+        particles = _Particles(*(torch.cat(parts, -3) for parts in zip(*visited)))
+        tuning = kernel._adapted(tuning, rate[None])
         ladder.append(temperature)
-        acceptance.append(info.acceptance)
-    relative = (log_evidence - log_evidence.amax(0)).exp()
-    relative = relative / relative.mean(0)
-    se = (relative.var(0) / groups).sqrt()
-    ess = 1 / (log_weights - torch.logsumexp(log_weights, (0, 1))).exp().pow(2).sum((0, 1))
-    estimate = MarginalEstimate(log_mean(log_evidence), se, ess, torch.full_like(se, torch.nan), calls)
-    return AnnealedResult(estimate, effects, log_weights, torch.stack(ladder), torch.stack(acceptance))
+        rates.append(rate)
+    return log_evidence, particles, torch.stack(ladder), torch.stack(rates), calls
 
 
-def _reference(reference: Mixture, effects: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        leaf = effects.detach().requires_grad_()
-        value = reference.log_density(leaf)
-        (gradient,) = torch.autograd.grad(value.sum(), leaf)
-    return value.detach(), gradient
+def _path(log_joint, reference, temperature):
+    def tempered(effects):
+        grouped = effects.unflatten(-1, (-1, len(temperature)))
+        start = reference.log_density(grouped)
+        return (start + temperature * (log_joint(grouped) - start)).flatten(-2)
+    return tempered
 
 
-def _next_temperature(energy: Tensor, log_weights: Tensor, temperature: Tensor, efficiency: float) -> Tensor:
+def _looked_up(state, reference, temperature, groups):
+    effects, value, gradient = (x.unflatten(-1, (groups, -1)) for x in state[:3])
+    log_q, slope_q = evaluate_gradient(reference.log_density, effects)
+    return _Particles(effects, (value - log_q) / temperature, (gradient - slope_q) / temperature, log_q, slope_q)
+
+
+def _next_temperature(energy: Tensor, temperature: Tensor, efficiency: float) -> Tensor:
     flat = energy.flatten(0, 1)
-    weights = log_weights.flatten(0, 1).softmax(0)
     alive = torch.isfinite(flat)
-    logw = torch.where(alive, weights, 0.0)
-    logw = (logw / logw.sum(0)).log()
-    flat = torch.where(alive, flat, 0.0)
+    count = alive.sum(0)
 
     def ess(step: Tensor) -> Tensor:
-        return (2 * torch.logsumexp(logw + step * flat, 0) - torch.logsumexp(logw + 2 * step * flat, 0)).exp()
+        scaled = torch.where(alive, step * flat, -torch.inf)
+        return (2 * torch.logsumexp(scaled, 0) - torch.logsumexp(2 * scaled, 0)).exp() / count
 
     low, high = torch.zeros_like(temperature), 1.0 - temperature
     full = ess(high) >= efficiency
@@ -130,33 +174,31 @@ def _next_temperature(energy: Tensor, log_weights: Tensor, temperature: Tensor, 
     return torch.where(full, 1.0, temperature + low)
 
 
+def _moments(effects):
+    flat = effects.flatten(1, 2)
+    centred = flat - flat.mean(1, keepdim=True)
+    covariance = torch.einsum("ins,jns->sij", centred, centred) / flat.shape[1]
+    return covariance.expand(effects.shape[2], -1, -1, -1)
+
+
 def _metric(effects: Tensor, log_weights: Tensor, previous: Tensor) -> Tensor:
     """Each group's metric from the particles of all other groups: from its own it would bias the transitions."""
-    groups, particles, subject = log_weights.shape
-    weights = log_weights.exp()
+    weights = log_weights.softmax(0)
     def others(x: Tensor) -> Tensor:
-        return x.sum(-2, keepdim=True) - x
-    mean = torch.einsum("igns,gns->igs", effects, weights)
-    second = torch.einsum("igns,jgns,gns->ijgs", effects, effects, weights)
-    share = 1.0 / (groups - 1)
-    mean, second = others(mean) * share, others(second) * share
+        return (x.sum(-2, keepdim=True) - x) / (x.shape[-2] - 1)
+    mean = others(torch.einsum("ings,ngs->igs", effects, weights))
+    second = others(torch.einsum("ings,jngs,ngs->ijgs", effects, effects, weights))
     covariance = (second - mean[:, None] * mean[None]).permute(2, 3, 0, 1)
-    size = 1 / (others(weights.pow(2).sum(1)) * share**2)
-    lag = len(effects) / (len(effects) + size)
-    return (1 - lag)[..., None, None] * covariance + lag[..., None, None] * previous
+    size = (weights.shape[1] - 1) / others(weights.pow(2).sum(0))
+    lag = (len(effects) / (len(effects) + size))[..., None, None]
+    return (1 - lag) * covariance + lag * previous
 
 
-def _resample(log_weights: Tensor, below: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    groups, particles, subject = log_weights.shape
-    size = 1 / log_weights.exp().pow(2).sum(1)
-    needed = size < below * particles
-    start = torch.rand(groups, 1, subject, generator=generator, dtype=log_weights.dtype, device=log_weights.device)
-    positions = (torch.arange(particles, device=log_weights.device)[:, None] + start) / particles
-    cumulative = log_weights.exp().cumsum(1)
-    cumulative = cumulative / cumulative[:, -1:]
-    drawn = torch.searchsorted(cumulative.movedim(1, -1).contiguous(), positions.movedim(1, -1).contiguous())
-    drawn = drawn.movedim(-1, 1).clamp(max=particles - 1)
-    own = torch.arange(particles, device=log_weights.device)[:, None].expand_as(drawn)
-    index = torch.where(needed[:, None], drawn, own)
-    even = -torch.log(torch.tensor(float(particles), dtype=log_weights.dtype))
-    return index, torch.where(needed[:, None], even, log_weights)
+def _resample(log_weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    _, groups, subject = log_weights.shape
+    like = {"dtype": log_weights.dtype, "device": log_weights.device}
+    start = torch.rand(groups, subject, 1, generator=generator, **like)
+    positions = (torch.arange(count, device=log_weights.device) + start) / count
+    cumulative = log_weights.softmax(0).cumsum(0).movedim(0, -1).contiguous()
+    drawn = torch.searchsorted(cumulative / cumulative[..., -1:], positions)
+    return drawn.clamp(max=len(log_weights) - 1).movedim(-1, 0)

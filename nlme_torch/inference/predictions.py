@@ -23,12 +23,13 @@ def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.Dat
 
     Returns:
         One row per observation (and per requested new time): row, id, time, outcome, DV, PRED (typical subject, eta = 0),
-        IPRED (eta at the conditional mode), RES = DV - PRED, IRES = DV - IPRED, IWRES = IRES / standard deviation.
+        IPRED (eta at the conditional mode), RES = DV - PRED, IRES = DV - IPRED, IWRES = IRES / standard deviation; NaN
+        for a subject whose equation cannot be solved.
     """
     with torch.no_grad():
         conditional = density.at()
-        typical, _ = conditional.observe(torch.zeros_like(modes)[:, None, None])
-        individual, _ = conditional.observe(modes[:, None, None])
+        typical, typical_solved = conditional.observe(torch.zeros_like(modes)[:, None, None])
+        individual, individual_solved = conditional.observe(modes[:, None, None])
     batch = density.batch
     wanted_new = torch.zeros_like(batch.record_mask)
     new_rows = np.flatnonzero(data.prediction_rows)
@@ -42,7 +43,9 @@ def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.Dat
             return value.expand(shape[0], 1, 1, shape[1])[:, 0, 0][at].numpy(force=True)
 
         observed = np.where(outcome.mask[record, subject].numpy(force=True), outcome.value[record, subject].numpy(force=True), np.nan)
-        pred, ipred, sd = pick(typical[name].mean), pick(individual[name].mean), pick(individual[name].stddev)
+        pred = pick(torch.where(typical_solved, typical[name].mean, torch.nan))
+        ipred = pick(torch.where(individual_solved, individual[name].mean, torch.nan))
+        sd = pick(individual[name].stddev)
         tables.append(
             pd.DataFrame(
                 {

@@ -83,9 +83,11 @@ class SAEM:
             The averaged iterates of the best start, with the trace of that start.
 
         Raises:
-            FitError: The log joint of a subject is not finite at the initial values.
+            FitError: The model has no random effects, or the log joint of a subject is not finite at the initial values.
         """
         schedule = self.schedule
+        if not density.model.n_effects:
+            raise FitError("the model has no random effects for SAEM to draw; declare some, or fit it with nlme.Pooled().")
         algorithm = SAEMAlgorithm(
             density,
             schedule=schedule,
@@ -170,6 +172,8 @@ class _Recorder:
 
     def drift(self, window: int) -> tuple[float, str]:
         """Largest move of a parameter's mean between the last two windows, in standard deviations, and whose it is."""
+        if not self.judged:
+            return float("inf"), ""
         recent = torch.stack(self.rows[-2 * window :])[:, :, self.judged]
         before, after = recent[:window], recent[window:]
         spread = 0.5 * (before.var(0) + after.var(0))

@@ -33,6 +33,7 @@ from nlme_torch.inference.saem_kernels import Moves, PhiMoments, build_cycle
 from nlme_torch.inference.schedule import StepSchedule
 from nlme_torch.inference.sufficient_statistics import Statistics, blend, statistics
 from nlme_torch.model.density import Conditional, Density
+from nlme_torch.model.probe import why_not_finite
 from nlme_torch.model.residual_scale import residual_scales
 from nlme_torch.model.values import ParameterValues, free_names
 
@@ -228,8 +229,9 @@ class SAEMAlgorithm:
             value = conditional.log_joint(zero)[0]
         bad = (~torch.isfinite(value)).nonzero()
         if len(bad):
-            subject = self.density.batch.subjects[int(bad[0, 1])]
+            start, position = bad[0].tolist()
+            subject = self.density.batch.subjects[position]
             raise FitError(
-                f"the log joint density of subject {subject!r} is not finite at the typical values ({len(bad)} in all); "
-                "check the initial values, and that observations lie in the support of their distribution."
+                f"the log joint density of subject {subject!r} is not finite at the typical values ({len(bad)} in all): "
+                + why_not_finite(conditional, zero, start, position)
             )

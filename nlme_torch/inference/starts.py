@@ -22,15 +22,29 @@ def jittered_starts(
         generator: Source of randomness.
 
     Returns:
-        Raw name to ``(start, *shape)``.
+        Raw name to ``(start, *shape)``. Starts at which a subject's log joint is not finite are drawn in by halves.
     """
-    result = {name: value.expand(starts, *value.shape[1:]).clone() for name, value in values.items()}
+    centre = {name: value.expand(starts, *value.shape[1:]).clone() for name, value in values.items()}
+    shifts = {}
     for name in free_names(density.model):
         if not name.startswith("_covariances"):
-            value = result[name]
+            value = centre[name]
             noise = torch.randn(value.shape, generator=generator, dtype=value.dtype, device=generator.device)
             noise[0] = 0.0
-            result[name] = value + spread * noise.to(value.device)
+            shifts[name] = spread * noise.to(value.device)
+    if starts == 1:
+        return centre
+    batch = density.batch
+    zero = batch.times.new_zeros(density.model.n_effects, 1, starts, batch.n_subjects)
+    for _ in range(20):
+        result = {**centre, **{name: centre[name] + shift for name, shift in shifts.items()}}
+        with torch.no_grad():
+            usable = torch.isfinite(density.at(result).log_joint(zero)).all(-1)[0]
+        usable[0] = True  # the values as given: what is wrong with them is the user's to know
+        if bool(usable.all()):
+            break
+        for name, shift in shifts.items():
+            shifts[name] = torch.where(usable.reshape(-1, *(1,) * (shift.dim() - 1)), shift, 0.5 * shift)
     return result
 
 

@@ -33,13 +33,12 @@ def parameter_table(model: Model, shrinkage: pd.Series) -> pd.DataFrame:
     """
     values = parameter_values(model)
     variances = _variances(model)
+    fixed = _fixed(model)
     rows = {}
     for name, value in structural_scalars(model, values).items():
-        row: dict[str, Any] = {"estimate": float(value[0]), "fixed": False, "bsv_cv_percent": math.nan, "bsv_sd": math.nan,
-                               "shrinkage_percent": math.nan}
+        row: dict[str, Any] = {"estimate": float(value[0]), "fixed": name in fixed, "bsv_cv_percent": math.nan,
+                               "bsv_sd": math.nan, "shrinkage_percent": math.nan}
         component = model.components.get(name)
-        if component is not None and getattr(component, "fixed", False):
-            row["fixed"] = True
         if isinstance(component, IndividualParameter):
             variance = variances[f"eta_{name}"]
             row["bsv_sd"] = math.sqrt(variance)
@@ -48,6 +47,16 @@ def parameter_table(model: Model, shrinkage: pd.Series) -> pd.DataFrame:
                 row["bsv_cv_percent"] = 100 * math.sqrt(math.expm1(variance))
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _fixed(model: Model) -> set[str]:
+    """Names of the structural parameters that are not estimated."""
+    names = {name for name, component in model.components.items() if getattr(component, "fixed", False)}
+    for name, component in model.components.items():
+        if isinstance(component, IndividualParameter):
+            kept = (covariate for covariate, effect in component.covariates.items() if not effect.beta.requires_grad)
+            names.update(f"{name}_{covariate}" for covariate in kept)
+    return names
 
 
 def omega_table(model: Model) -> pd.DataFrame:

@@ -163,6 +163,8 @@ class Conditional:
             if factor is None:
                 factor = torch.eye(block.size, dtype=self.mean.dtype, device=self.mean.device)[None]
             pieces.append((factor @ factor.mT).expand(self.starts, -1, -1))
+        if not pieces:
+            return self.mean.new_zeros(self.starts, 0, 0)
         return torch.stack([torch.block_diag(*(piece[start] for piece in pieces)) for start in range(self.starts)])
 
     def sample(self, chains: int, generator: torch.Generator) -> Float[Tensor, "effect chain start subject"]:

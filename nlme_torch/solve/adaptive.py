@@ -18,34 +18,36 @@ _METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 
 @dataclass(frozen=True)
 class Adaptive:
-    """torchdiffeq with time rescaled so that every subject goes from its record r to r + 1 while s goes from r to r + 1.
+    """torchdiffeq in rescaled time: a subject goes from its record r to r + 1 while s goes from r to r + 1.
 
         dy/ds = (t_{r+1} - t_r) (f(t, y, p) + rate_r),    t = t_r + (s - r) (t_{r+1} - t_r)
 
-    All subjects share the steps; the error is the largest of the subjects' root-mean-square errors, forward and in the
-    adjoint, so that the tolerance holds for each of them. Steps end exactly at records (no interpolation). Every tensor of
-    ``parameters``, the times and the rates are adjoint parameters.
+    All subjects share the steps; the error is the largest of the subjects' root-mean-square errors, forward
+    and in the adjoint, so that the tolerance holds for each of them. Steps end exactly at records (no
+    interpolation). Every tensor of ``parameters``, the times and the rates are adjoint parameters.
 
     Attributes:
         method: "dopri5", "dopri8", "bosh3", "fehlberg2" or "adaptive_heun".
         rtol: relative tolerance.
         atol: absolute tolerance [state].
-        adjoint: "backprop" differentiates the steps themselves (accurate, twice differentiable, memory grows with the
-            number of steps); "continuous" integrates the adjoint equation backwards (little memory, first derivatives
-            only, less accurate).
+        adjoint: "backprop" differentiates the steps themselves (accurate, twice differentiable, memory grows
+            with the number of steps); "continuous" integrates the adjoint equation backwards (little memory,
+            first derivatives only, less accurate).
         max_steps: attempted steps between two records before the limiting subjects are given up.
 
     Example:
         >>> import torch
         >>> from nlme_torch.solve import solve
         >>> times = torch.tensor([0.0, 1.0], dtype=torch.float64)
-        >>> y = solve(lambda t, y, p: -y, torch.ones(1, dtype=torch.float64), times, solver=Adaptive(rtol=1e-9)).states
+        >>> start = torch.ones(1, dtype=torch.float64)
+        >>> y = solve(lambda t, y, p: -y, start, times, solver=Adaptive(rtol=1e-9)).states
         >>> bool((y[1] - torch.exp(torch.tensor(-1.0))).abs().max() < 1e-8)
         True
 
     References:
         Dormand, Prince (1980), doi:10.1016/0771-050X(80)90013-3.
-        Chen, Rubanova, Bettencourt, Duvenaud (2018), Neural ordinary differential equations, arXiv:1806.07366.
+        Chen, Rubanova, Bettencourt, Duvenaud (2018), Neural ordinary differential equations,
+        arXiv:1806.07366.
     """
 
     method: str = "dopri5"
@@ -56,7 +58,9 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         if self.method not in _METHODS:
-            raise SolveError(f"method must be one of {_METHODS}, got {self.method!r}; for fixed steps use RK4")
+            raise SolveError(
+                f"method must be one of {_METHODS}, got {self.method!r}; for fixed steps use RK4"
+            )
         if self.adjoint not in ("backprop", "continuous"):
             raise SolveError(f'adjoint must be "backprop" or "continuous", got {self.adjoint!r}')
         if not (self.rtol > 0 and self.atol > 0 and self.max_steps > 0):
@@ -85,11 +89,13 @@ class Adaptive:
         trajectory = torch.cat(states)
         if bool((status > 0).any()):
             trajectory = mask_states(trajectory, reached)
-        statistics = Statistics(*(torch.full_like(reached, count) for count in (accepted, rejected, evaluations)))
+        statistics = Statistics(
+            *(torch.full_like(reached, count) for count in (accepted, rejected, evaluations))
+        )
         return Solution(states=trajectory, status=status, reached=reached.clamp(min=0), statistics=statistics)
 
     def _segment_ends(self, problem: Problem) -> list[int]:
-        """Records at which one torchdiffeq call ends: all of them where the state jumps or the adjoint needs it."""
+        """Records at which a torchdiffeq call ends: where a state jumps, and all for a continuous adjoint."""
         last = problem.records - 1
         if last == 0:
             return []
@@ -133,10 +139,12 @@ class Adaptive:
                 **settings,
             )
         except AssertionError as error:
-            raise SolveError(f"torchdiffeq gave up between records: {error}; loosen rtol or use Tsit5") from error
+            raise SolveError(
+                f"torchdiffeq gave up between records: {error}; loosen rtol or use Tsit5"
+            ) from error
 
     def _first_step(self, problem: Problem, state: Tensor, derivative: Tensor) -> Tensor:
-        """A first step in units of the first record interval: a hundredth of the fastest subject's time scale."""
+        """A first step in units of the first interval: a hundredth of the fastest time scale."""
         if problem.records == 1:
             return state.new_ones(())
         with torch.no_grad():

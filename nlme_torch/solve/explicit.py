@@ -30,7 +30,7 @@ class Walk(NamedTuple):
 
 
 class Move(NamedTuple):
-    """What one attempt did: the step taken (0 where rejected or finished) and whether the target was reached."""
+    """What one attempt did: the step taken (0 where rejected or finished), whether the target was reached."""
 
     time: Tensor
     step: Tensor
@@ -193,7 +193,9 @@ def start_step(
     bend = ((ahead - slope) / scale).square().mean(0).sqrt() / trial
     steepest = torch.maximum(speed, bend)
     step = torch.where(
-        steepest <= 1e-15, torch.maximum(1e-6 * interval, 1e-3 * trial), (0.01 / steepest) ** (1 / tableau.order)
+        steepest <= 1e-15,
+        torch.maximum(1e-6 * interval, 1e-3 * trial),
+        (0.01 / steepest) ** (1 / tableau.order),
     )
     step = torch.minimum(torch.minimum(100 * trial, step), interval)
     return torch.where(torch.isfinite(step) & (step > 0), step, 1e-3 * trial)

@@ -17,7 +17,8 @@ class RK4:
 
         y_{n+1} = y_n + h (k1 + 2 k2 + 2 k3 + k4) / 6,    h = (t_{r+1} - t_r) / steps
 
-    No error control: halve the step and compare. Plain tensor operations, hence double backward and forward mode.
+    No error control: halve the step and compare. Plain tensor operations, hence double backward and forward
+        mode.
 
     Attributes:
         steps: steps between two records.
@@ -31,7 +32,8 @@ class RK4:
         True
 
     References:
-        Hairer, Norsett, Wanner (1993), Solving Ordinary Differential Equations I, doi:10.1007/978-3-540-78862-1.
+        Hairer, Norsett, Wanner (1993), Solving Ordinary Differential Equations I,
+        doi:10.1007/978-3-540-78862-1.
     """
 
     steps: int = 10

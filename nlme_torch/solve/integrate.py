@@ -21,13 +21,13 @@ def solve(
 
         dy/dt = f(t, y, p) + rate_r   for t in (t_r, t_{r+1}),     y(t_r+) = event_r(y(t_r-))
 
-    Every record is hit exactly. Records of length zero (duplicated times, padding) are legal. A subject whose solve
-    fails has a status and NaN states from there on; the others are not affected.
+    Every record is hit exactly. Records of length zero (duplicated times, padding) are legal. A subject whose
+    solve fails has a status and NaN states from there on; the others are not affected.
 
     Args:
-        vector_field: ``f(t: (*batch), y: (state, *batch), parameters) -> dy/dt (state, *batch)`` [state / time].
-            Tensors that it captures get no gradient from a continuous adjoint: hand them over in ``parameters``.
-            Compiled solvers cache on the function object: pass the same one in every call.
+        vector_field: ``f(t: (*batch), y: (state, *batch), parameters) -> dy/dt (state, *batch)`` [state /
+            time]. Tensors that it captures get no gradient from a continuous adjoint: hand them over in
+            ``parameters``. Compiled solvers cache on the function object: pass the same one in every call.
         initial: (state, *batch) the state before the first record's event.
         times: (record, *batch-broadcastable) non-decreasing record times [time].
         parameters: tensors that broadcast inside the vector field.

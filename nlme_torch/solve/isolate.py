@@ -1,7 +1,8 @@
 """Keeping a subject that cannot be solved from harming the others, in values and in gradients.
 
-A failed subject is made inert: its records have zero length and it rests at a state where the derivative is finite, so that
-its zero cotangent never meets an infinite local derivative (0 x inf = NaN would reach shared parameters).
+A failed subject is made inert: its records have zero length and it rests at a state where the derivative is
+finite, so that its zero cotangent never meets an infinite local derivative (0 x inf = NaN would reach shared
+parameters).
 """
 
 from dataclasses import replace
@@ -19,14 +20,18 @@ def find_bad_starts(problem: Problem) -> tuple[Problem, Tensor, Tensor]:
         problem: the problem as posed.
 
     Returns:
-        The problem with those subjects inert, (*batch) True where a subject is bad, and (state, *batch) the derivative at
-        the start without gradient.
+        The problem with those subjects inert, (*batch) True where a subject is bad, and (state, *batch) the
+        derivative at the start without gradient.
     """
     with torch.no_grad():
         start = problem.arrive(0, problem.initial)
         derivative = problem.vector_field(problem.times[0], start, problem.parameters)
         derivative = check_derivative(derivative, start)
-        bad = ~(torch.isfinite(start).all(0) & torch.isfinite(derivative).all(0) & torch.isfinite(problem.times).all(0))
+        bad = ~(
+            torch.isfinite(start).all(0)
+            & torch.isfinite(derivative).all(0)
+            & torch.isfinite(problem.times).all(0)
+        )
         for value in (problem.amounts, problem.rates):
             if value is not None:
                 bad = bad | ~torch.isfinite(value).all(0).all(0)
@@ -73,7 +78,7 @@ def mask_states(states: Tensor, reached: Tensor) -> Tensor:
 
 
 def _guard(parameter: Tensor) -> Tensor:
-    """A parameter with finite entries only, whose non-finite gradient entries are dropped (some subject failed)."""
+    """A parameter with finite entries only, whose non-finite gradient entries are dropped."""
     if not parameter.is_floating_point():
         return parameter
     guarded = torch.where(torch.isfinite(parameter), parameter, 1.0)

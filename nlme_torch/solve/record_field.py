@@ -13,9 +13,10 @@ _LARGEST_SLOPE = 1e100
 class RecordField:
     """dy/ds for one run of records, s from 0 to ``length``, as torchdiffeq calls it.
 
-    torchdiffeq reports a failure of any subject as an assertion about the whole batch. Here a non-finite derivative is replaced
-    by zero and counts as an unbounded error, so that the step shrinks; when it cannot shrink further, or
-    ``max_steps`` attempts were spent on one record, the subjects responsible are frozen and the others go on.
+    torchdiffeq reports a failure of any subject as an assertion about the whole batch. Here a non-finite
+    derivative is replaced by zero and counts as an unbounded error, so that the step shrinks; when it cannot
+    shrink further, or ``max_steps`` attempts were spent on one record, the subjects responsible are frozen
+    and the others go on.
 
     Attributes:
         status: (*batch) a ``Status`` per subject.

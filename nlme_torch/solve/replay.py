@@ -13,7 +13,12 @@ from nlme_torch.solve.tableau import Tableau
 def inputs_of(problem: Problem) -> tuple[Tensor, ...]:
     """Every tensor of a problem that may carry a gradient."""
     optional = (problem.amounts, problem.rates)
-    return (problem.initial, problem.times, *problem.parameters, *(value for value in optional if value is not None))
+    return (
+        problem.initial,
+        problem.times,
+        *problem.parameters,
+        *(value for value in optional if value is not None),
+    )
 
 
 def is_transformed() -> bool:

@@ -12,7 +12,8 @@ from nlme_torch.solve.problem import Problem
 class Schedule:
     """Records of equal time merged into stops, so that a solver only meets intervals of positive length.
 
-    The state on leaving a stop is ``base + amount`` where the stop holds a reset and ``state + amount`` elsewhere.
+    The state on leaving a stop is ``base + amount`` where the stop holds a reset and ``state + amount``
+    elsewhere.
 
     Attributes:
         times: (stop, *batch) increasing up to each subject's last stop, constant after it [time].
@@ -21,8 +22,10 @@ class Schedule:
         resets: (stop, *batch) True where the state starts again from the initial one, or None.
         rates: (stop, state, *batch) rate until the next stop, or None.
         record_stop: (record, *batch) the stop of each record, or None where stops and records coincide.
-        record_amounts: (record, state, *batch) what was added at the stop up to and including this record, or None.
-        record_resets: (record, *batch) whether a reset happened at the stop up to and including this record, or None.
+        record_amounts: (record, state, *batch) what was added at the stop up to and including this record, or
+            None.
+        record_resets: (record, *batch) whether a reset happened at the stop up to and including this record,
+            or None.
     """
 
     times: Tensor

@@ -28,20 +28,20 @@ class Status(IntEnum):
 _MESSAGES = {
     Status.OK: "solved",
     Status.INVALID_START: (
-        "the initial state, a parameter, a time or the derivative at the start is not finite; check `initial`, the "
-        "starting values and divisions by zero at the first time"
+        "the initial state, a parameter, a time or the derivative at the start is not finite; check initial, "
+        "the starting values and divisions by zero at the first time"
     ),
     Status.NONFINITE: (
-        "the state or its derivative became infinite or NaN; check signs and divisions in `dynamics`, the starting "
-        "values, and bound the parameters"
+        "the state or its derivative became infinite or NaN; check signs and divisions in `dynamics`, the "
+        "starting values, and bound the parameters"
     ),
     Status.STEP_UNDERFLOW: (
-        "the step size shrank to rounding error: the solution is singular or far too stiff; check `dynamics`, loosen "
-        "rtol, or use a solver for stiff systems"
+        "the step size shrank to rounding error: the solution is singular or far too stiff; check dynamics, "
+        "loosen rtol, or use a solver for stiff systems"
     ),
     Status.MAX_STEPS: (
-        "more than max_steps steps between two records: the system is stiff or rtol too tight; use a solver for "
-        "stiff systems, loosen rtol, or raise max_steps"
+        "more than max_steps steps between two records: the system is stiff or rtol too tight; use a solver "
+        "for stiff systems, loosen rtol, or raise max_steps"
     ),
 }
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Tableau:
-    """An explicit pair in Butcher's notation; the last row of ``stages`` is the solution (first same as last).
+    """An explicit pair in Butcher's notation; the last row of ``stages`` is the solution.
 
         k_i = f(t + c_i h, y + h sum_j a_ij k_j),    y_1 = y + h sum_j a_sj k_j,    error = h sum_j e_j k_j
 

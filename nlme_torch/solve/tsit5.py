@@ -20,27 +20,30 @@ from nlme_torch.solve.tableau import TSITOURAS
 class Tsit5:
     """Explicit Runge-Kutta 5(4) in which every subject has its own time, step size and record.
 
-    Each subject walks from record to record and hits every one; a finished subject rests. Its solution does not depend on who
-    else is in the batch. Gradients (backward, forward, twice) replay the accepted steps, whose sizes are constants.
+    Each subject walks from record to record and hits every one; a finished subject rests. Its solution does
+    not depend on who else is in the batch. Gradients (backward, forward, twice) replay the accepted steps,
+    whose sizes are constants.
 
     Attributes:
         rtol: relative tolerance of the local error of each subject.
         atol: absolute tolerance [state].
         max_steps: attempted steps of a subject between two records before it is given up.
-        compile: run the whole walk as compiled code where that is possible (CPU, a C++ compiler, a vector field
-            of elementary operations); the first solve of a new vector field then takes seconds, once per machine.
+        compile: run the whole walk as compiled code where that is possible (CPU, a C++ compiler, a vector
+            field of elementary operations); the first solve of a new vector field then takes seconds, once
+            per machine.
 
     Example:
         >>> import torch
         >>> from nlme_torch.solve import solve
         >>> times = torch.tensor([0.0, 1.0], dtype=torch.float64)
-        >>> y = solve(lambda t, y, p: -y, torch.ones(1, dtype=torch.float64), times, solver=Tsit5(rtol=1e-9)).states
+        >>> start = torch.ones(1, dtype=torch.float64)
+        >>> y = solve(lambda t, y, p: -y, start, times, solver=Tsit5(rtol=1e-9)).states
         >>> bool((y[1] - torch.exp(torch.tensor(-1.0))).abs().max() < 1e-8)
         True
 
     References:
-        Tsitouras (2011), Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying assumption,
-        doi:10.1016/j.camwa.2011.06.002.
+        Tsitouras (2011), Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying
+        assumption, doi:10.1016/j.camwa.2011.06.002.
     """
 
     rtol: float = 1e-6
@@ -54,9 +57,10 @@ class Tsit5:
 
     def integrate(self, problem: Problem) -> Solution:
         """Solve one problem; see ``nlme_torch.solve.solve``."""
-        kernel = find_kernel(problem, TSITOURAS) if self.compile and not is_transformed() else None
-        if kernel is not None:
-            return self._compiled(problem, kernel)
+        if self.compile and not is_transformed() and 0 not in problem.batch:
+            kernel = find_kernel(problem, TSITOURAS, is_differentiated(problem))
+            if kernel is not None:
+                return self._compiled(problem, kernel)
         problem, bad, _ = find_bad_starts(problem)
         schedule = build_schedule(problem)
         differentiated = is_differentiated(problem)
@@ -82,18 +86,23 @@ class Tsit5:
 
         limits = Limits(self.rtol, self.atol, self.max_steps, torch.get_num_threads())
         last = torch.where(torch.isfinite(schedule.times).all(0), schedule.last, 1).reshape(count)
-        run = Solve(kernel, problem.vector_field, limits, last, flat(schedule.resets, 1), is_differentiated(problem))
+        run = Solve(kernel, limits, last, flat(schedule.resets, 1), is_differentiated(problem))
         arrivals = run.arrivals(
-            flat(initial, 1), flat(schedule.times, 1), own, shared, flat(schedule.amounts, 2), flat(schedule.rates, 2)
+            flat(initial, 1),
+            flat(schedule.times, 1),
+            own,
+            shared,
+            flat(schedule.amounts, 2),
+            flat(schedule.rates, 2),
         )
         assert run.outcome is not None
         arrivals = arrivals.to(problem.initial.dtype).reshape(-1, *problem.initial.shape)
         counts = (run.outcome.stop, run.outcome.accepted, run.outcome.rejected)
-        counts = tuple(value.reshape(batch) for value in counts)
-        return _finish(problem, schedule, arrivals, run.outcome.status.reshape(batch), *counts)
+        status, stop, accepted, rejected = (value.reshape(batch) for value in (run.outcome.status, *counts))
+        return _finish(problem, schedule, arrivals, status, stop, accepted, rejected)
 
     def _walk(self, problem: Problem, schedule: Schedule, tape: list[Move] | None) -> tuple[Walk, Tensor]:
-        """Walk all subjects to their last stop; the final walk and (stop, state, *batch) states on arrival."""
+        """Walk all subjects to their last stop; the final walk and (stop, state, *batch) arrivals."""
         control = Control(self.rtol, self.atol, self.max_steps)
         field, parameters = problem.vector_field, problem.parameters
         initial = problem.initial
@@ -110,7 +119,9 @@ class Tsit5:
             arrivals.scatter_(0, index, walk.state.unsqueeze(0))
             target, rate = _ahead(schedule, walk.stop, final)
             if has_events and bool(move.arrived.any()):
-                state = torch.where(move.arrived, _leave(schedule, move.stop, walk.state, initial), walk.state)
+                state = torch.where(
+                    move.arrived, _leave(schedule, move.stop, walk.state, initial), walk.state
+                )
                 slope = derivative(field, walk.time, state, parameters, rate)
                 walk = walk._replace(state=state, slope=torch.where(move.arrived, slope, walk.slope))
         return walk, arrivals

@@ -48,14 +48,18 @@ def test_chain_axis_and_broadcast_times(solver):
 
 @pytest.mark.parametrize("solver", [Tsit5(), Adaptive(), Adaptive(adjoint="continuous"), RK4(50)], ids=str)
 def test_error_of_each_subject_is_within_tolerance_among_idle_ones(solver):
-    """torchdiffeq's own norm is a mean over the batch: one busy subject among idle ones would lose its accuracy."""
+    """Torchdiffeq's norm is a mean over the batch: one busy subject among idle ones loses its accuracy."""
     field, initial, times, parameters = oral_problem(subjects=200)
     initial[:, 1:] = 0.0
     states = solve(field, initial, times, parameters, solver=solver).states
     assert (states[:, 1, 0] - oral_exact(parameters[0], times)[:, 0]).abs().max() < 2e-5
 
 
-@pytest.mark.parametrize("solver", [Tsit5(1e-9, 1e-11), Tsit5(1e-9, 1e-11, compile=False), Adaptive(rtol=1e-9, atol=1e-11), RK4(100)], ids=str)
+@pytest.mark.parametrize(
+    "solver",
+    [Tsit5(1e-9, 1e-11), Tsit5(1e-9, 1e-11, compile=False), Adaptive(rtol=1e-9, atol=1e-11), RK4(100)],
+    ids=str,
+)
 def test_padding_and_duplicated_times(solver):
     field, initial, times, parameters = oral_problem(subjects=3)
     times[3, 0] = times[2, 0]
@@ -71,7 +75,9 @@ def test_padding_and_duplicated_times(solver):
 def test_single_record_and_no_motion():
     field, initial, _, parameters = oral_problem(subjects=2)
     for solver in (Tsit5(), Adaptive(), RK4()):
-        assert torch.equal(solve(field, initial, torch.zeros(1, dtype=DTYPE), parameters, solver=solver).states[0], initial)
+        assert torch.equal(
+            solve(field, initial, torch.zeros(1, dtype=DTYPE), parameters, solver=solver).states[0], initial
+        )
 
 
 def test_batch_without_axes():

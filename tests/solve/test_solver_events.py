@@ -32,7 +32,9 @@ def test_amounts(solver):
     amounts = torch.zeros(5, 1, 2, dtype=DTYPE)
     amounts[0, 0] = torch.tensor([10.0, 20.0])
     amounts[2, 0] = torch.tensor([5.0, 8.0])
-    states = solve(elimination, torch.zeros(1, 2, dtype=DTYPE), times, (rate,), solver=solver, events=Events(amounts)).states
+    states = solve(
+        elimination, torch.zeros(1, 2, dtype=DTYPE), times, (rate,), solver=solver, events=Events(amounts)
+    ).states
     for subject in range(2):
         expected = torch.zeros(5, dtype=DTYPE)
         for dose in (0, 2):
@@ -105,11 +107,18 @@ def test_gradients_with_respect_to_amounts_rates_and_times(solver):
     rates = torch.stack([zero, zero, infusion, zero, zero])[:, None]
     moved = times + torch.stack([zero, lag, zero, zero, zero])
     states = solve(
-        elimination, torch.zeros(1, 2, dtype=DTYPE), moved, (rate,), solver=solver, events=Events(amounts, rates)
+        elimination,
+        torch.zeros(1, 2, dtype=DTYPE),
+        moved,
+        (rate,),
+        solver=solver,
+        events=Events(amounts, rates),
     ).states
     gradients = torch.autograd.grad(states[4].sum(), (amount, infusion, lag))
     after = times[4] - times[1] - lag
     assert (gradients[0] - torch.exp(-rate * after)).abs().max() < 1e-6
     length, tail = times[3] - times[2], times[4] - times[3]
-    assert (gradients[1] - (1 - torch.exp(-rate * length)) / rate * torch.exp(-rate * tail)).abs().max() < 1e-6
+    assert (
+        gradients[1] - (1 - torch.exp(-rate * length)) / rate * torch.exp(-rate * tail)
+    ).abs().max() < 1e-6
     assert (gradients[2] - amount * rate * torch.exp(-rate * after)).abs().max() < 1e-6

@@ -65,11 +65,19 @@ def test_division_by_zero_at_the_start(solver):
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("solver", [Tsit5(max_steps=200), Tsit5(max_steps=200, compile=False), Adaptive(max_steps=200)], ids=str)
+@pytest.mark.parametrize(
+    "solver", [Tsit5(max_steps=200), Tsit5(max_steps=200, compile=False), Adaptive(max_steps=200)], ids=str
+)
 def test_stiff_subject_runs_out_of_steps_and_nothing_hangs(solver):
     rate = torch.tensor([1.0, 1e7, 2.0], dtype=DTYPE, requires_grad=True)
     times = torch.tensor([0.0, 1.0, 2.0], dtype=DTYPE)
-    solution = solve(lambda t, y, p: -p[0] * (y - torch.cos(t)), torch.zeros(1, 3, dtype=DTYPE), times[:, None], (rate,), solver=solver)
+    solution = solve(
+        lambda t, y, p: -p[0] * (y - torch.cos(t)),
+        torch.zeros(1, 3, dtype=DTYPE),
+        times[:, None],
+        (rate,),
+        solver=solver,
+    )
     assert solution.status.tolist() == [0, Status.MAX_STEPS, 0]
     assert solution.states[:, :, [0, 2]].isfinite().all()
     (gradient,) = torch.autograd.grad(solution.states[:, :, [0, 2]].sum(), rate)
@@ -117,11 +125,23 @@ def test_wrong_inputs():
     with pytest.raises(SolveError, match="floating point"):
         solve(field, torch.ones(1, 2, dtype=torch.complex128), times, solver=Tsit5())
     with pytest.raises(SolveError, match="decrease after record 1"):
-        solve(field, torch.ones(1, 2, dtype=DTYPE), torch.tensor([[0.0, 0.0], [1.0, 2.0], [2.0, 1.0]]), solver=Tsit5())
+        solve(
+            field,
+            torch.ones(1, 2, dtype=DTYPE),
+            torch.tensor([[0.0, 0.0], [1.0, 2.0], [2.0, 1.0]]),
+            solver=Tsit5(),
+        )
     with pytest.raises(SolveError, match="broadcast"):
         solve(field, torch.ones(1, 2, dtype=DTYPE), torch.zeros(4, 3), solver=Tsit5())
     with pytest.raises(SolveError, match="amounts"):
-        solve(field, torch.ones(1, 2, dtype=DTYPE), times, solver=Tsit5(), events=Events(torch.zeros(3, 1, 2)))
-    for wrong in (lambda: Tsit5(rtol=0.0), lambda: RK4(0), lambda: Adaptive("rk4"), lambda: Adaptive(adjoint="x")):
+        solve(
+            field, torch.ones(1, 2, dtype=DTYPE), times, solver=Tsit5(), events=Events(torch.zeros(3, 1, 2))
+        )
+    for wrong in (
+        lambda: Tsit5(rtol=0.0),
+        lambda: RK4(0),
+        lambda: Adaptive("rk4"),
+        lambda: Adaptive(adjoint="x"),
+    ):
         with pytest.raises(Exception):  # noqa: B017
             wrong()

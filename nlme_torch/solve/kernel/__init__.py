@@ -1,8 +1,9 @@
 """Vector fields written out in C++ for single subjects and compiled with their solver.
 
-A solve of a small system costs far less than the launching of tensor operations. So the field is traced once, its graph is
-written as scalar arithmetic on vectors of subjects, and one compiled call walks every subject from its first record to its
-last, each lane with its own step size. Whatever cannot be compiled runs as plain tensor operations.
+A solve of a small system costs far less than the launching of tensor operations. So the field is traced once,
+its graph is written as scalar arithmetic on vectors of subjects, and one compiled call walks every subject
+from its first record to its last, each lane with its own step size. Whatever cannot be compiled runs as plain
+tensor operations.
 """
 
 from .differentiate import Solve as Solve

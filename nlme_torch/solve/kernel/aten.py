@@ -21,7 +21,9 @@ def _split(array: np.ndarray, sizes: Any, dim: int = 0) -> list[np.ndarray]:
     return np.split(array, np.cumsum(sizes)[:-1], axis=dim)
 
 
-def _slice(array: np.ndarray, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
+def _slice(
+    array: np.ndarray, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Any:
     index = [slice(None)] * array.ndim
     index[dim] = slice(start, None if end is None or end > array.shape[dim] else end, step)
     return array[tuple(index)]
@@ -54,8 +56,9 @@ def _same(shape: Any, array: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
 
 
 VIEWS: dict[str, Callable[..., Any]] = {
-    "is_same_size": lambda shape, left, right: left.shape == right.shape,
-    **dict.fromkeys(("clone", "detach", "alias", "contiguous", "lift_fresh_copy", "lift_fresh", "positive"), _same),
+    **dict.fromkeys(
+        ("clone", "detach", "alias", "contiguous", "lift_fresh_copy", "lift_fresh", "positive"), _same
+    ),
     **dict.fromkeys(
         ("view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "squeeze_", "unsqueeze_"),
         lambda shape, array, *_: np.reshape(array, shape),
@@ -64,9 +67,11 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "permute": lambda shape, array, dims: np.transpose(array, dims),
     "transpose": lambda shape, array, a, b: np.swapaxes(array, a, b),
     "t": lambda shape, array: array.T,
-    "select": lambda shape, array, dim, index: array[(slice(None),) * (dim % array.ndim) + (index,)].reshape(shape)
-    if array.ndim > 1
-    else _filled((), array[index]),
+    "select": lambda shape, array, dim, index: (
+        array[(slice(None),) * (dim % array.ndim) + (index,)].reshape(shape)
+        if array.ndim > 1
+        else _filled((), array[index])
+    ),
     "slice": lambda shape, array, *where, **named: _slice(array, *where, **named),
     "slice_scatter": _slice_scatter,
     "select_scatter": _select_scatter,
@@ -83,6 +88,10 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "ones_like": lambda shape, *_, **__: _filled(shape, 1.0),
     "new_zeros": lambda shape, *_, **__: _filled(shape, 0.0),
     "new_ones": lambda shape, *_, **__: _filled(shape, 1.0),
+    **dict.fromkeys(
+        ("empty", "empty_like", "new_empty", "empty_strided", "empty_permuted"),
+        lambda shape, *_, **__: _filled(shape, 0.0),
+    ),
     "full": lambda shape, size, value, **__: _filled(shape, value),
     "full_like": lambda shape, like, value, **__: _filled(shape, value),
     "new_full": lambda shape, like, size, value, **__: _filled(shape, value),
@@ -98,9 +107,12 @@ def _at(array: np.ndarray, dim: int, index: int) -> np.ndarray:
 
 # Operations that exist in C++ under the same meaning, by their name there.
 _DIRECT = {
-    "neg": "neg", "abs": "abs", "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p", "sqrt": "sqrt",
-    "tanh": "tanh", "sigmoid": "sigmoid", "sin": "sin", "cos": "cos", "tan": "tan", "atan": "atan", "asin": "asin",
+    "neg": "neg", "abs": "abs", "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p",
+    "sqrt": "sqrt",
+    "tanh": "tanh", "sigmoid": "sigmoid", "sin": "sin", "cos": "cos", "tan": "tan", "atan": "atan",
+    "asin": "asin",
     "acos": "acos", "sinh": "sinh", "cosh": "cosh", "erf": "erf", "erfc": "erfc", "lgamma": "lgamma",
+    "digamma": "digamma",
     "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "round", "mul": "mul", "maximum": "max",
     "minimum": "min", "pow": "pow", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge", "eq": "eq", "ne": "ne",
     "bitwise_and": "and", "logical_and": "and", "bitwise_or": "or", "logical_or": "or", "bitwise_not": "not",
@@ -146,6 +158,16 @@ _SCALAR: dict[str, Callable[..., object]] = {
 }
 
 
+def is_known(name: str) -> bool:
+    """Whether an operation needs no further decomposition."""
+    return name in VIEWS or name in _SCALAR or name in _COMPOSED or name in REDUCTIONS
+
+
+_COMPOSED = frozenset(
+    {"add", "sub", "rsub", "clamp", "clamp_min", "clamp_max", "addcmul", "mm", "bmm", "addmm", "baddbmm"}
+)
+
+
 def pointwise(program: Program, name: str, args: Any, kwargs: Any) -> Any:
     """Apply an elementwise operation to operand arrays.
 
@@ -161,9 +183,13 @@ def pointwise(program: Program, name: str, args: Any, kwargs: Any) -> Any:
         return _broadcast(program, "add" if name == "add" else "sub", left, right)
     if name == "addcmul":
         product = _broadcast(program, "mul", args[1], args[2])
-        return _broadcast(program, "add", args[0], _broadcast(program, "mul", product, kwargs.get("value", 1)))
+        return _broadcast(
+            program, "add", args[0], _broadcast(program, "mul", product, kwargs.get("value", 1))
+        )
     if name in ("clamp", "clamp_min", "clamp_max"):
-        bounds = dict(zip(("min", "max") if name != "clamp_max" else ("max",), args[1:], strict=False)) | kwargs
+        bounds = (
+            dict(zip(("min", "max") if name != "clamp_max" else ("max",), args[1:], strict=False)) | kwargs
+        )
         result = args[0]
         if bounds.get("min") is not None:
             result = _broadcast(program, "maximum", result, bounds["min"])
@@ -185,16 +211,21 @@ def _broadcast(program: Program, name: str, *operands: Any) -> Any:
     return result if isinstance(result, np.ndarray) else _filled((), result)
 
 
-def reduce_sum(program: Program, name: str, args: Any, kwargs: Any, shape: Any) -> np.ndarray:
-    """Sum or mean over some axes of an operand array."""
+REDUCTIONS = {"sum": "add", "mean": "add", "prod": "mul", "amax": "maximum", "amin": "minimum"}
+
+
+def reduce(program: Program, name: str, args: Any, kwargs: Any, shape: Any) -> np.ndarray:
+    """Sum, mean, product or extremes over some axes of an operand array."""
     array = args[0]
     dims = args[1] if len(args) > 1 else kwargs.get("dim")
-    axes = tuple(range(array.ndim)) if not dims else tuple(d % array.ndim for d in np.atleast_1d(dims))
-    moved = np.moveaxis(array, axes, range(len(axes))).reshape(-1, *(s for i, s in enumerate(array.shape) if i not in axes))
-    total = moved[0] if moved.shape[0] else _filled(moved.shape[1:], 0.0)
-    for row in moved[1:]:
-        total = _broadcast(program, "add", total, row)
+    dims = [] if dims is None else list(np.atleast_1d(np.array(dims, dtype=int)))
+    axes = tuple(d % array.ndim for d in dims) or tuple(range(array.ndim))
+    rest = [size for axis, size in enumerate(array.shape) if axis not in axes]
+    rows = np.moveaxis(array, axes, range(len(axes))).reshape(-1, *rest)
+    total = _filled(tuple(rest), 0.0) if rows.shape[0] == 0 else rows[0]
+    for row in rows[1:]:
+        total = _broadcast(program, REDUCTIONS[name], total, row)
     if name == "mean":
-        total = _broadcast(program, "mul", total, 1.0 / max(moved.shape[0], 1))
+        total = _broadcast(program, "mul", total, 1.0 / max(rows.shape[0], 1))
     total = total if isinstance(total, np.ndarray) else _filled((), total)
     return total.reshape(shape)

@@ -13,7 +13,11 @@ import time
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "source"
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-pthread", "-w")
+_FLAGS = (
+    "-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
+    "-fPIC",
+    "-shared", "-pthread", "-w",
+)  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +64,9 @@ def _fingerprint() -> str:
         digest.update(path.read_bytes())
     version = subprocess.run([str(compiler()), "--version"], capture_output=True, check=False).stdout
     native = subprocess.run(
-        [str(compiler()), "-march=native", "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, check=False
+        [str(compiler()), "-march=native", "-dM", "-E", "-x", "c++", os.devnull],
+        capture_output=True,
+        check=False,
     ).stdout
     for part in (version, native, " ".join(_FLAGS).encode(), platform.machine().encode()):
         digest.update(part)

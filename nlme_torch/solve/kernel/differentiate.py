@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nlme_torch._typing import VectorField
 from nlme_torch.solve.kernel.kernel import Kernel
 from nlme_torch.solve.kernel.library import Inputs, Limits, Outcome, Tape, replay, transpose, walk
 
@@ -18,7 +17,6 @@ class Solve:
 
     Attributes:
         kernel: the compiled field.
-        field: the field itself, kept alive until the derivatives are done.
         limits: tolerances.
         last: (subject) index of the last stop.
         resets: (stop, subject) or None.
@@ -28,7 +26,6 @@ class Solve:
     """
 
     kernel: Kernel
-    field: VectorField
     limits: Limits
     last: Tensor
     resets: Tensor | None
@@ -46,8 +43,8 @@ class Solve:
         """(stop, state, subject) states on arrival; fills outcome and tape.
 
         Args:
-            *tensors: initial (state, subject), times (stop, subject), own (parameter, subject), shared (parameter),
-                amounts and rates (stop, state, subject) or None.
+            *tensors: initial (state, subject), times (stop, subject), own (parameter, subject), shared
+                (parameter), amounts and rates (stop, state, subject) or None.
         """
         if self.record:
             return _Arrivals.apply(self, *tensors)
@@ -62,7 +59,9 @@ class _Arrivals(torch.autograd.Function):
     def forward(ctx: Any, solve: Solve, *tensors: Tensor | None) -> Tensor:
         ctx.solve = solve
         ctx.save_for_backward(*tensors)
-        arrivals, solve.outcome, solve.tape = walk(solve.kernel.forwards, solve.inputs(tensors), solve.limits, True)
+        arrivals, solve.outcome, solve.tape = walk(
+            solve.kernel.forwards, solve.inputs(tensors), solve.limits, True
+        )
         return arrivals
 
     @staticmethod
@@ -94,7 +93,9 @@ class _Transpose(torch.autograd.Function):
         library = solve.kernel.tangent.backwards
         assert solve.tape is not None and solve.outcome is not None
         pairs = [
-            value if index == 1 or value is None else torch.cat([value, _or_zero(direction, value)], _AXES[index])
+            value
+            if index == 1 or value is None
+            else torch.cat([value, _or_zero(direction, value)], _AXES[index])
             for index, (value, direction) in enumerate(zip(tensors, directions, strict=True))
         ]
         inputs = solve.inputs(tuple(pairs))
@@ -103,7 +104,9 @@ class _Transpose(torch.autograd.Function):
         padded = torch.cat([torch.zeros_like(cotangent), cotangent], 1)
         gradients = transpose(library, inputs, solve.limits, solve.tape, solve.outcome.status, padded, False)
         halves = [
-            None if gradient is None or value is None else gradient.narrow(_AXES[index], 0, value.shape[_AXES[index]])
+            None
+            if gradient is None or value is None
+            else gradient.narrow(_AXES[index], 0, value.shape[_AXES[index]])
             for index, (gradient, value) in enumerate(zip(gradients, tensors, strict=True))
         ]
         return (None, None, torch.where(torch.isfinite(tangents), tangents, 0.0), *halves)

@@ -4,15 +4,15 @@ import ctypes
 import functools
 import logging
 import weakref
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nlme_torch._typing import VectorField
 from nlme_torch.solve.kernel.build import build, compiler
-from nlme_torch.solve.kernel.emit import FieldSource, driver
+from nlme_torch.solve.kernel.derivatives import NoDerivativeError
+from nlme_torch.solve.kernel.emit import driver, forward_source, transposed_source
+from nlme_torch.solve.kernel.field import FieldProgram, field_program
 from nlme_torch.solve.kernel.layout import Layout, layouts
 from nlme_torch.solve.kernel.library import Inputs, Limits, slopes
 from nlme_torch.solve.kernel.scalarise import NotScalarError
@@ -23,81 +23,68 @@ _log = logging.getLogger(__name__)
 
 
 class Kernel:
-    """Compiled drivers for one vector field, one layout of its parameters and one Runge-Kutta pair.
+    """Compiled drivers for one vector field and one Runge-Kutta pair.
 
     Args:
-        field: the vector field.
+        field: the vector field as a program.
         layout: shapes of states and parameters.
         tableau: the pair.
     """
 
-    def __init__(self, field: VectorField, layout: Layout, tableau: Tableau) -> None:
+    def __init__(self, field: FieldProgram, layout: Layout, tableau: Tableau) -> None:
         self.field, self.layout, self.tableau = field, layout, tableau
 
     @functools.cached_property
     def forwards(self) -> ctypes.CDLL:
         """Driver of the adaptive walk."""
-        source = self._source()
-        return build(driver(source, self.tableau, [source.forward], ["walk.h"]))
+        return build(driver(self.field, self.tableau, [forward_source(self.field)], "walk.h"))
 
     @functools.cached_property
     def backwards(self) -> ctypes.CDLL:
         """Driver of the replay and its transpose."""
-        source = self._source()
-        return build(driver(source, self.tableau, [source.forward, source.transposed], ["reverse.h"]))
+        functions = [forward_source(self.field), transposed_source(self.field)]
+        return build(driver(self.field, self.tableau, functions, "reverse.h"))
+
+    @functools.cached_property
+    def has_gradient(self) -> bool:
+        """Whether the field's first and second derivatives can be written out too."""
+        try:
+            transposed_source(self.field)
+            transposed_source(self.tangent.field)
+        except (NoDerivativeError, NotScalarError) as error:
+            _log.info("no compiled gradient, plain tensor operations instead: %s", error)
+            return False
+        return True
 
     @functools.cached_property
     def tangent(self) -> "Kernel":
         """The kernel of the same field with a direction: states, then their derivatives along it."""
-        layout = self.layout
-        doubled = replace(layout, states=2 * layout.states, shapes=layout.shapes * 2, own=layout.own * 2)
-        return Kernel(_TangentField(self.field, layout.states), doubled, self.tableau)
-
-    def _source(self) -> FieldSource:
-        layout = self.layout
-        return FieldSource(
-            self.field, layout.states, layout.shapes_of(True), layout.shapes_of(False), layout.own, layout.axes
-        )
-
-
-@dataclass(frozen=True)
-class _TangentField:
-    """d/dt (y, y') = (f(t, y, p), f_y y' + f_p p'); parameters are p, then p'."""
-
-    field: VectorField
-    states: int
-
-    def __call__(self, t: Tensor, y: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
-        half = len(parameters) // 2
-        # J v as the transpose of u -> J' u: forward mode leaves bookkeeping operations in a traced graph
-        value, pull = torch.func.vjp(
-            lambda state, values: self.field(t, state, values), y[: self.states], parameters[:half]
-        )
-        _, push = torch.func.vjp(pull, torch.zeros_like(value))
-        (tangent,) = push((y[self.states :], parameters[half:]))
-        return torch.cat([value, tangent])
+        return Kernel(self.field.tangent(), self.layout, self.tableau)
 
 
 _kernels: "weakref.WeakKeyDictionary[Any, dict[Any, Kernel | None]]" = weakref.WeakKeyDictionary()
 
 
-def find_kernel(problem: Problem, tableau: Tableau) -> Kernel | None:
+def find_kernel(problem: Problem, tableau: Tableau, differentiated: bool = False) -> Kernel | None:
     """The kernel of a problem's vector field, compiled at the first call; None where there cannot be one.
 
-    The first call (and the first with more than one subject) compares the kernel's slopes with the field's own at
-    perturbed states, so that a field whose subjects are coupled, or that cannot be read, is never compiled wrongly.
+    The first call (and the first with more than one subject) compares the kernel's slopes with the field's
+    own at perturbed states, so that a field whose subjects are coupled, or that cannot be read, is never
+    compiled wrongly.
 
     Args:
         problem: the problem.
         tableau: the Runge-Kutta pair.
+        differentiated: whether gradients will be asked for.
 
     Returns:
-        A kernel, or None without a compiler, off the CPU, or for a field that cannot be written out in scalars.
+        A kernel, or None without a compiler, off the CPU, or for a field that cannot be written out in
+        scalars.
     """
     if compiler() is None or problem.initial.device.type != "cpu":
         return None
     field = problem.vector_field
-    owner, part = (field.__self__, field.__func__) if hasattr(field, "__self__") else (field, None)
+    owner, part = getattr(field, "__self__", field), getattr(field, "__func__", None)
     candidates = layouts(problem.initial.shape[0], problem.batch, problem.parameters)
     several = problem.batch.numel() > 1
     key = (part, tableau.order, several, candidates[0])
@@ -107,7 +94,8 @@ def find_kernel(problem: Problem, tableau: Tableau) -> Kernel | None:
         return None
     if key not in known:
         known[key] = _make(field, candidates, problem, tableau)
-    return known[key]
+    kernel = known[key]
+    return None if kernel is None or (differentiated and not kernel.has_gradient) else kernel
 
 
 def _make(field: VectorField, candidates: list[Layout], problem: Problem, tableau: Tableau) -> Kernel | None:
@@ -115,23 +103,14 @@ def _make(field: VectorField, candidates: list[Layout], problem: Problem, tablea
     with torch.no_grad():
         check_derivative(field(problem.times[0], problem.initial, problem.parameters), problem.initial)
     for layout in candidates:
-        kernel = Kernel(_weak(field), layout, tableau)
         try:
+            kernel = Kernel(field_program(field, layout), layout, tableau)
             if _agrees(kernel, problem):
                 return kernel
         except (NotScalarError, OSError) as error:
             reason = str(error)
     _log.info("no compiled kernel for %s, plain tensor operations instead: %s", field, reason)
     return None
-
-
-def _weak(field: VectorField) -> VectorField:
-    """The field without keeping it alive, so that the registry forgets it with its owner."""
-    if hasattr(field, "__self__"):
-        method = weakref.WeakMethod(field)  # type: ignore[arg-type]
-        return lambda t, y, p: method()(t, y, p)  # type: ignore[misc]
-    reference = weakref.ref(field)
-    return lambda t, y, p: reference()(t, y, p)  # type: ignore[misc]
 
 
 def _agrees(kernel: Kernel, problem: Problem) -> bool:

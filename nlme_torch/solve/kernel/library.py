@@ -11,14 +11,18 @@ _LONG, _DOUBLE, _POINTER = ctypes.c_long, ctypes.c_double, ctypes.c_void_p
 
 class _Problem(ctypes.Structure):
     _fields_ = [
-        ("subjects", _LONG), ("stops", _LONG), ("times", _POINTER), ("initial", _POINTER), ("amounts", _POINTER),
-        ("rates", _POINTER), ("resets", _POINTER), ("last", _POINTER), ("own", _POINTER), ("shared", _POINTER),
+        ("subjects", _LONG), ("stops", _LONG), ("times", _POINTER), ("initial", _POINTER), ("amounts",
+        _POINTER),
+        ("rates", _POINTER), ("resets", _POINTER), ("last", _POINTER), ("own", _POINTER), ("shared",
+        _POINTER),
         ("rtol", _DOUBLE), ("atol", _DOUBLE), ("max_steps", _LONG), ("threads", _LONG),
     ]  # fmt: skip
 
 
 class _Gradients(ctypes.Structure):
-    _fields_ = [(name, _POINTER) for name in ("arrivals", "initial", "own", "shared", "amounts", "rates", "times")]
+    _fields_ = [
+        (name, _POINTER) for name in ("arrivals", "initial", "own", "shared", "amounts", "rates", "times")
+    ]
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,13 @@ def walk(
 
 
 def transpose(
-    library: ctypes.CDLL, inputs: Inputs, limits: Limits, tape: Tape, status: Tensor, cotangent: Tensor, with_times: bool
+    library: ctypes.CDLL,
+    inputs: Inputs,
+    limits: Limits,
+    tape: Tape,
+    status: Tensor,
+    cotangent: Tensor,
+    with_times: bool,
 ) -> tuple[Tensor | None, ...]:
     """The transposed derivative of the arrivals, at fixed steps.
 
@@ -137,7 +147,9 @@ def replay(library: ctypes.CDLL, inputs: Inputs, limits: Limits, tape: Tape, sta
     """The arrivals (stop, state, subject) by the steps of an earlier walk, perhaps of another field."""
     problem, _alive = _problem(inputs, limits)
     arrivals = torch.full((inputs.times.shape[0], *inputs.initial.shape), torch.nan, dtype=torch.float64)
-    library.replay(ctypes.byref(problem), ctypes.c_void_p(tape.handle), _address(status), None, _address(arrivals))
+    library.replay(
+        ctypes.byref(problem), ctypes.c_void_p(tape.handle), _address(status), None, _address(arrivals)
+    )
     return arrivals
 
 

@@ -4,8 +4,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Operand = "Ref | float | int | bool"
-
 
 @dataclass(frozen=True)
 class Ref:
@@ -49,20 +47,24 @@ MASKS = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "isna
 
 
 class Program:
-    """Instructions in order, each result computed once (common subexpressions are shared).
+    """Instructions in order; each result is computed once (common subexpressions are shared).
 
-    Args:
-        linear: whether ``0 * x`` may be dropped; true for derivatives, where zeros are structural.
+    An operand is a ``Ref`` or a number. Instructions are pairs of a name and operands; ``("input", (kind,
+    index))`` reads an input.
+
+    Attributes:
+        instructions: what to do, in order.
+        linear: whether ``0 * x`` is dropped, as it should be among derivatives, where zeros are structural.
     """
 
-    def __init__(self, linear: bool = False) -> None:
+    def __init__(self) -> None:
         self.instructions: list[tuple[str, tuple[object, ...]]] = []
-        self.linear = linear
+        self.linear = False
         self._known: dict[tuple[object, ...], Ref] = {}
 
-    def input(self, text: str) -> Ref:
-        """An input, by the expression that reads it."""
-        return self._append("input", (text,))
+    def input(self, kind: str, index: int = 0) -> Ref:
+        """An input: "t", "y", "own", "shared" or "bar", and its position."""
+        return self._append("input", (kind, index))
 
     def is_mask(self, value: object) -> bool:
         """Whether an operand is a truth value."""
@@ -84,15 +86,21 @@ class Program:
     def _simplify(self, name: str, operands: tuple[object, ...]) -> object | None:
         first, second = (*operands, None, None)[:2]
         if name == "add":
-            return second if _is(first, 0) else first if _is(second, 0) else None
+            return second if is_number(first, 0) else first if is_number(second, 0) else None
         if name == "sub":
-            return first if _is(second, 0) else self.apply("neg", second) if _is(first, 0) else None
+            return (
+                first if is_number(second, 0) else self.apply("neg", second) if is_number(first, 0) else None
+            )
         if name == "mul":
-            if self.linear and (_is(first, 0) or _is(second, 0)):
+            if self.linear and (is_number(first, 0) or is_number(second, 0)):
                 return 0.0
-            return second if _is(first, 1) else first if _is(second, 1) else None
+            if is_number(first, -1):
+                return self.apply("neg", second)
+            return second if is_number(first, 1) else first if is_number(second, 1) else None
         if name == "div":
-            return 0.0 if self.linear and _is(first, 0) else first if _is(second, 1) else None
+            return 0.0 if self.linear and is_number(first, 0) else first if is_number(second, 1) else None
+        if name == "log1p" and isinstance(first, Ref) and self.instructions[first.index][0] == "exp":
+            return self.apply("softplus", self.instructions[first.index][1][0])
         if name == "pow":
             return self._power(first, second)
         if name == "select":
@@ -129,5 +137,6 @@ class Program:
         return self._known[key]
 
 
-def _is(value: object, number: float) -> bool:
-    return not isinstance(value, Ref) and value is not None and not isinstance(value, bool) and value == number
+def is_number(value: object, number: int) -> bool:
+    """Whether an operand is this number."""
+    return not isinstance(value, Ref | bool) and value is not None and value == number

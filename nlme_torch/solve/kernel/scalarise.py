@@ -1,5 +1,6 @@
 """From tensors to scalars: a traced function, evaluated on arrays of program references."""
 
+import functools
 import itertools
 import operator
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from nlme_torch.solve.kernel.aten import VIEWS, pointwise, reduce_sum
+from nlme_torch.solve.kernel.aten import REDUCTIONS, VIEWS, is_known, pointwise, reduce
 from nlme_torch.solve.kernel.program import Program, Ref
 
 
@@ -30,20 +31,39 @@ def trace(function: Callable[..., Any], examples: Sequence[torch.Tensor]) -> tor
     Raises:
         NotScalarError: if the function depends on values (data-dependent branches) or captures tensors.
     """
-    table = torch._decomp.core_aten_decompositions()
     try:
-        with torch.enable_grad():
-            graph = make_fx(function, decomposition_table=table, tracing_mode="fake")(*examples)
+        with torch.no_grad():
+            graph = make_fx(
+                torch.func.functionalize(function), decomposition_table=_decompositions(), tracing_mode="fake"
+            )(*examples)
     except Exception as error:
         raise NotScalarError(f"tracing failed: {error}") from error
-    fresh = {node.args[0] for node in graph.graph.nodes if node.target is torch.ops.aten.lift_fresh_copy.default}
+    graph.graph.eliminate_dead_code()
+    fresh = {
+        node.args[0] for node in graph.graph.nodes if node.target is torch.ops.aten.lift_fresh_copy.default
+    }
     for node in graph.graph.nodes:
         if node.op == "get_attr" and node not in fresh:
-            raise NotScalarError(f"the function captures a tensor ({node.target}) instead of taking it as a parameter")
+            raise NotScalarError(
+                f"the function captures a tensor ({node.target}) instead of taking it as a parameter"
+            )
     return graph
 
 
-def scalarise(graph: torch.fx.GraphModule, inputs: Sequence[np.ndarray], program: Program) -> list[np.ndarray]:
+@functools.cache
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    """PyTorch's own ways of writing operations in terms of simpler ones, for all that are not known here."""
+    table = dict(torch._decomp.core_aten_decompositions())
+    for operation, decomposition in torch._decomp.decomposition_table.items():
+        packet = getattr(operation, "overloadpacket", None)
+        if packet is not None and not is_known(packet.__name__):
+            table.setdefault(operation, decomposition)
+    return table
+
+
+def scalarise(
+    graph: torch.fx.GraphModule, inputs: Sequence[np.ndarray], program: Program
+) -> list[np.ndarray]:
     """Write a traced function out in scalars.
 
     Args:
@@ -93,8 +113,8 @@ def _evaluate(program: Program, node: torch.fx.Node, args: Any, kwargs: Any) -> 
             return VIEWS[name](shape, *args, **kwargs)
         if name in _PRODUCTS:
             return _PRODUCTS[name](program, *args, **kwargs)
-        if name in ("sum", "mean"):
-            return reduce_sum(program, name, args, kwargs, shape)
+        if name in REDUCTIONS:
+            return reduce(program, name, args, kwargs, shape)
         result = pointwise(program, name, args, kwargs)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise NotScalarError(f"operation {node.target} is not supported: {error}") from error
@@ -132,7 +152,9 @@ _PRODUCTS: dict[str, Callable[..., np.ndarray]] = {
     "mm": _matrix_product,
     "bmm": _batched_product,
     "addmm": lambda program, base, left, right: _plus(program, base, _matrix_product(program, left, right)),
-    "baddbmm": lambda program, base, left, right: _plus(program, base, _batched_product(program, left, right)),
+    "baddbmm": lambda program, base, left, right: _plus(
+        program, base, _batched_product(program, left, right)
+    ),
 }
 
 __all__ = ["NotScalarError", "Program", "Ref", "scalarise", "to_operands", "trace"]

@@ -13,6 +13,15 @@ constexpr int W = 4;
 typedef double V __attribute__((vector_size(W * 8)));
 typedef long long M __attribute__((vector_size(W * 8)));
 
+// Subnormal numbers cost a hundred times more than others and mean nothing here: flush them for the time of a call.
+struct FlushSubnormals {
+#if defined(__SSE2__)
+  unsigned before = __builtin_ia32_stmxcsr();
+  FlushSubnormals() { __builtin_ia32_ldmxcsr(before | 0x8040); }
+  ~FlushSubnormals() { __builtin_ia32_ldmxcsr(before); }
+#endif
+};
+
 #define LANES for (int l = 0; l < W; ++l)
 static inline V all(double x) { return x - V{}; }
 static inline V num(V x) { return x; }
@@ -64,18 +73,21 @@ static inline V taylor_expm1(V r) {
   return vfma(r2, vfma(r8, high, vfma(r4, middle, low)), r);
 }
 static inline V vexp(V x) {
-  V inside = vmin(vmax(x, all(-746.0)), all(710.0));
-  Reduced d = reduce(inside);
+  // NaN passes the comparisons, and the arithmetic.
+  x = x < -746.0 ? all(-746.0) : x;
+  x = x > 710.0 ? all(710.0) : x;
+  Reduced d = reduce(x);
   M half = d.low >> 1;
-  V scaled = (taylor_expm1(d.r) + 1.0) * power_of_two(half) * power_of_two(d.low - half);
-  return x != x ? x : (x > 709.782712893384 ? all(INF) : scaled);
+  return vfma(taylor_expm1(d.r), power_of_two(half), power_of_two(half)) * power_of_two(d.low - half);
+}
+static inline V expm1_below_700(V x) {
+  Reduced d = reduce(x);
+  V scale = power_of_two(d.low);
+  return vfma(taylor_expm1(d.r), scale, scale - 1.0);
 }
 static inline V vexpm1(V x) {
-  V inside = vmin(vmax(x, all(-60.0)), all(700.0));
-  Reduced d = reduce(inside);
-  V scale = power_of_two(d.low);
-  V result = vfma(taylor_expm1(d.r), scale, scale - 1.0);
-  return x != x ? x : (x > 700.0 ? vexp(x) : result);
+  V inside = x < -60.0 ? all(-60.0) : x;
+  return x > 700.0 ? vexp(x) : expm1_below_700(inside > 700.0 ? all(700.0) : inside);
 }
 // log(m) = 2 atanh(s), s = (m - 1) / (m + 1): the tail after 2 s, divided by s.
 static inline V atanh_tail(V z) {
@@ -115,9 +127,27 @@ static inline V vlog1p(V x) {
   return x == 0.0 ? x : result;
 }
 static inline V vtanh(V x) {
-  V e = vexpm1(-2.0 * vabs(x));
+  const M sign = bits(all(-0.0));
+  V a = -2.0 * vabs(x);
+  V e = expm1_below_700(a < -60.0 ? all(-60.0) : a);
   V r = -e / (2.0 + e);
-  return x < 0.0 ? -r : r;
+  return real(bits(r) | (bits(x) & sign));
+}
+// log(1 + exp(x)) = max(x, 0) + 2 atanh(e / (2 + e)), e = exp(-|x|), by the series of atanh up to 1/3.
+static inline V vsoftplus(V x) {
+  V a = -vabs(x);
+  a = a < -746.0 ? all(-746.0) : a;
+  Reduced d = reduce(a);
+  M half = d.low >> 1;
+  V e = vfma(taylor_expm1(d.r), power_of_two(half), power_of_two(half)) * power_of_two(d.low - half);
+  V s = e / (2.0 + e), floor = s > 1e-9 ? s : all(1e-9), z = floor * floor, z2 = z * z, z4 = z2 * z2, z8 = z4 * z4;
+  V c0 = vfma(z, all(2.0 / 3), all(2.0)), c1 = vfma(z, all(2.0 / 7), all(2.0 / 5));
+  V c2 = vfma(z, all(2.0 / 11), all(2.0 / 9)), c3 = vfma(z, all(2.0 / 15), all(2.0 / 13));
+  V c4 = vfma(z, all(2.0 / 19), all(2.0 / 17)), c5 = vfma(z, all(2.0 / 23), all(2.0 / 21));
+  V c6 = vfma(z, all(2.0 / 27), all(2.0 / 25)), c7 = vfma(z, all(2.0 / 31), all(2.0 / 29));
+  V low = vfma(z4, vfma(z2, c3, c2), vfma(z2, c1, c0)), high = vfma(z4, vfma(z2, c7, c6), vfma(z2, c5, c4));
+  V tail = s * vfma(z8, high, low);
+  return x > 0.0 ? x + tail : tail;
 }
 static inline V vsigmoid(V x) { return 1.0 / (1.0 + vexp(-x)); }
 static inline V vpow(V x, V y) {
@@ -171,4 +201,20 @@ static inline V vsinh(V x) { V e = vexpm1(vabs(x)), r = 0.5 * (e + e / (e + 1.0)
 static inline V vcosh(V x) { V e = vexp(vabs(x)); return 0.5 * e + 0.5 / e; }
 #define ONE_BY_ONE(name) static inline V v##name(V x) { V r; LANES r[l] = std::name(x[l]); return r; }
 ONE_BY_ONE(atan) ONE_BY_ONE(asin) ONE_BY_ONE(acos) ONE_BY_ONE(erf) ONE_BY_ONE(erfc) ONE_BY_ONE(lgamma)
+static inline double digamma_of(double x) {
+  if (x <= 0) return x == std::floor(x) ? NAN : digamma_of(1 - x) - M_PI / std::tan(M_PI * x);
+  double total = 0;
+  for (; x < 12; ++x) total -= 1 / x;
+  double z = 1 / (x * x);
+  return total + std::log(x) - 0.5 / x - z * (1.0 / 12 - z * (1.0 / 120 - z * (1.0 / 252 - z * (1.0 / 240 - z / 132))));
+}
+static inline double trigamma_of(double x) {
+  if (x <= 0) { double s = std::sin(M_PI * x); return M_PI * M_PI / (s * s) - trigamma_of(1 - x); }
+  double total = 0;
+  for (; x < 12; ++x) total += 1 / (x * x);
+  double z = 1 / (x * x);
+  return total + 1 / x + z / 2 + z / x * (1.0 / 6 - z * (1.0 / 30 - z * (1.0 / 42 - z * (1.0 / 30 - z * 5 / 66))));
+}
+static inline V vtrigamma(V x) { V r; LANES r[l] = trigamma_of(x[l]); return r; }
+static inline V vdigamma(V x) { V r; LANES r[l] = digamma_of(x[l]); return r; }
 static inline V vatan2(V y, V x) { V r; LANES r[l] = std::atan2(y[l], x[l]); return r; }

@@ -28,12 +28,12 @@ struct Tape {
 // Calls body(worker, first, last) for a partition of the subjects that does not depend on the machine's load.
 template <class Body> void in_parallel(long subjects, long threads, Body body) {
   if (threads > subjects / (4 * W)) threads = subjects / (4 * W);
-  if (threads < 2) { body(0, 0L, subjects); return; }
+  if (threads < 2) { FlushSubnormals flush; body(0, 0L, subjects); return; }
   std::vector<std::thread> team;
   for (long w = 0; w < threads; ++w) {
     long groups = (subjects + W - 1) / W;
     long first = w * groups / threads * W, last = w + 1 == threads ? subjects : (w + 1) * groups / threads * W;
-    team.emplace_back([=] { body((int)w, first, last); });
+    team.emplace_back([=] { FlushSubnormals flush; body((int)w, first, last); });
   }
   for (auto &member : team) member.join();
 }

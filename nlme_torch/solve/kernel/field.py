@@ -1,0 +1,115 @@
+"""A vector field as a program, and the programs of its derivatives."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nlme_torch._typing import VectorField
+from nlme_torch.solve.kernel.derivatives import adjoints, tangents
+from nlme_torch.solve.kernel.layout import Layout
+from nlme_torch.solve.kernel.program import Program, Ref
+from nlme_torch.solve.kernel.scalarise import NotScalarError, scalarise, trace
+
+
+@dataclass(frozen=True)
+class FieldProgram:
+    """dy/dt of one subject, in scalars.
+
+    Attributes:
+        program: the instructions; inputs are "t", "y" (state), "own" and "shared" (parameter).
+        outputs: one operand per state.
+        own: number of parameters that each subject has its own values of.
+        shared: number of parameters that are the same for all.
+    """
+
+    program: Program
+    outputs: tuple[object, ...]
+    own: int
+    shared: int
+
+    @property
+    def states(self) -> int:
+        """Number of states."""
+        return len(self.outputs)
+
+    def transposed(self) -> tuple[Program, dict[tuple[str, int], object]]:
+        """The cotangents of all inputs, for cotangents ("bar", i) of the slopes.
+
+        Returns:
+            A program, and for each input (kind, index) that the slopes depend on its operand.
+        """
+        program = copy.deepcopy(self.program)
+        bars = [program.input("bar", index) for index in range(self.states)]
+        found = adjoints(program, self.outputs, bars)
+        inputs = _inputs(program)
+        return program, {place: found[index] for place, index in inputs.items() if index in found}
+
+    def tangent(self) -> "FieldProgram":
+        """The field of states and their tangents, parameters and theirs.
+
+        d/dt (y, y') = (f(t, y, p), f_y y' + f_p p')
+        """
+        program = copy.deepcopy(self.program)
+        offsets = {"y": self.states, "own": self.own, "shared": self.shared}
+        seeds: dict[int, object] = {
+            index: program.input(kind, place + offsets[kind])
+            for (kind, place), index in _inputs(program).items()
+            if kind in offsets
+        }
+        speeds = tangents(program, seeds, self.outputs)
+        return FieldProgram(program, (*self.outputs, *speeds), 2 * self.own, 2 * self.shared)
+
+
+def field_program(field: VectorField, layout: Layout) -> FieldProgram:
+    """Write a vector field out in scalars.
+
+    Args:
+        field: the vector field.
+        layout: shapes of states and parameters.
+
+    Returns:
+        Its program.
+
+    Raises:
+        NotScalarError: if it cannot be written out.
+    """
+    program = Program()
+    ones = (1,) * layout.axes
+    counts = {"own": 0, "shared": 0}
+    arrays, examples = [_array(program, "t", ones), _array(program, "y", (layout.states, *ones))], []
+    for shape, mine in zip(layout.shapes, layout.own, strict=True):
+        kind = "own" if mine else "shared"
+        arrays.append(_array(program, kind, (*shape, *ones) if mine else shape, counts[kind]))
+        counts[kind] += math.prod(shape)
+    examples = [torch.zeros(array.shape, dtype=torch.float64) for array in arrays]
+
+    def call(t: Tensor, y: Tensor, *parameters: Tensor) -> Tensor:
+        return field(t, y, parameters)
+
+    (slope,) = scalarise(trace(call, examples), arrays, program)
+    if slope.size != layout.states:
+        raise NotScalarError("its parameters do not align with the batch")
+    return FieldProgram(program, tuple(slope.reshape(layout.states)), counts["own"], counts["shared"])
+
+
+def _array(program: Program, kind: str, shape: tuple[int, ...], start: int = 0) -> np.ndarray:
+    array = np.empty(shape, dtype=object)
+    for offset, index in enumerate(np.ndindex(*shape)):
+        array[index] = program.input(kind, 0 if kind == "t" else start + offset)
+    return array
+
+
+def _inputs(program: Program) -> dict[tuple[str, int], int]:
+    """Instruction of every input, by kind and position."""
+    return {
+        (str(operands[0]), int(operands[1])): index  # type: ignore[call-overload]
+        for index, (name, operands) in enumerate(program.instructions)
+        if name == "input"
+    }
+
+
+__all__ = ["FieldProgram", "Ref", "field_program"]

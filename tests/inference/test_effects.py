@@ -1,0 +1,98 @@
+"""Conditional distributions of the random effects against exact Gaussian posteriors."""
+
+import numpy as np
+import pytest
+import torch
+from mixed_linear import lines_data, simulate_lines
+from small_models import DOUBLE, Line, number
+
+import nlme_torch as nlme
+from nlme_torch.inference.columns import column_density
+from nlme_torch.inference.effects import estimate_effects, find_modes, shrinkage
+from nlme_torch.model.density import Density
+
+
+@pytest.fixture(scope="module")
+def exact():
+    frame, design = simulate_lines(subjects=8, seed=2)
+    density = Density(Line(full=True), lines_data(frame).batch(), nlme.Tsit5())
+    means, covariances = design.posterior(np.array([1.0, 0.0, 0.0]), np.eye(2), 1.0)
+    return density, torch.from_numpy(means), torch.from_numpy(covariances)
+
+
+@pytest.fixture(scope="module")
+def estimates(exact):
+    return estimate_effects(exact[0], None, torch.Generator().manual_seed(0), iterations=80)
+
+
+def test_modes_and_curvature_are_exact(exact, estimates):
+    density, means, covariances = exact
+    torch.testing.assert_close(estimates.modes, means, rtol=1e-8, atol=1e-8)
+    inverse = torch.linalg.inv(covariances.permute(2, 0, 1)).permute(1, 2, 0)
+    torch.testing.assert_close(estimates.precision, inverse, rtol=1e-7, atol=1e-8)
+    with torch.no_grad():
+        torch.testing.assert_close(estimates.log_joint, density.at().log_joint(estimates.modes[:, None, None])[0, 0])
+
+
+def test_means_covariances_and_draws_follow_the_posterior(exact, estimates):
+    _, means, covariances = exact
+    deviations = covariances.diagonal().mT.sqrt()
+    assert estimates.draws.shape == (2, 1600, 8)
+    torch.testing.assert_close(estimates.means, estimates.draws.mean(1))
+    # 1600 draws whose correlation leaves at least a few hundred independent ones
+    assert ((estimates.means - means) / deviations).abs().max() < 4 / np.sqrt(200)
+    scaled = torch.einsum("in,ijn,jn->ijn", 1 / deviations, estimates.covariances - covariances, 1 / deviations)
+    assert scaled.abs().max() < 6 / np.sqrt(200)
+    for subject in range(8):
+        torch.testing.assert_close(estimates.covariances[..., subject], torch.cov(estimates.draws[..., subject]))
+
+
+def test_chains_may_begin_anywhere(exact):
+    density, means, _ = exact
+    far = torch.full((2, 5, 8), 6.0, dtype=DOUBLE)
+    estimates = estimate_effects(density, far, torch.Generator().manual_seed(0), iterations=60)
+    assert (estimates.means - means).abs().max() < 0.5
+    torch.testing.assert_close(estimates.modes, means, rtol=1e-7, atol=1e-7)
+
+
+def test_the_best_of_several_modes_is_found():
+    """y = z^2 has two modes, at +-sqrt(y), of which the prior prefers the one on its own side."""
+    import pandas as pd
+    import pyro.distributions as dist
+
+    class Square(nlme.Model):
+        def __init__(self):
+            super().__init__()
+            self.z = nlme.Normal(0.3, omega=1.0)
+            self.sigma = nlme.Positive(0.1)
+
+        def predict(self, t, p, cov):
+            return p.z**2 + 0 * t
+
+        def observe(self, t, y, p):
+            return {"DV": dist.Normal(y, p.sigma)}
+
+    data = nlme.Dataset.from_frame(pd.DataFrame({"ID": [1, 2], "TIME": [0.0, 0.0], "DV": [1.0, 4.0]}))
+    conditional = Density(Square(), data.batch(), nlme.Tsit5()).at()
+    origins = number([[-1.5, -3.0], [1.5, 3.0]])[None]
+    left = find_modes(conditional, origins[:, :1])
+    both = find_modes(conditional, origins)
+    assert (left.effects < -1).all() and (both.effects > 0.5).all()
+    assert (both.value > left.value).all()
+
+
+def test_columns_are_reshaped_to_chain_start_subject(exact):
+    conditional = exact[0].at()
+    effects = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    log_joint = column_density(conditional)
+    value = log_joint(effects)
+    assert value.shape == (3, 4, 8)
+    torch.testing.assert_close(value[1, 2], log_joint(effects[:, 1, 2]))
+    torch.testing.assert_close(value[1, 2], conditional.log_joint(effects[:, 1, 2][:, None, None])[0, 0])
+
+
+def test_shrinkage_uses_the_sample_standard_deviation():
+    effects = number([[1.0, 2.0, 4.0], [0.5, 0.5, 0.5]])
+    omega = torch.diag(number([9.0, 1.0]))
+    expected = 1 - np.std([1.0, 2.0, 4.0], ddof=1) / 3
+    assert shrinkage(effects, omega).tolist() == pytest.approx([expected, 1.0], rel=1e-12)
