@@ -1,6 +1,7 @@
 """Conditional distributions of the random effects: modes, means, covariances, shrinkage."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,10 @@ def estimate_effects(
     """
     with torch.no_grad():
         conditional = density.at()
+        if not density.model.n_effects:
+            modes = _no_modes(conditional)
+            draws = modes.effects[:, None].expand(-1, iterations, -1)
+            return EffectEstimates(modes.effects, modes.precision, modes.value, modes.effects, modes.precision, draws)
         if draws is None:
             draws = conditional.sample(20, generator)[:, :, 0]
         kept = conditional_draws(conditional, draws, generator, iterations)
@@ -65,7 +70,19 @@ def estimate_effects(
 
 def find_modes(conditional: Conditional, origins: Float[Tensor, "effect start subject"]) -> Modes:
     """Return the best conditional mode of every subject over some starting points."""
+    if not len(origins):
+        return _no_modes(conditional)
     return best_mode(conditional_modes(column_density(conditional), origins))
+
+
+def _no_modes(conditional: Conditional) -> Modes:
+    """The modes of a model without random effects: nothing to search."""
+    with torch.no_grad():
+        none = conditional.mean.new_zeros(0, 1, 1, conditional.density.batch.n_subjects)
+        value = conditional.log_joint(none)[0, 0]
+    zero = torch.zeros_like(value)
+    precision = none.new_zeros(0, 0, len(value))
+    return Modes(none[:, 0, 0], value, zero, precision, zero, torch.zeros_like(value, dtype=torch.long))
 
 
 def conditional_draws(
@@ -87,7 +104,7 @@ def conditional_draws(
     log_joint = column_density(conditional)
     effects = draws
     moments = PhiMoments.start(effects[:, :, None] + mean, conditional.covariance())
-    tunings: dict[str, object] = {}
+    tunings: dict[str, Any] = {}
     kept = []
     for iteration in range(2 * iterations):
         if iteration <= iterations:

@@ -21,12 +21,12 @@ class AdamState(NamedTuple):
     Attributes:
         first: ``(start, parameter)``, mean.
         second: ``(start, parameter)``, uncentred variance.
-        count: Steps taken.
+        steps: Steps taken.
     """
 
     first: Tensor
     second: Tensor
-    count: int
+    steps: int
 
 
 def adam_init(values: ParameterValues, names: tuple[str, ...]) -> AdamState:
@@ -77,7 +77,7 @@ def gradient_step(
         objective = usable.sum(-1).mean(0) + density.log_prior(moved)
         (gradient,) = torch.autograd.grad(objective.sum(), vector)
     gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-    count = state.count + 1
+    count = state.steps + 1
     first = 0.9 * state.first + 0.1 * gradient
     second = 0.99 * state.second + 0.01 * gradient.square()
     step = (first / (1 - 0.9**count)) / ((second / (1 - 0.99**count)).sqrt() + 1e-8)

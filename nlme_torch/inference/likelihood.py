@@ -1,14 +1,14 @@
 """Marginal likelihoods of a fitted model: one strategy per approximation, never mixed up."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from nlme_torch.inference.annealed import annealed_importance_sampling
+from nlme_torch.inference.annealed import Annealing, annealed_importance_sampling
 from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.importance import importance_sampling
@@ -144,24 +144,23 @@ class AnnealedImportanceSampling:
     """Annealed importance sampling with Hamiltonian transitions, from a normal at the conditional mean: for many effects.
 
     Attributes:
-        groups: Independent groups of particles; their spread gives the standard error.
-        particles: Particles per group and subject.
-        leapfrogs: Leapfrog steps per transition.
+        annealing: Particles, groups and transitions.
+        target_error: Rounds are added until the Monte-Carlo standard error of the total is below this.
         widening: Factor on the standard deviations of the conditional distribution where annealing begins.
     """
 
-    groups: int = 8
-    particles: int = 32
-    leapfrogs: int = 5
+    annealing: Annealing = field(default_factory=Annealing)
+    target_error: float = 0.3
     widening: float = 1.2
 
     def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
         """Anneal every subject from a fitted normal distribution to its conditional distribution."""
         covariances = effects.covariances.permute(2, 0, 1)
         factor = self.widening * torch.linalg.cholesky(covariances).permute(1, 2, 0)
+        reference = normal(effects.means, factor)
         return annealed_importance_sampling(
-            column_density(density.at()), normal(effects.means, factor), generator=generator, groups=self.groups,
-            particles=self.particles, leapfrogs=self.leapfrogs,
+            column_density(density.at()), reference, generator=generator, annealing=self.annealing,
+            target_error=self.target_error,
         ).estimate
 
 
@@ -178,7 +177,8 @@ def loglik(fit: "Fit", method: LikelihoodMethod | None = None, *, seed: int = 0)
     Args:
         fit: The fit.
         method: ``LaplaceLikelihood()``, ``QuadratureLikelihood(nodes)``, ``ImportanceSampling(samples)`` or
-            ``AnnealedImportanceSampling()``; None chooses importance sampling up to 8 effects, annealed beyond.
+            ``AnnealedImportanceSampling()``; None chooses importance sampling, over a mixture of
+            the conditional modes where there are more than 8 effects.
         seed: Seed of the Monte-Carlo methods.
 
     Returns:
@@ -199,14 +199,19 @@ def loglik(fit: "Fit", method: LikelihoodMethod | None = None, *, seed: int = 0)
 
 def default_likelihood(n_effects: int) -> LikelihoodMethod:
     """Return the method used when none is asked for."""
-    return ImportanceSampling() if n_effects <= 8 else AnnealedImportanceSampling()
+    return ImportanceSampling() if n_effects <= 8 else ImportanceSampling(samples=20_000, modes=4)
 
 
 def evaluate_likelihood(
     density: Density, effects: EffectEstimates, method: LikelihoodMethod, generator: torch.Generator
 ) -> LogLikelihood:
     """Run a likelihood method and put its answer into a table."""
-    estimate = method.log_marginal(density, effects, generator)
+    name = str(method)
+    if density.model.n_effects:
+        estimate = method.log_marginal(density, effects, generator)
+    else:  # nothing to integrate
+        zero, name = torch.zeros_like(effects.log_joint), "exact (no random effects)"
+        estimate = MarginalEstimate(effects.log_joint, zero, zero + math.nan, zero + math.nan, 0)
 
     def column(values: Tensor) -> Any:
         return values.numpy(force=True)
@@ -221,5 +226,5 @@ def evaluate_likelihood(
         }
     )
     return LogLikelihood(
-        estimate.total, estimate.total_standard_error, str(method), subjects, density.batch.n_observations
+        estimate.total, estimate.total_standard_error, name, subjects, density.batch.n_observations
     )

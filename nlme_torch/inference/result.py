@@ -74,7 +74,7 @@ class Fit:
     def correlation(self) -> pd.DataFrame:
         """Correlation matrix of the random effects."""
         deviations = np.sqrt(np.diag(self.omega))
-        return self.omega / np.outer(deviations, deviations)
+        return self.omega.div(deviations, axis=0).div(deviations, axis=1)
 
     @cached_property
     def eta(self) -> pd.DataFrame:

@@ -17,7 +17,7 @@ References:
     Polyak and Juditsky (1992), Acceleration of stochastic approximation by averaging. doi:10.1137/0330046
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ class SAEMState(NamedTuple):
     values: dict[str, Tensor]
     average: dict[str, Tensor]
     transformed: Tensor
-    tunings: dict[str, object]
+    tunings: dict[str, Any]
     moments: PhiMoments
     statistics: Statistics | None
     adam: AdamState | None
@@ -173,9 +173,9 @@ class SAEMAlgorithm:
         for name, kernel, repeats in zip(names, cycle.kernels, cycle.repeats or (), strict=True):
             chain = kernel.init(effects, log_joint) if value is None or name not in tunings else None
             if chain is None:
-                chain = State(effects, value, None, tunings[name])  # type: ignore[arg-type]
+                chain = State(effects, value, None, tunings[name])
             elif name in tunings:
-                chain = chain._replace(tuning=tunings[name])  # type: ignore[arg-type]
+                chain = chain._replace(tuning=tunings[name])
             for _ in range(repeats):
                 chain, info = kernel.step(chain, log_joint, generator)
                 acceptance[name] = info.acceptance.mean().item()

@@ -51,12 +51,12 @@ class PhiMoments(NamedTuple):
     Attributes:
         mean: ``(effect, start, subject)``.
         covariance: ``(effect, effect, start, subject)``.
-        count: Updates so far.
+        updates: Updates so far.
     """
 
     mean: Tensor
     covariance: Tensor
-    count: int
+    updates: int
 
     @classmethod
     def start(cls, transformed: Tensor, omega: Tensor) -> "PhiMoments":
@@ -67,11 +67,11 @@ class PhiMoments(NamedTuple):
 
     def update(self, transformed: Tensor) -> "PhiMoments":
         """Blend in new draws, ``(effect, chain, start, subject)``."""
-        gain = max(0.02, 1.0 / (self.count + 10))
+        gain = max(0.02, 1.0 / (self.updates + 10))
         mean = self.mean + gain * (transformed.mean(1) - self.mean)
         deviations = transformed - mean[:, None]
         spread = torch.einsum("icsn,jcsn->ijsn", deviations, deviations) / transformed.shape[1]
-        return PhiMoments(mean, self.covariance + gain * (spread - self.covariance), self.count + 1)
+        return PhiMoments(mean, self.covariance + gain * (spread - self.covariance), self.updates + 1)
 
     def factor(self) -> Tensor:
         """Lower Cholesky factor of the covariance, ``(effect, effect, start * subject)``."""

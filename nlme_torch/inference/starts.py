@@ -63,9 +63,9 @@ def best_start(density: Density, values: ParameterValues, transformed: Tensor) -
     if starts == 1:
         return 0, ""
     conditional = density.at(values)
-    origins = (transformed - conditional.mean[:, None])[:, :3].flatten(-2)
+    origins = (transformed - conditional.mean[:, None])[:, :1].flatten(-2)
 
-    modes = best_mode(conditional_modes(column_density(conditional), origins))
+    modes = best_mode(conditional_modes(column_density(conditional), origins, tolerance=1e-4, newton_steps=15))
     log_det = torch.linalg.slogdet(modes.precision.permute(2, 0, 1)).logabsdet
     half = 0.5 * transformed.shape[0] * torch.log(log_det.new_tensor(2 * torch.pi))
     marginal = (modes.value + half - 0.5 * log_det).reshape(starts, -1).sum(-1) + density.log_prior(values)
