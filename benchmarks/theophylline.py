@@ -4,7 +4,8 @@
 
 (a) the classical model by SAEM from ten seeds: exact objective function value (adaptive quadrature, without n log 2 pi)
     against the exact maximum 118.1017;
-(b) the published four-network model with Omega = I; (c) the same with learned Omega; (d) the hybrid that keeps the mass balance.
+(b) the published four-network model with Omega = I; (c) the same with learned Omega; (d) the hybrid that keeps the
+mass balance.
 """
 
 import argparse
@@ -77,7 +78,11 @@ def published() -> dict[str, float]:
 def learned() -> dict[str, float]:
     """(c) Four networks with a learned Omega: three structures, the best by BIC is reported."""
     results = {}
-    for name, structure in (("diagonal", nlme.Diagonal(0.3)), ("scalar", nlme.Scalar(0.3)), ("low_rank", nlme.LowRank(2))):
+    for name, structure in (
+        ("diagonal", nlme.Diagonal(0.3)),
+        ("scalar", nlme.Scalar(0.3)),
+        ("low_rank", nlme.LowRank(2)),
+    ):
         figures = neural("c", nlme.examples.TheophyllineFourNetworks(omega=structure))
         results[name] = figures
     best = min(results, key=lambda name: results[name]["c_bic"])
@@ -91,7 +96,10 @@ def hybrid() -> dict[str, float]:
 
 
 STUDIES: dict[str, Callable[[], dict[str, float]]] = {
-    "a": classical, "b": published, "c": learned, "d": hybrid,
+    "a": classical,
+    "b": published,
+    "c": learned,
+    "d": hybrid,
 }
 
 
@@ -103,7 +111,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     figures: dict[str, float | str] = {
-        "date": date.today().isoformat(), "python": platform.python_version(), "torch": torch.__version__,
+        "date": date.today().isoformat(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
         "processors": float(torch.get_num_threads()),
     }
     for name in arguments.only.split(","):

@@ -33,5 +33,13 @@ LogDensity: TypeAlias = Callable[[Tensor], Tensor]
 """``(effects: (effect, *batch)) -> log density: (*batch)``, one value for each replicate of each subject."""
 
 __all__ = [
-    "BatchTensor", "Bool", "EffectTensor", "Float", "Int", "LogDensity", "RecordTensor", "StateTensor", "VectorField",
+    "BatchTensor",
+    "Bool",
+    "EffectTensor",
+    "Float",
+    "Int",
+    "LogDensity",
+    "RecordTensor",
+    "StateTensor",
+    "VectorField",
 ]

@@ -104,7 +104,9 @@ class Warped:
         return scales * torch.cat([first, bent[1:]])
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        return self.forward(torch.randn(len(self.scales), count, self.scales.shape[-1], generator=generator, dtype=DOUBLE))
+        return self.forward(
+            torch.randn(len(self.scales), count, self.scales.shape[-1], generator=generator, dtype=DOUBLE)
+        )
 
     def log_joint(self, x: Tensor) -> Tensor:
         x = x / self.scales.reshape(len(x), *(1,) * (x.ndim - 2), -1)
@@ -147,7 +149,8 @@ class RotatedBlocks:
     """eta ~ N(0, I), turned by a random rotation into independent pairs, each seen through a non-linear function.
 
     The first ``networks`` pairs are one-unit networks y_t = u tanh(v t) (two modes each, of mirrored sign); the others are
-    banana-shaped, y = u + bend (v^2 - 1). Every pair's marginal likelihood is a two-dimensional integral, done by brute force.
+    banana-shaped, y = u + bend (v^2 - 1). Every pair's marginal likelihood is a two-dimensional integral, done by
+    brute force.
     """
 
     rotation: Tensor  # (effect, effect)

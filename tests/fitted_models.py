@@ -104,10 +104,7 @@ def walking_trace(model, iterations=40):
 
     numbers = np.random.default_rng(1)
     scalars = all_scalars(model, parameter_values(model))
-    walks = {
-        name: float(value[0]) + 0.1 * numbers.normal(size=iterations).cumsum()
-        for name, value in scalars.items()
-    }
+    walks = {name: float(value[0]) + 0.1 * numbers.normal(size=iterations).cumsum() for name, value in scalars.items()}
     phases = ["burn-in"] * 5 + ["explore"] * 20 + ["smooth"] * (iterations - 25)
     columns = {"iteration": range(1, iterations + 1), "phase": phases, **walks, "complete_loglik": -100.0}
     return pd.DataFrame({**columns, "acceptance_prior": 0.2, "acceptance_block": 0.4})

@@ -1,6 +1,7 @@
 """The linear Gaussian mixed model, solved exactly in numpy: the answers that estimation is held against.
 
-y_i = X_i b + Z_i eta_i + e_i, eta_i ~ N(0, Omega), e_i ~ N(0, sigma^2 I), so y_i ~ N(X_i b, Z_i Omega Z_i' + sigma^2 I).
+y_i = X_i b + Z_i eta_i + e_i, eta_i ~ N(0, Omega), e_i ~ N(0, sigma^2 I), so y_i ~ N(X_i b, Z_i Omega Z_i' +
+sigma^2 I).
 """
 
 from dataclasses import dataclass
@@ -30,8 +31,12 @@ class MixedLinear:
             covariance = z @ omega @ z.T + sigma**2 * np.eye(len(y))
             residual = y - x @ b
             values.append(
-                -0.5 * (residual @ np.linalg.solve(covariance, residual) + np.linalg.slogdet(covariance)[1]
-                        + len(y) * np.log(2 * np.pi))
+                -0.5
+                * (
+                    residual @ np.linalg.solve(covariance, residual)
+                    + np.linalg.slogdet(covariance)[1]
+                    + len(y) * np.log(2 * np.pi)
+                )
             )
         return values
 
@@ -75,8 +80,12 @@ class MixedLinear:
             return self.minus2ll(self.gls(omega, sigma), omega, sigma)
 
         start = np.array([-0.5 if rows[k] == columns[k] else 0.0 for k in entries] + [-0.5])
-        found = minimize(objective, start, method="Nelder-Mead",
-                         options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 20000, "maxfev": 20000})
+        found = minimize(
+            objective,
+            start,
+            method="Nelder-Mead",
+            options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 20000, "maxfev": 20000},
+        )
         found = minimize(objective, found.x, method="BFGS")
         omega, sigma = unpack(found.x)
         return self.gls(omega, sigma), omega, sigma, float(found.fun)

@@ -1,4 +1,5 @@
-"""What the source itself must look like: the direction of imports, docstrings, lengths, and things that are not allowed."""
+"""What the source itself must look like: the direction of imports, docstrings, lengths, and things "
+"that are not allowed."""
 
 import ast
 from pathlib import Path
@@ -59,7 +60,8 @@ def test_imports_follow_the_arrows(path):
 
 
 def test_the_import_check_sees_wrong_imports(tmp_path, monkeypatch):
-    source = "def f():\n    from ..inference.saem import SAEM\n    from nlme_torch import plots\n    import nlme_torch.model\n"
+    imports = ("from ..inference.saem import SAEM", "from nlme_torch import plots", "import nlme_torch.model")
+    source = "\n    ".join(("def f():", *imports)) + "\n"
     path = ROOT / "model" / "imaginary.py"
     tree = ast.parse(source)
     monkeypatch.setattr(Path, "read_text", lambda self: source)
@@ -112,9 +114,17 @@ def test_no_prints_no_global_seeds_no_pickle(path):
             called = ast.unparse(node.func)
             assert called != "print"
             assert called not in {
-                "torch.manual_seed", "np.random.seed", "random.seed", "pyro.set_rng_seed", "torch.set_default_dtype",
-                "torch.set_num_threads", "torch.save", "torch.load", "pyro.clear_param_store",
-                "warnings.simplefilter", "warnings.filterwarnings",
+                "torch.manual_seed",
+                "np.random.seed",
+                "random.seed",
+                "pyro.set_rng_seed",
+                "torch.set_default_dtype",
+                "torch.set_num_threads",
+                "torch.save",
+                "torch.load",
+                "pyro.clear_param_store",
+                "warnings.simplefilter",
+                "warnings.filterwarnings",
             }
 
 

@@ -46,16 +46,20 @@ print(fit_a)
 # %% [markdown]
 # ## (b) Four networks, as published
 #
-# The depot holds the dose d in mg; the centre is compared with concentrations although nothing divides by a volume, and what
+# The depot holds the dose d in mg; the centre is compared with concentrations although nothing divides by a volume,
+# and what
 # leaves the depot is not what enters the centre: `d * fC2(t)` comes from nowhere. The model does not conserve mass.
 
 # %%
 print(inspect.getsource(nlme.examples.TheophyllineFourNetworks))
 
 # %% [markdown]
-# Every weight of every subject is N(z, 1): the prior forces differences between subjects that the data may not want, so the
-# likelihood depends on *where* the weights are as much as on the curve they draw. That is why several starting points are tried at once (they
-# share the batch axis, so six cost little more than one), each after a pooled fit, and why sigma alone says nothing: a small
+# Every weight of every subject is N(z, 1): the prior forces differences between subjects that the data may not want,
+# so the
+# likelihood depends on *where* the weights are as much as on the curve they draw. That is why several starting points
+# are tried at once (they
+# share the batch axis, so six cost little more than one), each after a pooled fit, and why sigma alone says nothing:
+# a small
 # residual error can be bought with weights whose spread makes the data improbable.
 
 # %%
@@ -72,7 +76,10 @@ print(fit_b)
 
 # %%
 fit_c = nlme.fit(
-    nlme.examples.TheophyllineFourNetworks(omega=nlme.Diagonal(0.3)), data, networks, seed=1,
+    nlme.examples.TheophyllineFourNetworks(omega=nlme.Diagonal(0.3)),
+    data,
+    networks,
+    seed=1,
     solver=nlme.Tsit5(rtol=1e-5, atol=1e-6),
 )
 print(fit_c)
@@ -80,26 +87,31 @@ print(fit_c)
 # %% [markdown]
 # ## (d) A hybrid that respects mass
 #
-# Elimination is CL/V, the volume is back, and what leaves the depot enters the centre. Only the absorption rate is a network, of time and
+# Elimination is CL/V, the volume is back, and what leaves the depot enters the centre. Only the absorption rate is a
+# network, of time and
 # of the fraction left, positive by construction. With all weights zero but the output bias it *is* model (a).
 
 # %%
 print(inspect.getsource(nlme.examples.TheophyllineHybrid))
 
 # %%
-fit_d = nlme.fit(
-    nlme.examples.TheophyllineHybrid(), data, networks, seed=1, solver=nlme.Tsit5(rtol=1e-5, atol=1e-6)
-)
+fit_d = nlme.fit(nlme.examples.TheophyllineHybrid(), data, networks, seed=1, solver=nlme.Tsit5(rtol=1e-5, atol=1e-6))
 print(fit_d)
 
 # %% [markdown]
 # ## One table
 #
-# Likelihoods are marginal: random effects integrated out by the stated method, with its Monte-Carlo standard error. AIC and BIC
+# Likelihoods are marginal: random effects integrated out by the stated method, with its Monte-Carlo standard error.
+# AIC and BIC
 # charge for every weight and every variance.
 
 # %%
-fits = {"a classical": fit_a, "b four networks, Omega = I": fit_b, "c four networks, learned Omega": fit_c, "d hybrid": fit_d}
+fits = {
+    "a classical": fit_a,
+    "b four networks, Omega = I": fit_b,
+    "c four networks, learned Omega": fit_c,
+    "d hybrid": fit_d,
+}
 table = pd.DataFrame(
     {
         name: {

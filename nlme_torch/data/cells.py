@@ -58,10 +58,7 @@ def read_labels(column: pd.Series) -> list[Any]:
 
     ``1``, ``1.0``, ``"1"`` and ``" 1 "`` are the same label.
     """
-    return [
-        None if gone else as_label(cell)
-        for cell, gone in zip(column.tolist(), is_missing(column), strict=True)
-    ]
+    return [None if gone else as_label(cell) for cell, gone in zip(column.tolist(), is_missing(column), strict=True)]
 
 
 def as_label(cell: Any) -> Any:

@@ -76,9 +76,7 @@ def resolve_columns(
     problems: list[Problem] = []
     names = [str(name) for name in frame.columns]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        problems.append(
-            Problem("columns", f"{names.count(name)} columns share this name. Rename them.", column=name)
-        )
+        problems.append(Problem("columns", f"{names.count(name)} columns share this name. Rename them.", column=name))
 
     ignore = _as_names(ignore)
     parts: dict[str, str] = {}

@@ -69,9 +69,7 @@ def read_covariates(
         if rule is None:
             problems += _variations(frame[name], value, subject)
     unused: dict[str, str] = {}
-    others = [
-        n for n in map(str, frame.columns) if n not in taken | set(columns.parts.values()) | set(values)
-    ]
+    others = [n for n in map(str, frame.columns) if n not in taken | set(columns.parts.values()) | set(values)]
     for name in others:
         reason = _why_unfit(frame[name], subject, time)
         if name in columns.ignore:
@@ -85,9 +83,7 @@ def read_covariates(
     return Covariates(values, dict(columns.time_varying), categories, unused)
 
 
-def value_between(
-    value: Floats, time: Floats, when: Floats, before: Ints, after: Ints, rule: Interpolation
-) -> Floats:
+def value_between(value: Floats, time: Floats, when: Floats, before: Ints, after: Ints, rule: Interpolation) -> Floats:
     """A time-varying covariate at times between rows.
 
     Args:
@@ -146,9 +142,7 @@ def _fill(value: Floats, subject: Ints, time: Floats, rule: Interpolation | None
     return forward
 
 
-def _first_rows(
-    column: pd.Series, filled: Floats, subject: Ints, rule: Interpolation | None
-) -> list[Problem]:
+def _first_rows(column: pd.Series, filled: Floats, subject: Ints, rule: Interpolation | None) -> list[Problem]:
     """A problem for every subject whose first row has no value."""
     first = np.flatnonzero(np.diff(subject, prepend=-1))
     missing = is_missing(column)

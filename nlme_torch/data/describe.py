@@ -104,12 +104,8 @@ def _observations(table: Table) -> pd.DataFrame:
         censored = 0 if censoring is None else int((censoring.code[seen] != 0).sum())
         subjects = len(np.unique(table.subject[seen]))
         source = table.observations.sources[output]
-        rows.append(
-            (output, source, len(value), subjects, censored, value.min(), value.median(), value.max())
-        )
-    return pd.DataFrame(
-        rows, columns=["output", "column", "values", "subjects", "censored", "min", "median", "max"]
-    )
+        rows.append((output, source, len(value), subjects, censored, value.min(), value.median(), value.max()))
+    return pd.DataFrame(rows, columns=["output", "column", "values", "subjects", "censored", "min", "median", "max"])
 
 
 def _covariates(table: Table) -> pd.DataFrame:
@@ -118,9 +114,7 @@ def _covariates(table: Table) -> pd.DataFrame:
     for name, values in table.covariates.values.items():
         rule = table.covariates.interpolation.get(name)
         value = pd.Series(values if rule else values[first], dtype=float)
-        levels = ", ".join(
-            f"{code} = {level}" for code, level in enumerate(table.covariates.categories.get(name, ()))
-        )
+        levels = ", ".join(f"{code} = {level}" for code, level in enumerate(table.covariates.categories.get(name, ())))
         rows.append((name, rule or "constant", value.min(), value.median(), value.max(), levels))
     return pd.DataFrame(rows, columns=["covariate", "rule", "min", "median", "max", "levels"])
 

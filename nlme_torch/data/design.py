@@ -57,16 +57,12 @@ def design_frame(
     own = regimens if isinstance(regimens, Mapping) else {label: regimens for label in ids}
     for label in (*ids, *own):
         if label not in own or label not in ids:
-            raise DataError(
-                f"subject {label!r} has no regimen." if label in ids else f"there is no subject {label!r}."
-            )
+            raise DataError(f"subject {label!r} has no regimen." if label in ids else f"there is no subject {label!r}.")
     position, when = spread_times(ids, times)
     looks = pd.DataFrame({"_position": position, "TIME": when, "EVID": int(Event.OTHER), "_look": True})
     at, changed = spread_times(ids, knots or {})
     changes = pd.DataFrame({"_position": at, "TIME": changed, "EVID": int(Event.OTHER)})
-    doses = pd.DataFrame(
-        [{"_position": k, **row} for k, label in enumerate(ids) for row in own[label].rows()]
-    )
+    doses = pd.DataFrame([{"_position": k, **row} for k, label in enumerate(ids) for row in own[label].rows()])
     rows = pd.concat([doses, changes, looks], ignore_index=True)
     rows = rows.sort_values(["_position", "TIME"], kind="stable", ignore_index=True)
     numbers = [name for name in DOSE_COLUMNS if name != "CMT"]
@@ -87,9 +83,7 @@ def covariate_frame(ids: Sequence[Any], covariates: pd.DataFrame | Mapping[str, 
     if isinstance(covariates, pd.DataFrame):
         missing = [label for label in ids if label not in covariates.index]
         if missing:
-            raise DataError(
-                f"the covariates have no line for subject {missing[0]!r}; their index must hold the ids."
-            )
+            raise DataError(f"the covariates have no line for subject {missing[0]!r}; their index must hold the ids.")
         for label, count in covariates.loc[list(ids)].index.value_counts().items():
             if count > 1:
                 raise DataError(f"subject {label!r} has {count} lines in the table of covariates; leave one.")
@@ -98,9 +92,7 @@ def covariate_frame(ids: Sequence[Any], covariates: pd.DataFrame | Mapping[str, 
     for name, value in covariates.items():
         array = np.asarray(value)
         if array.ndim > 1 or (array.ndim == 1 and len(array) != len(ids)):
-            raise DataError(
-                f"covariate {name!r} has shape {array.shape}; give one value, or one for each subject."
-            )
+            raise DataError(f"covariate {name!r} has shape {array.shape}; give one value, or one for each subject.")
         columns[name] = np.broadcast_to(array, (len(ids),))
     return pd.DataFrame(columns, index=pd.Index(ids))
 
@@ -160,9 +152,7 @@ def designed(
         between = value_between(value, table.time, when, before, after, rule or "locf")
         values[name] = between if rule else value[first][new.subject]
         coded = rule is None or name in old.categories
-        rows[name] = (
-            frame[name].to_numpy()[first[new.subject] if rule is None else before] if coded else between
-        )
+        rows[name] = frame[name].to_numpy()[first[new.subject] if rule is None else before] if coded else between
     covariates = replace(old, values=values, unused={})
     return rows, replace(new, covariates=covariates), parts, look
 
@@ -170,9 +160,7 @@ def designed(
 def _neighbours(table: Table, new: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For every new row the subject's last old row at or before its time, and the first one after."""
     size = table.n_rows
-    order = np.lexsort(
-        (np.arange(size + new.n_rows), np.r_[table.time, new.time], np.r_[table.subject, new.subject])
-    )
+    order = np.lexsort((np.arange(size + new.n_rows), np.r_[table.time, new.time], np.r_[table.subject, new.subject]))
     is_old = order < size
     count = np.cumsum(is_old)
     first = np.searchsorted(table.subject, np.arange(len(table.ids)), side="left")

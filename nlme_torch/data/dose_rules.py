@@ -45,9 +45,7 @@ def check_doses(
     for rule in (*_rules(cells, amount_given, dose), *_rules_off_dose(cells, dose)):
         column = columns.get(rule.part) or columns.get("evid")
         for row in np.flatnonzero(rule.broken):
-            text = rule.message.format(
-                evid=code[row], **{part: f"{cell[row]:g}" for part, cell in cells.items()}
-            )
+            text = rule.message.format(evid=code[row], **{part: f"{cell[row]:g}" for part, cell in cells.items()})
             problems.append(Problem(rule.name, text, int(row), column, severity=rule.severity))
 
 
@@ -75,9 +73,7 @@ def _rules(cells: Mapping[str, Floats], amount_given: Mask, dose: Mask) -> Itera
         "RATE is {rate}: write a positive rate, 0 for a bolus, -1 (modelled rate) or -2 (modelled duration).",
     )  # fmt: skip
     yield _Rule("DUR", "dur", dur < 0, "DUR is {dur}: a duration cannot be negative.")
-    yield _Rule(
-        "RATE and DUR", "dur", (rate != 0) & (dur > 0), "RATE {rate} and DUR {dur}: leave one of them 0."
-    )
+    yield _Rule("RATE and DUR", "dur", (rate != 0) & (dur > 0), "RATE {rate} and DUR {dur}: leave one of them 0.")
     yield _Rule(
         "ADDL",
         "addl",
@@ -89,9 +85,7 @@ def _rules(cells: Mapping[str, Floats], amount_given: Mask, dose: Mask) -> Itera
         "ADDL without II", "ii", dose & (addl > 0) & (ii == 0),
         "ADDL is {addl} but II is {ii}: write the interval between the doses.",
     )  # fmt: skip
-    yield _Rule(
-        "SS", "ss", ~np.isin(ss, (0, 1, 2)), "SS is {ss}: write 0 (no), 1 (replaces the state) or 2 (adds)."
-    )
+    yield _Rule("SS", "ss", ~np.isin(ss, (0, 1, 2)), "SS is {ss}: write 0 (no), 1 (replaces the state) or 2 (adds).")
     yield _Rule(
         "SS without II", "ii", dose & np.isin(ss, (1, 2)) & (ii == 0) & ~endless,
         "SS is {ss} but II is {ii}: write the interval of the doses that led to the steady state.",

@@ -112,9 +112,7 @@ class Doses:
                     f"{', '.join(f'{i + 1} = {name}' for i, name in enumerate(states))}. Mend the CMT "
                     "column or rename the state."
                 )
-        lookup = torch.tensor(
-            [-1 if i is None else i for i in indices] + [-1], device=self.compartment.device
-        )
+        lookup = torch.tensor([-1 if i is None else i for i in indices] + [-1], device=self.compartment.device)
         return lookup[self.compartment]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Doses":

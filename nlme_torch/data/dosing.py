@@ -58,9 +58,7 @@ class DoseRows:
         return replace(self, **blank)
 
 
-def read_doses(
-    frame: pd.DataFrame, columns: Columns, events: Events, problems: list[Problem]
-) -> DoseRows | None:
+def read_doses(frame: pd.DataFrame, columns: Columns, events: Events, problems: list[Problem]) -> DoseRows | None:
     """Read the doses and resets of a table by the rules of :func:`check_doses`; None where it has neither."""
     cells: dict[str, Floats] = {}
     given: dict[str, NDArray[np.bool_]] = {}

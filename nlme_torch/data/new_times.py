@@ -68,9 +68,7 @@ def spread_times(ids: Sequence[Any], times: Times) -> tuple[Ints, NDArray[np.flo
             raise DataError(f"times were given for subject {label!r}, but the subjects are {few}.")
         array = np.atleast_1d(np.asarray(value, dtype=np.float64))
         if array.ndim != 1 or not np.isfinite(array).all():
-            raise DataError(
-                f"the times of subject {label!r} must be one list of finite numbers, not {value!r}."
-            )
+            raise DataError(f"the times of subject {label!r} must be one list of finite numbers, not {value!r}.")
         subjects.append(np.full(len(array), position[label]))
         when.append(array)
     return np.concatenate(subjects), np.concatenate(when)

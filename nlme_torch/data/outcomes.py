@@ -39,9 +39,7 @@ class Observations:
         return np.any([np.isfinite(value) for value in self.values.values()], axis=0)
 
 
-def read_observations(
-    frame: pd.DataFrame, columns: Columns, events: Events, problems: list[Problem]
-) -> Observations:
+def read_observations(frame: pd.DataFrame, columns: Columns, events: Events, problems: list[Problem]) -> Observations:
     """Read every output; a value counts on rows with EVID 0 and MDV 0.
 
     Rules: values are numbers. A row that claims a value has one: with MDV every row with MDV 0 does; in a

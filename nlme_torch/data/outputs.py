@@ -66,23 +66,17 @@ def find_outputs(
     return sources
 
 
-def _are_columns(
-    frame: pd.DataFrame, wanted: Mapping[str, Any], labels: list[Any], problems: list[Problem]
-) -> bool:
+def _are_columns(frame: pd.DataFrame, wanted: Mapping[str, Any], labels: list[Any], problems: list[Problem]) -> bool:
     """Whether the outputs wanted are columns rather than DVID labels; a problem if they could be both."""
     named = all(isinstance(value, str) and value in frame.columns for value in wanted.values())
     if named and all(as_label(value) in labels for value in wanted.values()):
         both = ", ".join(map(str, wanted.values()))
-        say = (
-            f"{both}: both column and DVID label. Rename the columns, or leave one meaning out with ignore=."
-        )
+        say = f"{both}: both column and DVID label. Rename the columns, or leave one meaning out with ignore=."
         problems.append(Problem("outputs", say))
     return named
 
 
-def _check_not_pooled(
-    columns: Columns, wanted: Mapping[str, Any], labels: list[Any], problems: list[Problem]
-) -> None:
+def _check_not_pooled(columns: Columns, wanted: Mapping[str, Any], labels: list[Any], problems: list[Problem]) -> None:
     """The value column of a long table must not be taken for one outcome when DVID says it holds several."""
     dv, dvid = columns.get("dv"), columns.get("dvid")
     if len(labels) > 1 and dv in wanted.values():

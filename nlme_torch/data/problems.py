@@ -45,10 +45,7 @@ class Problem:
 
 def locate(problems: Iterable[Problem], subjects: Sequence[Any]) -> list[Problem]:
     """The problems in row order, each with the id that stands in its row."""
-    placed = [
-        replace(p, subject=subjects[p.row]) if p.subject is None and p.row is not None else p
-        for p in problems
-    ]
+    placed = [replace(p, subject=subjects[p.row]) if p.subject is None and p.row is not None else p for p in problems]
     return sorted(placed, key=lambda p: -1 if p.row is None else p.row)
 
 
@@ -72,8 +69,7 @@ def raise_errors(problems: Sequence[Problem]) -> None:
 def problem_table(problems: Iterable[Problem]) -> pd.DataFrame:
     """The problems as a table: severity, rule, subject, row (counted from 1), column, message."""
     rows = [
-        (p.severity, p.rule, p.subject, None if p.row is None else p.row + 1, p.column, p.message)
-        for p in problems
+        (p.severity, p.rule, p.subject, None if p.row is None else p.row + 1, p.column, p.message) for p in problems
     ]
     table = pd.DataFrame(rows, columns=["severity", "rule", "subject", "row", "column", "message"])
     return table.astype({"row": "Int64"})

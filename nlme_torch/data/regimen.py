@@ -103,9 +103,7 @@ class Regimen:
             raise DataError(f"Regimen.scaled: {factor!r} is no factor for a dose.")
         return _regimen(
             tuple(
-                replace(
-                    d, amount=d.amount * factor, rate=d.rate if isinstance(d.rate, str) else d.rate * factor
-                )
+                replace(d, amount=d.amount * factor, rate=d.rate if isinstance(d.rate, str) else d.rate * factor)
                 for d in self.doses
             )
         )
@@ -187,9 +185,7 @@ def _check(dose: Dose) -> None:
     if dose.steady_state and not dose.every and not endless:
         raise DataError("Regimen: steady_state needs the interval every= of the doses that led to it.")
     if endless and (not dose.steady_state or dose.every):
-        raise DataError(
-            "Regimen: a rate with amount 0 is an infusion without end: steady_state=True, without every=."
-        )
+        raise DataError("Regimen: a rate with amount 0 is an infusion without end: steady_state=True, without every=.")
 
 
 def _describe(dose: Dose) -> str:

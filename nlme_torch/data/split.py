@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 
 
-def rows_of_subjects(
-    ids: Sequence[Any], subject: NDArray[np.int64], wanted: Iterable[Any]
-) -> NDArray[np.int64]:
+def rows_of_subjects(ids: Sequence[Any], subject: NDArray[np.int64], wanted: Iterable[Any]) -> NDArray[np.int64]:
     """The rows of some subjects, in the table's order.
 
     Args:
@@ -50,10 +48,7 @@ def split_subjects(
     """
     if train is None and test is None:
         raise DataError("split: say how many subjects to train on (train=0.8) or to test on (test=0.2).")
-    sizes = [
-        None if part is None else _size(part, count, name)
-        for part, name in ((train, "train"), (test, "test"))
-    ]
+    sizes = [None if part is None else _size(part, count, name) for part, name in ((train, "train"), (test, "test"))]
     first = sizes[0] if sizes[0] is not None else count - (sizes[1] or 0)
     second = sizes[1] if sizes[1] is not None else count - first
     if first < 1 or second < 1 or first + second > count:
@@ -69,7 +64,5 @@ def _size(part: float | int, count: int, name: str) -> int:
     if isinstance(part, int):
         return part
     if not 0 < part < 1:
-        raise DataError(
-            f"split: {name}={part!r} is neither a share between 0 and 1 nor a whole number of subjects."
-        )
+        raise DataError(f"split: {name}={part!r} is neither a share between 0 and 1 nor a whole number of subjects.")
     return round(part * count)

@@ -76,9 +76,7 @@ class Table:
         return digest.hexdigest()
 
 
-def read_table(
-    frame: pd.DataFrame, columns: Columns, *, observed: bool = True
-) -> tuple[Table, list[Problem]]:
+def read_table(frame: pd.DataFrame, columns: Columns, *, observed: bool = True) -> tuple[Table, list[Problem]]:
     """Read a table and collect everything that is wrong with it.
 
     Args:

@@ -15,9 +15,7 @@ from .records import Records, expand
 from .table import Table
 
 
-def to_batch(
-    table: Table, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
-) -> Batch:
+def to_batch(table: Table, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Batch:
     """Expand a table's events and pad its subjects to the longest.
 
     Args:

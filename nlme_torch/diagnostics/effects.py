@@ -68,9 +68,7 @@ def effect_draws(fit: Fit, effects: Sequence[str] | None = None) -> pd.DataFrame
     """
     draws = fit.effects.draws
     columns = dict(zip(fit.model.effect_labels, draws.mT.flatten(1).numpy(force=True), strict=True))
-    table = pd.DataFrame(
-        {"id": np.repeat(np.asarray(fit.data.subjects, dtype=object), draws.shape[1]), **columns}
-    )
+    table = pd.DataFrame({"id": np.repeat(np.asarray(fit.data.subjects, dtype=object), draws.shape[1]), **columns})
     return table if effects is None else table[["id", *known_effects(fit, effects)]]
 
 
@@ -95,9 +93,7 @@ def effect_covariates(
     names = list(frame.columns) if covariates is None else list(covariates)
     for name in names:
         if name not in frame:
-            raise ModelError(
-                f"there is no covariate {name!r}; the data have {', '.join(frame.columns) or 'none'}."
-            )
+            raise ModelError(f"there is no covariate {name!r}; the data have {', '.join(frame.columns) or 'none'}.")
     tables = []
     for effect in known_effects(fit, effects):
         eta = fit.eta[effect].to_numpy()

@@ -56,8 +56,6 @@ def time_grids(batch: Batch, points: int, subjects: Iterable[Any] | None = None)
         records = batch.times[batch.record_mask[:, column], column].to(torch.float64).numpy(force=True)
         records = np.unique(records)
         steps = max(1, min(8, points // max(len(records) - 1, 1)))
-        between = np.interp(
-            np.arange(steps * (len(records) - 1) + 1) / steps, np.arange(len(records)), records
-        )
+        between = np.interp(np.arange(steps * (len(records) - 1) + 1) / steps, np.arange(len(records)), records)
         grids[label] = np.union1d(between, np.linspace(records[0], records[-1], points))
     return grids

@@ -42,9 +42,7 @@ class Mixture:
             with unchecked():
                 log_prob = self._pick(self.distribution.log_prob(column))
             rows.append(
-                log_prob
-                if support is None
-                else torch.where(self._pick(support.check(column)), log_prob, -torch.inf)
+                log_prob if support is None else torch.where(self._pick(support.check(column)), log_prob, -torch.inf)
             )
         return torch.cat(rows)
 

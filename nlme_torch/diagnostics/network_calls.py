@@ -85,9 +85,7 @@ def network_calls(
         p = Individual({**vars(individual), name: recorder})
         _run(conditional, recorder, p, times, states)
     if not recorder.calls:
-        raise ModelError(
-            f"{type(model).__name__} never calls its network {name!r}: there is nothing to show."
-        )
+        raise ModelError(f"{type(model).__name__} never calls its network {name!r}: there is nothing to show.")
     shape = (times.shape[0], eta.shape[1], 1, batch.n_subjects)
     inputs, outputs = (
         torch.stack(
@@ -178,11 +176,7 @@ def _with_times(labels: list[str | None], inputs: Tensor, times: Tensor, mask: T
         if label is None:
             wanted = mask & (times.abs() > 0)
             ratios = inputs[index, 0, :, 0][wanted] / times[wanted]
-            if (
-                len(ratios) > 1
-                and bool(((ratios - ratios[0]).abs() <= 1e-9 * ratios[0].abs()).all())
-                and ratios[0] > 0
-            ):
+            if len(ratios) > 1 and bool(((ratios - ratios[0]).abs() <= 1e-9 * ratios[0].abs()).all()) and ratios[0] > 0:
                 known = f"time / {1 / float(ratios[0]):g}"
         filled.append(known)
     return tuple(filled)

@@ -89,9 +89,7 @@ def network_context(fit: Fit, network: str, times: int = 60) -> NetworkContext:
     modes = fit.effects.modes
     extended = fit.data.with_times(time_grids(fit.data.batch(), times))
     conditional = Density(fit.model, extended.batch(device=modes.device), fit.solver).at()
-    calls, typical = (
-        network_calls(conditional, network, eta[:, None]) for eta in (modes, torch.zeros_like(modes))
-    )
+    calls, typical = (network_calls(conditional, network, eta[:, None]) for eta in (modes, torch.zeros_like(modes)))
     return NetworkContext(network, conditional, modes, calls, typical)
 
 

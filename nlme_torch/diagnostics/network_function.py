@@ -95,9 +95,7 @@ def network_function(
     plan = plan_inputs(context.calls, inputs, 1, [limits])
     x = torch.linspace(*plan.limits[0], points, dtype=context.modes.dtype, device=context.modes.device)
     kept = fit.effects.draws
-    picked = (
-        torch.linspace(0, kept.shape[1] - 1, min(draws, kept.shape[1]), device=kept.device).round().long()
-    )
+    picked = torch.linspace(0, kept.shape[1] - 1, min(draws, kept.shape[1]), device=kept.device).round().long()
     cases = {
         "population": (torch.zeros_like(context.modes)[:, None], True),
         "subjects": (context.modes[:, None], False),
@@ -111,10 +109,7 @@ def network_function(
     frames = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     others = [index for index in range(len(plan.labels)) if index not in plan.varied]
     held_table = pd.DataFrame(
-        {
-            plan.labels[index]: [np.nan if row[index] is None else row[index] for row in plan.held]
-            for index in others
-        },
+        {plan.labels[index]: [np.nan if row[index] is None else row[index] for row in plan.held] for index in others},
         index=pd.RangeIndex(len(plan.held), name="slice"),
     )
     visited = visited_table(context.calls, context.subjects, plan.labels, output, transform)
@@ -157,8 +152,7 @@ def network_surface(
     if len(plan.held) > 1:
         raise ModelError("a surface has no slices: hold every other input at one number.")
     axes = [
-        torch.linspace(*ends, points, dtype=context.modes.dtype, device=context.modes.device)
-        for ends in plan.limits
+        torch.linspace(*ends, points, dtype=context.modes.dtype, device=context.modes.device) for ends in plan.limits
     ]
     grid = [axis.reshape(-1) for axis in torch.meshgrid(*axes, indexing="ij")]
     zero = torch.zeros_like(context.modes)[:, None]

@@ -84,9 +84,7 @@ def _numbers(name: str, wish: object) -> list[float | None]:
     try:
         return [float(value) for value in np.atleast_1d(np.asarray(wish, dtype=float))]
     except (TypeError, ValueError):
-        raise ModelError(
-            f"input {name!r}: give {VARY!r}, a number, several numbers or None, not {wish!r}."
-        ) from None
+        raise ModelError(f"input {name!r}: give {VARY!r}, a number, several numbers or None, not {wish!r}.") from None
 
 
 def visited_values(calls: NetworkCalls, where: Tensor) -> list[np.ndarray]:

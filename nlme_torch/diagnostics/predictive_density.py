@@ -94,10 +94,7 @@ def predictive_density(
         mixtures = [observation_mixture(conditional, eta, name, record) for eta in (anyone, own)]
         grid = _grid(mixtures, datum, points)
         densities = [mixture.density(grid) for mixture in mixtures]
-        pits = [
-            mixture.cumulative(datum, grid, density)
-            for mixture, density in zip(mixtures, densities, strict=True)
-        ]
+        pits = [mixture.cumulative(datum, grid, density) for mixture, density in zip(mixtures, densities, strict=True)]
     columns = {"value": grid, "population": densities[0], "individual": densities[1]}
     return PredictiveDensity(
         row=row,
@@ -115,9 +112,7 @@ def predictive_density(
 def _locate(batch: Batch, row: int, outcome: str | None) -> tuple[int, int, str]:
     """Find the record, the subject and the outcome that stand in a row of the user's table."""
     at = torch.nonzero(batch.rows == row)
-    names = [
-        name for name, observed in batch.outcomes.items() if len(at) and bool(observed.mask[tuple(at[0])])
-    ]
+    names = [name for name, observed in batch.outcomes.items() if len(at) and bool(observed.mask[tuple(at[0])])]
     if not names:
         seen = torch.stack([observed.mask for observed in batch.outcomes.values()]).any(0)
         rows = batch.rows[seen]

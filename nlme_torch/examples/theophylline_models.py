@@ -43,8 +43,11 @@ class TheophyllineClosedForm(Model):
         k = p.cl / p.v
         # (exp(-k t) - exp(-ka t)) / (ka - k) without cancellation where the two rates meet
         difference = (p.ka - k) * t
-        ratio = torch.where(difference.abs() > 1e-8, -torch.expm1(-difference) / torch.where(
-            difference.abs() > 1e-8, difference, 1.0), 1.0 - difference / 2)
+        ratio = torch.where(
+            difference.abs() > 1e-8,
+            -torch.expm1(-difference) / torch.where(difference.abs() > 1e-8, difference, 1.0),
+            1.0 - difference / 2,
+        )
         return p.dose * p.ka / p.v * t * torch.exp(-k * t) * ratio
 
     def observe(self, t: Tensor, y: Tensor, p: Individual) -> dict[str, Any]:
@@ -150,5 +153,3 @@ class TheophyllineHybrid(Model):
     def observe(self, t: Tensor, y: Any, p: Individual) -> dict[str, Any]:
         """Concentrations with additive error."""
         return {"conc": dist.Normal(p.dose * y.center / p.v, p.sigma)}
-
-

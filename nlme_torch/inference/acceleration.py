@@ -1,15 +1,19 @@
 r"""Stochastic Newton steps for the means of random weights, where plain EM crawls.
 
-EM moves a mean mu to the mean of the conditional means. Along directions of the weights that the data say little about, that is
-a small fraction of the way. Louis's formula gives the observed information of mu from what the chains know anyway, the mean
+EM moves a mean mu to the mean of the conditional means. Along directions of the weights that the data say little
+about, that is
+a small fraction of the way. Louis's formula gives the observed information of mu from what the chains know anyway,
+the mean
 conditional covariance C of phi, and so the Newton step
 
 .. math:: \mu \leftarrow \mu + g\, (I - C \Omega^{-1})^{-1} (\bar m - \mu)
 
-taken in the eigenvectors of the whitened C, with a floor under ``1 - eigenvalue`` because the information is itself estimated.
+taken in the eigenvectors of the whitened C, with a floor under ``1 - eigenvalue`` because the information is itself
+estimated.
 
 References:
-    Louis (1982), Finding the observed information matrix when using the EM algorithm. doi:10.1111/j.2517-6161.1982.tb01203.x
+    Louis (1982), Finding the observed information matrix when using the EM algorithm.
+    doi:10.1111/j.2517-6161.1982.tb01203.x
     Lange (1995), A gradient algorithm locally equivalent to the EM algorithm. doi:10.1111/j.2517-6161.1995.tb02037.x
 """
 
@@ -35,7 +39,8 @@ def newton_step(
         factor: Lower Cholesky factor of Omega.
         covariance: Conditional covariance of phi, averaged over subjects.
         gain: Step size g in (0, 1].
-        floor: Smallest fraction of information assumed in any direction; no step is longer than ``gain / floor`` EM steps.
+        floor: Smallest fraction of information assumed in any direction; no step is longer than ``gain / floor`` EM
+            steps.
 
     Returns:
         New means.

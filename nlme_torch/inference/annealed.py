@@ -1,4 +1,17 @@
-"""Annealed sequential Monte Carlo: the marginal likelihood where a single proposal fails, with tens of effects."""
+r"""Annealed sequential Monte Carlo: the marginal likelihood where a single proposal fails, with tens of effects.
+
+Particles begin at a tractable reference density q and are carried to the joint density p(y_i, .) along
+
+.. math:: \log \pi_\beta(\eta) = (1 - \beta) \log q(\eta) + \beta \log p(y_i, \eta), \qquad 0 = \beta_0 < \beta_1 < \dots < \beta_T = 1
+
+by reweighting, resampling and Hamiltonian moves at every temperature; the product of the mean weights estimates p(y_i). Independent
+groups of particles give independent estimates, and their spread the Monte-Carlo error.
+
+References:
+    Neal (2001), Annealed importance sampling. doi:10.1023/A:1008923215028
+    Del Moral, Doucet and Jasra (2006), Sequential Monte Carlo samplers. doi:10.1111/j.1467-9868.2006.00553.x
+    Dau and Chopin (2022), Waste-free sequential Monte Carlo. doi:10.1111/rssb.12475
+"""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -6,10 +19,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nlme_torch._typing import Float, LogDensity
+from nlme_torch._typing import LogDensity
 from nlme_torch.errors import FitError
 from nlme_torch.inference.hamiltonian import HMC
-from nlme_torch.inference.kernels import State, Tuning, evaluate, evaluate_gradient
+from nlme_torch.inference.kernels import State, Tuning, evaluate_gradient
 from nlme_torch.inference.marginal import MarginalEstimate, log_mean
 from nlme_torch.inference.proposals import Mixture
 
@@ -23,7 +36,8 @@ class Annealing:
         chains: Ancestors drawn per group, subject and temperature.
         moves: Transitions of every ancestor per temperature. All states on the way are kept as particles, so a group
             holds ``chains * moves`` of them, each paid for by one trajectory.
-        leapfrogs: Leapfrog steps per trajectory.
+        leapfrogs: Most leapfrog steps per trajectory.
+        trajectory: Length of a trajectory in conditional standard deviations.
         efficiency: Effective share of the particles after reweighting to the next temperature; nearer to one makes
             a finer ladder.
         max_steps: Longest ladder.
@@ -31,9 +45,10 @@ class Annealing:
 
     groups: int = 8
     chains: int = 16
-    moves: int = 8
-    leapfrogs: int = 3
-    efficiency: float = 0.85
+    moves: int = 4
+    leapfrogs: int = 8
+    trajectory: float = 1.5
+    efficiency: float = 0.8
     max_steps: int = 300
 
 
@@ -42,8 +57,8 @@ class AnnealedResult(NamedTuple):
 
     Attributes:
         estimate: Log marginal likelihoods with their Monte-Carlo errors.
-        draws: Draws of every subject's effects from their conditional distribution, ``(effect, draw, subject)``, equally
-            weighted; those of the last round.
+        draws: Draws of every subject's effects from their conditional distribution, ``(effect, draw, subject)``,
+            equally weighted; those of the last round.
         temperatures: The ladder of each subject, ``(step, subject)``, from 0 to 1.
         acceptance: Mean acceptance of the transitions at each step, ``(step, subject)``.
     """
@@ -73,10 +88,36 @@ def annealed_importance_sampling(
     reference: Mixture,
     *,
     generator: torch.Generator,
-    annealing: Annealing = Annealing(),
+    annealing: Annealing | None = None,
     target_error: float | None = None,
     max_rounds: int = 10,
 ) -> AnnealedResult:
+    """Estimate every subject's marginal likelihood by annealing.
+
+    Args:
+        log_joint: Log joint density with all constants, ``(effect, *batch, subject) -> (*batch, subject)``.
+        reference: Where annealing begins: a density as wide as the joint one or wider, for every subject.
+        generator: Source of randomness.
+        annealing: Numbers of particles and moves; the defaults if None.
+        target_error: Rounds of fresh groups are added until the standard error of the total is below it; one round if None.
+        max_rounds: Most rounds.
+
+    Returns:
+        Estimates with standard errors, draws, and the ladder.
+
+    Raises:
+        FitError: The ladder grew too long: the reference is too far from the joint density.
+
+    Example:
+        >>> from nlme_torch.inference.proposals import normal
+        >>> def log_joint(effects):
+        ...     return -0.5 * effects.pow(2).sum(0)
+        >>> q = normal(torch.zeros(2, 1, dtype=torch.float64), 2 * torch.eye(2, dtype=torch.float64)[..., None])
+        >>> result = annealed_importance_sampling(log_joint, q, generator=torch.Generator().manual_seed(0))
+        >>> abs(result.estimate.total - torch.log(torch.tensor(2 * torch.pi)).item()) < 0.05
+        True
+    """
+    annealing = annealing or Annealing()
     effects, subject = len(reference.centres), reference.centres.shape[-1]
     evidence: list[Tensor] = []
     calls = 0
@@ -99,7 +140,10 @@ def _combine(log_evidence: Tensor, calls: int) -> MarginalEstimate:
     return MarginalEstimate(log_mean(log_evidence), error, error.pow(-2), torch.full_like(error, torch.nan), calls)
 
 
-def _anneal(log_joint, reference, annealing, generator):
+def _anneal(
+    log_joint: LogDensity, reference: Mixture, annealing: Annealing, generator: torch.Generator
+) -> tuple[Tensor, _Particles, Tensor, Tensor, int]:
+    """One round: log evidence ``(group, subject)``, the last particles, ladder, acceptance, calls."""
     groups, chains = annealing.groups, annealing.chains
     size, subject = chains * annealing.moves, reference.centres.shape[-1]
     start = reference.sample(size * groups, generator).unflatten(1, (size, groups))
@@ -114,7 +158,11 @@ def _anneal(log_joint, reference, annealing, generator):
     ladder, rates, calls = [temperature], [], 1
     while bool((temperature < 1).any()):
         if len(ladder) > annealing.max_steps:
-            raise FitError("ladder")
+            at = temperature.min().item()
+            raise FitError(
+                f"annealing stood at temperature {at:.3g} after {annealing.max_steps} steps: the reference is too far from the "
+                "joint density; widen it (`widening`), or allow more (`max_steps`)."
+            )
         new = _next_temperature(particles.energy, temperature, annealing.efficiency)
         increment = torch.where(new > temperature, (new - temperature) * particles.energy, 0.0)
         log_evidence = log_evidence + log_mean(increment)
@@ -123,40 +171,49 @@ def _anneal(log_joint, reference, annealing, generator):
         temperature = new
         factor = torch.linalg.cholesky(covariance).permute(2, 3, 0, 1).flatten(2)
         scale = tuning.log_scale.repeat(1, groups)
-        step = replace(kernel, factor=factor, adapt=False)
+        leapfrogs = round(annealing.trajectory / tuning.log_scale.exp().median().item())
+        step = replace(kernel, factor=factor, adapt=False, leapfrogs=min(max(leapfrogs, 1), annealing.leapfrogs))
         state = State(
-            ancestors.effects.flatten(-2), (ancestors.log_q + temperature * ancestors.energy).flatten(-2),
-            (ancestors.slope_q + temperature * ancestors.slope).flatten(-2), Tuning(scale, 0),
+            ancestors.effects.flatten(-2),
+            (ancestors.log_q + temperature * ancestors.energy).flatten(-2),
+            (ancestors.slope_q + temperature * ancestors.slope).flatten(-2),
+            Tuning(scale, 0),
         )
         path = _path(log_joint, reference, temperature)
-        visited, rate = [], 0.0
+        visited, rate = [], torch.zeros_like(temperature)
         for _ in range(annealing.moves):
             state, info = step.step(state, path, generator)
             calls += info.evaluations
             rate = rate + info.acceptance.unflatten(0, (groups, subject)).mean(0) / annealing.moves
             visited.append(_looked_up(state, reference, temperature, groups))
-        particles = _Particles(*(torch.cat(parts, -3) for parts in zip(*visited)))
+        particles = _Particles(*(torch.cat(parts, -3) for parts in zip(*visited, strict=True)))
         tuning = kernel._adapted(tuning, rate[None])
         ladder.append(temperature)
         rates.append(rate)
     return log_evidence, particles, torch.stack(ladder), torch.stack(rates), calls
 
 
-def _path(log_joint, reference, temperature):
-    def tempered(effects):
+def _path(log_joint: LogDensity, reference: Mixture, temperature: Tensor) -> LogDensity:
+    """The tempered density of columns ``(effect, *chain, group * subject)``."""
+
+    def tempered(effects: Tensor) -> Tensor:
         grouped = effects.unflatten(-1, (-1, len(temperature)))
         start = reference.log_density(grouped)
         return (start + temperature * (log_joint(grouped) - start)).flatten(-2)
+
     return tempered
 
 
-def _looked_up(state, reference, temperature, groups):
-    effects, value, gradient = (x.unflatten(-1, (groups, -1)) for x in state[:3])
+def _looked_up(state: State, reference: Mixture, temperature: Tensor, groups: int) -> _Particles:
+    """Particles from a kernel's state: energy follows from the tempered value without another call."""
+    assert state.gradient is not None
+    effects, value, gradient = (x.unflatten(-1, (groups, -1)) for x in (state.effects, state.value, state.gradient))
     log_q, slope_q = evaluate_gradient(reference.log_density, effects)
     return _Particles(effects, (value - log_q) / temperature, (gradient - slope_q) / temperature, log_q, slope_q)
 
 
 def _next_temperature(energy: Tensor, temperature: Tensor, efficiency: float) -> Tensor:
+    """The temperature of each subject at which the effective share of the particles falls to ``efficiency``."""
     flat = energy.flatten(0, 1)
     alive = torch.isfinite(flat)
     count = alive.sum(0)
@@ -174,7 +231,8 @@ def _next_temperature(energy: Tensor, temperature: Tensor, efficiency: float) ->
     return torch.where(full, 1.0, temperature + low)
 
 
-def _moments(effects):
+def _moments(effects: Tensor) -> Tensor:
+    """Covariance of the first particles, ``(group, subject, effect, effect)``."""
     flat = effects.flatten(1, 2)
     centred = flat - flat.mean(1, keepdim=True)
     covariance = torch.einsum("ins,jns->sij", centred, centred) / flat.shape[1]
@@ -184,8 +242,10 @@ def _moments(effects):
 def _metric(effects: Tensor, log_weights: Tensor, previous: Tensor) -> Tensor:
     """Each group's metric from the particles of all other groups: from its own it would bias the transitions."""
     weights = log_weights.softmax(0)
+
     def others(x: Tensor) -> Tensor:
         return (x.sum(-2, keepdim=True) - x) / (x.shape[-2] - 1)
+
     mean = others(torch.einsum("ings,ngs->igs", effects, weights))
     second = others(torch.einsum("ings,jngs,ngs->ijgs", effects, effects, weights))
     covariance = (second - mean[:, None] * mean[None]).permute(2, 3, 0, 1)
@@ -195,9 +255,10 @@ def _metric(effects: Tensor, log_weights: Tensor, previous: Tensor) -> Tensor:
 
 
 def _resample(log_weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Systematic resampling of ``count`` ancestors, ``(count, group, subject)``."""
     _, groups, subject = log_weights.shape
-    like = {"dtype": log_weights.dtype, "device": log_weights.device}
-    start = torch.rand(groups, subject, 1, generator=generator, **like)
+    shape = (groups, subject, 1)
+    start = torch.rand(shape, generator=generator, dtype=log_weights.dtype, device=log_weights.device)
     positions = (torch.arange(count, device=log_weights.device) + start) / count
     cumulative = log_weights.softmax(0).cumsum(0).movedim(0, -1).contiguous()
     drawn = torch.searchsorted(cumulative / cumulative[..., -1:], positions)

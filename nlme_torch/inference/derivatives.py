@@ -54,9 +54,7 @@ def derivatives(
     parts = [_replicated(log_joint, part) for part in points.split(chunk, dim=1)]
     value, gradient, hessian = (torch.cat([p[i] for p in parts], -2) for i in range(3))
     value = torch.where(torch.isfinite(value), value, -torch.inf)
-    return Derivatives(
-        value.reshape(batch), gradient.reshape(count, *batch), hessian.reshape(count, count, *batch)
-    )
+    return Derivatives(value.reshape(batch), gradient.reshape(count, *batch), hessian.reshape(count, count, *batch))
 
 
 def _replicated(log_joint: LogDensity, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -123,7 +123,9 @@ def conditional_draws(
     return torch.cat(kept, dim=1)
 
 
-def shrinkage(effects: Float[Tensor, "effect subject"], omega: Float[Tensor, "effect effect"]) -> Float[Tensor, "effect"]:
+def shrinkage(
+    effects: Float[Tensor, "effect subject"], omega: Float[Tensor, "effect effect"]
+) -> Float[Tensor, "effect"]:
     r"""Return eta-shrinkage, ``1 - SD(eta) / sqrt(omega)`` with the sample standard deviation (n - 1).
 
     Args:

@@ -53,7 +53,8 @@ def fit(
     Example:
         >>> import nlme_torch as nlme
         >>> short = nlme.SAEM(schedule=nlme.StepSchedule(exploration=30, smoothing=20))
-        >>> result = nlme.fit(nlme.examples.TheophyllineClosedForm(), nlme.examples.theophylline(), short, progress=False)
+        >>> model, data = nlme.examples.TheophyllineClosedForm(), nlme.examples.theophylline()
+        >>> result = nlme.fit(model, data, short, progress=False)
         >>> sorted(result.eta.columns)
         ['eta_cl', 'eta_ka', 'eta_v']
     """

@@ -87,8 +87,10 @@ class HMC(_Adaptive):
         accepted, probability = metropolis(end_energy - start_energy, generator)
         acceptance = _over_chains(probability)
         state = State(
-            torch.where(accepted, position, effects), torch.where(accepted, current, value),
-            torch.where(accepted, slope, gradient), self._adapted(tuning, acceptance[None]),
+            torch.where(accepted, position, effects),
+            torch.where(accepted, current, value),
+            torch.where(accepted, slope, gradient),
+            self._adapted(tuning, acceptance[None]),
         )
         return state, Info(acceptance, calls)
 

@@ -94,7 +94,11 @@ def summarise(draws: WeightedDraws, *, evaluations: int = 1) -> MarginalEstimate
 
 
 def importance_sampling(
-    log_joint: LogDensity, proposal: Mixture, *, samples: int = 5000, generator: torch.Generator,
+    log_joint: LogDensity,
+    proposal: Mixture,
+    *,
+    samples: int = 5000,
+    generator: torch.Generator,
     max_columns: int = 50_000,
 ) -> MarginalEstimate:
     r"""Marginal likelihood of every subject by importance sampling.

@@ -295,7 +295,9 @@ class BlockRandomWalk(_Adaptive):
         accepted, probability = metropolis(proposed - value, generator)
         acceptance = _over_chains(probability)
         state = State(
-            torch.where(accepted, proposal, effects), torch.where(accepted, proposed, value), None,
+            torch.where(accepted, proposal, effects),
+            torch.where(accepted, proposed, value),
+            None,
             self._adapted(tuning, acceptance[None]),
         )
         return state, Info(acceptance, 1)
@@ -335,7 +337,9 @@ class Independent:
         log_q = self.proposal.log_density(torch.stack([effects, proposal], 1))
         accepted, probability = metropolis(proposed - value + log_q[0] - log_q[1], generator)
         state = State(
-            torch.where(accepted, proposal, effects), torch.where(accepted, proposed, value), None,
+            torch.where(accepted, proposal, effects),
+            torch.where(accepted, proposed, value),
+            None,
             tuning._replace(count=tuning.count + 1),
         )
         return state, Info(_over_chains(probability), 1)

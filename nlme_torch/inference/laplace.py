@@ -76,9 +76,7 @@ def laplace_log_marginal_sum(modes: Modes) -> Float[Tensor, "subject"]:
     return torch.logsumexp(laplace_log_marginal(modes), 0)
 
 
-def laplace_mixture(
-    modes: Modes, *, df: float | int = 5, inflation: float = 1.0, floor: float = 0.2
-) -> Mixture:
+def laplace_mixture(modes: Modes, *, df: float | int = 5, inflation: float = 1.0, floor: float = 0.2) -> Mixture:
     """Mixture of normal or Student-t distributions at the distinct modes, weighted by their Laplace masses.
 
     Args:

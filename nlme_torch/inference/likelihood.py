@@ -59,7 +59,8 @@ class LogLikelihood:
             return ()
         worst = bad["k_hat"].max()
         return (
-            f"{self.method}: Pareto k-hat exceeds 0.7 for {len(bad)} of {len(self.subjects)} subjects (worst {worst:.2f}); the "
+            f"{self.method}: Pareto k-hat exceeds 0.7 for {len(bad)} of {len(self.subjects)} subjects (worst "
+            f"{worst:.2f}); the "
             "likelihood and its standard error are unreliable there, use nlme.AnnealedImportanceSampling()",
         )
 
@@ -141,7 +142,9 @@ class ImportanceSampling:
 
 @dataclass(frozen=True)
 class AnnealedImportanceSampling:
-    """Annealed importance sampling with Hamiltonian transitions, from a normal at the conditional mean: for many effects.
+    """Annealed importance sampling with Hamiltonian transitions, for many effects.
+
+    It begins at a normal distribution with the conditional mean and a widened conditional covariance.
 
     Attributes:
         annealing: Particles, groups and transitions.
@@ -159,7 +162,10 @@ class AnnealedImportanceSampling:
         factor = self.widening * torch.linalg.cholesky(covariances).permute(1, 2, 0)
         reference = normal(effects.means, factor)
         return annealed_importance_sampling(
-            column_density(density.at()), reference, generator=generator, annealing=self.annealing,
+            column_density(density.at()),
+            reference,
+            generator=generator,
+            annealing=self.annealing,
             target_error=self.target_error,
         ).estimate
 
@@ -225,6 +231,4 @@ def evaluate_likelihood(
             "k_hat": column(estimate.khat),
         }
     )
-    return LogLikelihood(
-        estimate.total, estimate.total_standard_error, name, subjects, density.batch.n_observations
-    )
+    return LogLikelihood(estimate.total, estimate.total_standard_error, name, subjects, density.batch.n_observations)

@@ -69,9 +69,7 @@ class ClosedForm:
                 names.update(f"_covariances.{block.name}.{name}" for name, _ in block.covariance.named_parameters())
         return names
 
-    def step(
-        self, conditional: Conditional, statistics: Statistics, variance_floor: float
-    ) -> dict[str, Tensor]:
+    def step(self, conditional: Conditional, statistics: Statistics, variance_floor: float) -> dict[str, Tensor]:
         """Return new values.
 
         Args:
@@ -187,13 +185,15 @@ def _check_identified(columns: list[_Column], subjects: int) -> None:
     for effect in {column.effect for column in columns if column.regressor is not None}:
         kept: list[Tensor] = []
         for column in (column for column in columns if column.effect == effect):
-            regressor = torch.ones(subjects, dtype=torch.float64) if column.regressor is None else column.regressor.cpu()
+            regressor = (
+                torch.ones(subjects, dtype=torch.float64) if column.regressor is None else column.regressor.cpu()
+            )
             scaled = regressor / regressor.abs().max().clamp_min(1e-300)
             if torch.linalg.matrix_rank(torch.stack([*kept, scaled]), tol=1e-8) <= len(kept):
                 owner, _, covariate = column.name.removesuffix(".beta").partition(".covariates.")
                 raise ModelError(
-                    f"covariate effects of {owner!r} cannot be told apart in these data: {covariate!r} is constant, or a combination "
-                    "of the others; leave it out or fix its coefficient."
+                    f"covariate effects of {owner!r} cannot be told apart in these data: {covariate!r} is constant, or "
+                    "a combination of the others; leave it out or fix its coefficient."
                 )
             kept.append(scaled)
 
@@ -207,7 +207,9 @@ def _prior_of(column: _Column) -> Distribution | None:
 def _lasso(column: _Column) -> float:
     """Strength of an L1 penalty that acts on the coefficient itself, 0 for any other prior."""
     prior, component = _prior_of(column), column.component
-    itself = isinstance(component, RandomWeights) or (component is not None and isinstance(component.transform, Identity))
+    itself = isinstance(component, RandomWeights) or (
+        component is not None and isinstance(component.transform, Identity)
+    )
     return prior.strength if isinstance(prior, L1) and itself else 0.0
 
 
@@ -233,7 +235,9 @@ def _newton_with_priors(centre: Tensor, information: Tensor, columns: list[_Colu
         leaf = point.detach().requires_grad_()
         with torch.enable_grad():
             # the zero keeps a graph where no prior is smooth
-            (slope,) = torch.autograd.grad(_log_prior(leaf, columns).sum() + 0.0 * leaf.square().sum(), leaf, create_graph=True)
+            (slope,) = torch.autograd.grad(
+                _log_prior(leaf, columns).sum() + 0.0 * leaf.square().sum(), leaf, create_graph=True
+            )
             (curvature,) = torch.autograd.grad(slope.sum(), leaf)
         score = slope.detach() - torch.einsum("spq,sq->sp", information, point - centre)
         step = _penalised_step(point, information - torch.diag_embed(curvature.clamp_max(0.0)), score, lasso)

@@ -56,8 +56,13 @@ class Modes(NamedTuple):
 
 
 def conditional_modes(
-    log_joint: LogDensity, starts: Float[Tensor, "effect start subject"], *, tolerance: float = 1e-10,
-    newton_steps: int = 50, quasi_newton_steps: int | None = None, max_columns: int = 20_000,
+    log_joint: LogDensity,
+    starts: Float[Tensor, "effect start subject"],
+    *,
+    tolerance: float = 1e-10,
+    newton_steps: int = 50,
+    quasi_newton_steps: int | None = None,
+    max_columns: int = 20_000,
 ) -> Modes:
     r"""Climb to a conditional mode from every start of every subject.
 
@@ -160,8 +165,14 @@ def _eigen(hessian: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _climb(
-    log_joint: LogDensity, points: Tensor, value: Tensor, along: Tensor, eigenvalues: Tensor, vectors: Tensor,
-    active: Tensor, max_columns: int,
+    log_joint: LogDensity,
+    points: Tensor,
+    value: Tensor,
+    along: Tensor,
+    eigenvalues: Tensor,
+    vectors: Tensor,
+    active: Tensor,
+    max_columns: int,
 ) -> tuple[Tensor, Tensor]:
     """The best of a ladder of damped and stretched steps for every active column, and whether it rises."""
     best, moved = points, torch.zeros_like(active)

@@ -22,7 +22,8 @@ def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.Dat
         modes: Conditional modes, ``(effect, subject)``.
 
     Returns:
-        One row per observation (and per requested new time): row, id, time, outcome, DV, PRED (typical subject, eta = 0),
+        One row per observation (and per requested new time): row, id, time, outcome, DV, PRED (typical subject, eta
+        = 0),
         IPRED (eta at the conditional mode), RES = DV - PRED, IRES = DV - IPRED, IWRES = IRES / standard deviation; NaN
         for a subject whose equation cannot be solved.
     """
@@ -39,10 +40,14 @@ def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.Dat
     for name, outcome in batch.outcomes.items():
         record, subject = torch.nonzero(outcome.mask | wanted_new, as_tuple=True)
 
-        def pick(value: Tensor, shape: torch.Size = batch.times.shape, at: tuple[Tensor, Tensor] = (record, subject)) -> np.ndarray:
+        def pick(
+            value: Tensor, shape: torch.Size = batch.times.shape, at: tuple[Tensor, Tensor] = (record, subject)
+        ) -> np.ndarray:
             return value.expand(shape[0], 1, 1, shape[1])[:, 0, 0][at].numpy(force=True)
 
-        observed = np.where(outcome.mask[record, subject].numpy(force=True), outcome.value[record, subject].numpy(force=True), np.nan)
+        observed = np.where(
+            outcome.mask[record, subject].numpy(force=True), outcome.value[record, subject].numpy(force=True), np.nan
+        )
         pred = pick(torch.where(typical_solved, typical[name].mean, torch.nan))
         ipred = pick(torch.where(individual_solved, individual[name].mean, torch.nan))
         sd = pick(individual[name].stddev)

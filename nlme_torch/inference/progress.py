@@ -23,7 +23,9 @@ class Progress:
         self._bar.update(1)
         if numbers is not None and not self._bar.disable:
             self._bar.set_description_str(phase, refresh=False)
-            self._bar.set_postfix_str("  ".join(f"{name} {value:.4g}" for name, value in numbers.items()), refresh=False)
+            self._bar.set_postfix_str(
+                "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()), refresh=False
+            )
 
     def finish(self, phase: str, total: int) -> None:
         """End the line at the number of iterations that were really done."""

@@ -85,9 +85,7 @@ class Mixture:
         """
         return torch.logsumexp(self.component_log_densities(effects), 0)
 
-    def component_log_densities(
-        self, effects: Float[Tensor, "effect *batch"]
-    ) -> Float[Tensor, "component *batch"]:
+    def component_log_densities(self, effects: Float[Tensor, "effect *batch"]) -> Float[Tensor, "component *batch"]:
         """Log of weight times density per component; its ``logsumexp`` is ``log_density``."""
         effect, _, subject = self.centres.shape
         batch = effects.shape[1:]
@@ -101,7 +99,8 @@ class Mixture:
         constant = (self.log_weights - log_determinant)[:, None]
         if math.isfinite(self.df):
             normaliser = (
-                math.lgamma((self.df + effect) / 2) - math.lgamma(self.df / 2)
+                math.lgamma((self.df + effect) / 2)
+                - math.lgamma(self.df / 2)
                 - 0.5 * effect * math.log(self.df * math.pi)
             )
             density = normaliser - 0.5 * (self.df + effect) * torch.log1p(square / self.df)
@@ -119,9 +118,7 @@ def _chi_square(df: float | int, shape: tuple[int, ...], generator: torch.Genera
     return normal_draws.pow(2).sum(0)
 
 
-def normal(
-    centre: Float[Tensor, "effect subject"], factor: Float[Tensor, "effect effect #subject"]
-) -> Mixture:
+def normal(centre: Float[Tensor, "effect subject"], factor: Float[Tensor, "effect effect #subject"]) -> Mixture:
     """One normal distribution per subject.
 
     Args:

@@ -10,7 +10,8 @@ from .kernels import evaluate_gradient
 
 
 def on_active(
-    function: Callable[[Tensor], tuple[Tensor, ...]], points: Float[Tensor, "effect start subject"],
+    function: Callable[[Tensor], tuple[Tensor, ...]],
+    points: Float[Tensor, "effect start subject"],
     active: Bool[Tensor, "start subject"],
 ) -> tuple[Tensor, ...]:
     """Evaluate only as many starts as the busiest subject still has active.
@@ -94,9 +95,7 @@ def quasi_newton(
     return points
 
 
-def _update(
-    inverse: Tensor, fresh: Tensor, step: Tensor, bend: Tensor, accepted: Tensor
-) -> tuple[Tensor, Tensor]:
+def _update(inverse: Tensor, fresh: Tensor, step: Tensor, bend: Tensor, accepted: Tensor) -> tuple[Tensor, Tensor]:
     """BFGS update of the inverse Hessian of minus the log density, where the curvature is positive."""
     curvature = (step * bend).sum(0)
     good = accepted & (curvature > 1e-10 * step.norm(dim=0) * bend.norm(dim=0))

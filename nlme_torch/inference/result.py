@@ -96,7 +96,9 @@ class Fit:
     def shrinkage(self) -> pd.Series:
         """Eta-shrinkage of every random effect, a fraction: 1 - SD(conditional modes) / omega."""
         covariance = self.density.at().covariance()[0].detach()
-        return pd.Series(shrinkage(self.effects.modes, covariance).numpy(force=True), index=list(self.model.effect_labels))
+        return pd.Series(
+            shrinkage(self.effects.modes, covariance).numpy(force=True), index=list(self.model.effect_labels)
+        )
 
     @cached_property
     def individual_parameters(self) -> pd.DataFrame:

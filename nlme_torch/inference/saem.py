@@ -3,7 +3,8 @@ r"""SAEM: maximum likelihood by stochastic approximation expectation maximisatio
 References:
     Delyon, Lavielle and Moulines (1999), Convergence of a stochastic approximation version of the EM algorithm.
     doi:10.1214/aos/1018031103
-    Kuhn and Lavielle (2005), Maximum likelihood estimation in nonlinear mixed effects models. doi:10.1016/j.csda.2004.07.033
+    Kuhn and Lavielle (2005), Maximum likelihood estimation in nonlinear mixed effects models.
+    doi:10.1016/j.csda.2004.07.033
 """
 
 import math
@@ -40,8 +41,10 @@ class SAEM:
         annealing: Smallest ratio of successive variances during the first half of the exploration.
         learning_rate: Step of the gradient M-step on the estimation scale, for parameters without a closed form.
         gradient_steps: Gradient steps per iteration.
-        acceleration: Gain of the Newton steps (Louis's information) that move the means of random weights; 0 for plain EM.
-        drift_tolerance: Exploration ends when the mean of no structural or variance parameter moved by more than this many of
+        acceleration: Gain of the Newton steps (Louis's information) that move the means of random weights; 0 for
+            plain EM.
+        drift_tolerance: Exploration ends when the mean of no structural or variance parameter moved by more than
+            this many of
             its own standard deviations between two windows.
         window: Iterations of such a window.
 
@@ -83,11 +86,14 @@ class SAEM:
             The averaged iterates of the best start, with the trace of that start.
 
         Raises:
-            FitError: The model has no random effects, or the log joint of a subject is not finite at the initial values.
+            FitError: The model has no random effects, or the log joint of a subject is not finite at the initial
+                values.
         """
         schedule = self.schedule
         if not density.model.n_effects:
-            raise FitError("the model has no random effects for SAEM to draw; declare some, or fit it with nlme.Pooled().")
+            raise FitError(
+                "the model has no random effects for SAEM to draw; declare some, or fit it with nlme.Pooled()."
+            )
         algorithm = SAEMAlgorithm(
             density,
             schedule=schedule,
@@ -113,8 +119,8 @@ class SAEM:
                     drift, parameter = recorder.drift(self.window)
                     if drift < self.drift_tolerance:
                         reason = (
-                            f"exploration ended after {state.iteration} iterations: between two windows of {self.window} no "
-                            f"parameter's mean moved by more than {drift:.2f} of its standard deviation ({parameter})"
+                            f"exploration ended after {state.iteration} iterations: between two windows of {self.window} "
+                            f"no parameter's mean moved by more than {drift:.2f} of its standard deviation ({parameter})"
                         )
                         break
             for _ in range(schedule.smoothing):
@@ -202,7 +208,7 @@ def _warnings(density: Density, values: dict[str, Tensor]) -> tuple[str, ...]:
         for label, deviation in zip(block.labels, deviations.tolist(), strict=True):
             if deviation < 0.01:
                 messages.append(
-                    f"the standard deviation of {label} is {deviation:.2g}: the random effect has collapsed; drop it, or check "
-                    "that a flexible network does not explain the differences between subjects"
+                    f"the standard deviation of {label} is {deviation:.2g}: the random effect has collapsed; drop it, "
+                    "or check that a flexible network does not explain the differences between subjects"
                 )
     return tuple(messages[:5])

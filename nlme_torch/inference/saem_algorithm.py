@@ -1,19 +1,23 @@
 r"""One iteration of stochastic approximation expectation maximisation, as a pure ``init``/``step`` pair.
 
-The marginal likelihood of theta = (mu, beta, Omega, sigma, weights) is maximised through the complete data (y, phi). Iteration k
+The marginal likelihood of theta = (mu, beta, Omega, sigma, weights) is maximised through the complete data (y, phi).
+Iteration k
 
 1. moves several Markov chains for every subject's phi_i under p(phi_i | y_i; theta_{k-1}) (E-step),
 2. updates averaged sufficient statistics, s_k = s_{k-1} + gamma_k (S(y, phi^{(k)}) - s_{k-1}),
-3. maximises the complete-data likelihood at s_k: in closed form for everything that a Gaussian phi or a residual scale covers,
+3. maximises the complete-data likelihood at s_k: in closed form for everything that a Gaussian phi or a residual
+scale covers,
    along the gradient at the current draws for the rest.
 
-gamma_k is one while exploring and falls while smoothing; the iterates of the smoothing phase are averaged. While exploring,
+gamma_k is one while exploring and falls while smoothing; the iterates of the smoothing phase are averaged. While
+exploring,
 variances may not fall by more than a few per cent per iteration (simulated annealing), which keeps the chains mobile.
 
 References:
     Delyon, Lavielle and Moulines (1999), Convergence of a stochastic approximation version of the EM algorithm.
     doi:10.1214/aos/1018031103
-    Kuhn and Lavielle (2005), Maximum likelihood estimation in nonlinear mixed effects models. doi:10.1016/j.csda.2004.07.033
+    Kuhn and Lavielle (2005), Maximum likelihood estimation in nonlinear mixed effects models.
+    doi:10.1016/j.csda.2004.07.033
     Polyak and Juditsky (1992), Acceleration of stochastic approximation by averaging. doi:10.1137/0330046
 """
 
@@ -26,9 +30,9 @@ from nlme_torch.errors import FitError
 from nlme_torch.inference.acceleration import newton_step
 from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.gradient_step import AdamState, adam_init, gradient_step
+from nlme_torch.inference.kernels import State
 from nlme_torch.inference.maximisation import ClosedForm
 from nlme_torch.inference.modes import best_mode, conditional_modes
-from nlme_torch.inference.kernels import State
 from nlme_torch.inference.saem_kernels import Moves, PhiMoments, build_cycle
 from nlme_torch.inference.schedule import StepSchedule
 from nlme_torch.inference.sufficient_statistics import Statistics, blend, statistics
@@ -85,8 +89,17 @@ class SAEMAlgorithm:
     """
 
     def __init__(
-        self, density: Density, *, schedule: StepSchedule, chains: int, moves: Moves, annealing: float,
-        learning_rate: float, gradient_steps: int, acceleration: float = 0.0, information_floor: float = 0.15,
+        self,
+        density: Density,
+        *,
+        schedule: StepSchedule,
+        chains: int,
+        moves: Moves,
+        annealing: float,
+        learning_rate: float,
+        gradient_steps: int,
+        acceleration: float = 0.0,
+        information_floor: float = 0.15,
         mode_starts: int = 3,
     ) -> None:
         self.acceleration, self.information_floor, self.mode_starts = acceleration, information_floor, mode_starts
@@ -108,7 +121,9 @@ class SAEMAlgorithm:
             FitError: The log joint of a subject is not finite at the typical values.
         """
         conditional = self.density.at(values)
-        zero = conditional.mean.new_zeros(self.density.model.n_effects, 1, conditional.starts, self.density.batch.n_subjects)
+        zero = conditional.mean.new_zeros(
+            self.density.model.n_effects, 1, conditional.starts, self.density.batch.n_subjects
+        )
         self._check_start(conditional, zero)
         eta = self._first_draws(conditional, generator)
         transformed = eta + conditional.mean[:, None]
@@ -204,11 +219,13 @@ class SAEMAlgorithm:
                 factor = conditional.cholesky(block.name).expand(conditional.starts, -1, -1)
                 covariance = state.moments.covariance[block.slice, block.slice].mean(-1).permute(2, 0, 1)
                 gain = self.acceleration * gamma
-                moved[name] = newton_step(state.values[name], expected, factor, covariance, gain, self.information_floor)
+                moved[name] = newton_step(
+                    state.values[name], expected, factor, covariance, gain, self.information_floor
+                )
         return moved
 
     def _first_draws(self, conditional: Conditional, generator: torch.Generator) -> Tensor:
-        """Begin at draws from the prior; with many effects, where those are far from the data, near conditional modes."""
+        """Begin at draws from the prior; with many effects, where those are far away, near conditional modes."""
         eta = conditional.sample(self.chains, generator)
         if self.moves.hamiltonian:
             origins = torch.cat([torch.zeros_like(eta[:, :1]), 0.3 * eta[:, : self.mode_starts - 1]], dim=1)
@@ -232,6 +249,6 @@ class SAEMAlgorithm:
             start, position = bad[0].tolist()
             subject = self.density.batch.subjects[position]
             raise FitError(
-                f"the log joint density of subject {subject!r} is not finite at the typical values ({len(bad)} in all): "
-                + why_not_finite(conditional, zero, start, position)
+                f"the log joint density of subject {subject!r} is not finite at the typical values ({len(bad)} in "
+                "all): " + why_not_finite(conditional, zero, start, position)
             )

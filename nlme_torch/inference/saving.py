@@ -1,6 +1,7 @@
 """Fits on disk: a directory of JSON, safetensors and CSV files, never pickle.
 
-``fit.json`` holds settings, versions and hashes; ``tensors.safetensors`` parameters and effects; ``*.csv`` the tables that a reader
+``fit.json`` holds settings, versions and hashes; ``tensors.safetensors`` parameters and effects; ``*.csv`` the
+tables that a reader
 opens in a spreadsheet. A directory appears whole or not at all: it is written under a temporary name and renamed.
 """
 
@@ -41,7 +42,9 @@ def save(fit: Fit, path: Path, *, overwrite: bool) -> Path:
         if not overwrite:
             raise FitError(f"{path} already exists; choose another name or pass overwrite=True.")
         if not (path / "fit.json").is_file():
-            raise FitError(f"{path} is not a saved fit and is not overwritten; choose another name or remove it yourself.")
+            raise FitError(
+                f"{path} is not a saved fit and is not overwritten; choose another name or remove it yourself."
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
         new, old = Path(scratch) / "new", Path(scratch) / "old"
@@ -121,22 +124,31 @@ def _restore(folder: Path, record: dict[str, Any], tensors: dict[str, Tensor], m
     kind = type(model).__name__
     if record["model"] != kind:
         raise FitError(f"{folder} was fitted with {record['model']}, not with {kind}; pass a model of that class.")
-    stored = {name.removeprefix("parameter/"): value for name, value in tensors.items() if name.startswith("parameter/")}
+    stored = {
+        name.removeprefix("parameter/"): value for name, value in tensors.items() if name.startswith("parameter/")
+    }
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     if {name: tuple(value.shape) for name, value in stored.items()} != expected:
-        different = sorted(stored.keys() ^ expected.keys()) or [n for n in expected if tuple(stored[n].shape) != expected[n]]
+        different = sorted(stored.keys() ^ expected.keys()) or [
+            n for n in expected if tuple(stored[n].shape) != expected[n]
+        ]
         raise FitError(
-            f"{folder} was fitted with other settings of {kind}: they differ in {', '.join(different[:3])}; pass the settings of "
+            f"{folder} was fitted with other settings of {kind}: they differ in {', '.join(different[:3])}; pass "
+            "the settings of "
             "that fit."
         )
     for name, buffer in model.named_buffers():
         value = tensors.get(f"constant/{name}")
         if value is None or not torch.equal(value, buffer.cpu()):
-            raise FitError(f"{folder} was fitted with another fixed covariance ({name}); pass the settings of that fit.")
+            raise FitError(
+                f"{folder} was fitted with another fixed covariance ({name}); pass the settings of that fit."
+            )
     free = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     if free != record["free"]:
         different = sorted(set(free) ^ set(record["free"]))
-        raise FitError(f"{folder} was fitted with other parameters fixed ({', '.join(different)}); pass the settings of that fit.")
+        raise FitError(
+            f"{folder} was fitted with other parameters fixed ({', '.join(different)}); pass the settings of that fit."
+        )
     fitted = copy.deepcopy(model)
     assign(fitted, {name: value[None] for name, value in stored.items()})
     return fitted
@@ -145,7 +157,9 @@ def _restore(folder: Path, record: dict[str, Any], tensors: dict[str, Tensor], m
 def _solver(folder: Path, record: dict[str, Any]) -> Solver:
     kind = getattr(nlme_torch.solve, record["name"], None)
     if kind is None:
-        raise FitError(f"{folder} was fitted with the solver {record['name']}, which is not of this package; pass solver=.")
+        raise FitError(
+            f"{folder} was fitted with the solver {record['name']}, which is not of this package; pass solver=."
+        )
     return kind(**record["settings"])
 
 

@@ -28,7 +28,8 @@ def parameter_table(model: Model, shrinkage: pd.Series) -> pd.DataFrame:
         shrinkage: Eta-shrinkage by effect label.
 
     Returns:
-        Columns estimate, fixed, bsv_cv_percent (``100 sqrt(exp(omega) - 1)`` for log-normal parameters, NaN for others),
+        Columns estimate, fixed, bsv_cv_percent (``100 sqrt(exp(omega) - 1)`` for log-normal parameters, NaN for
+        others),
         bsv_sd (standard deviation on the transformed scale), shrinkage_percent; indexed by parameter.
     """
     values = parameter_values(model)
@@ -36,8 +37,13 @@ def parameter_table(model: Model, shrinkage: pd.Series) -> pd.DataFrame:
     fixed = _fixed(model)
     rows = {}
     for name, value in structural_scalars(model, values).items():
-        row: dict[str, Any] = {"estimate": float(value[0]), "fixed": name in fixed, "bsv_cv_percent": math.nan,
-                               "bsv_sd": math.nan, "shrinkage_percent": math.nan}
+        row: dict[str, Any] = {
+            "estimate": float(value[0]),
+            "fixed": name in fixed,
+            "bsv_cv_percent": math.nan,
+            "bsv_sd": math.nan,
+            "shrinkage_percent": math.nan,
+        }
         component = model.components.get(name)
         if isinstance(component, IndividualParameter):
             variance = variances[f"eta_{name}"]
@@ -71,13 +77,16 @@ def omega_table(model: Model) -> pd.DataFrame:
 
 def effect_table(model: Model, subjects: Sequence[Any], effects: Tensor) -> pd.DataFrame:
     """Return random effects ``(effect, subject)`` as a table with one row per subject."""
-    return pd.DataFrame(effects.mT.numpy(force=True), index=pd.Index(subjects, name="id"), columns=list(model.effect_labels))
+    return pd.DataFrame(
+        effects.mT.numpy(force=True), index=pd.Index(subjects, name="id"), columns=list(model.effect_labels)
+    )
 
 
 def render(fit: "Fit") -> str:
     """Return a fit as the text that a terminal shows."""
     lines = [
-        f"{type(fit.model).__name__} fitted to {fit.data.n_subjects} subjects, {fit.data.n_observations} observations, in {fit.seconds:.1f} s",
+        f"{type(fit.model).__name__} fitted to {fit.data.n_subjects} subjects, {fit.data.n_observations} "
+        f"observations, in {fit.seconds:.1f} s",
         f"{fit.log_likelihood}",
         f"AIC {fit.aic:.2f}  BIC {fit.bic:.2f}  ({fit.n_parameters} parameters)",
     ]
@@ -92,7 +101,11 @@ def render(fit: "Fit") -> str:
     for block in correlated:
         if block.kind == "individual":
             names = list(block.labels)
-            lines += ["", f"correlations of {', '.join(effect_names(block))}:", fit.correlation.loc[names, names].round(3).to_string()]
+            lines += [
+                "",
+                f"correlations of {', '.join(effect_names(block))}:",
+                fit.correlation.loc[names, names].round(3).to_string(),
+            ]
     lines += ["", fit.termination]
     lines += [f"warning: {message}" for message in fit.warnings]
     return "\n".join(lines)
@@ -101,7 +114,10 @@ def render(fit: "Fit") -> str:
 def _parameter_text(table: pd.DataFrame) -> str:
     shown = pd.DataFrame(
         {
-            "Est.": [f"{value:.5g}" + (" (fixed)" if fixed else "") for value, fixed in zip(table.estimate, table.fixed, strict=True)],
+            "Est.": [
+                f"{value:.5g}" + (" (fixed)" if fixed else "")
+                for value, fixed in zip(table.estimate, table.fixed, strict=True)
+            ],
             "BSV(CV%)": [
                 f"{cv:.1f}" if math.isfinite(cv) else (f"sd {sd:.3g}" if math.isfinite(sd) else "")
                 for cv, sd in zip(table.bsv_cv_percent, table.bsv_sd, strict=True)
@@ -118,13 +134,18 @@ def _network_lines(fit: "Fit") -> list[str]:
     variances = _variances(fit.model)
     for name, component in fit.model.components.items():
         if isinstance(component, Network):
-            lines.append(f"network {name}: {component.extra_repr()}, |w| max {component.weights.abs().max().item():.2f}")
+            lines.append(
+                f"network {name}: {component.extra_repr()}, |w| max {component.weights.abs().max().item():.2f}"
+            )
         elif isinstance(component, RandomWeights):
             labels = [label for label in fit.model.effect_labels if label.startswith(f"{name}.")]
             deviations = [math.sqrt(variances[label]) for label in labels]
-            spread = f"{min(deviations):.3g}" + (f" to {max(deviations):.3g}" if max(deviations) > 1.001 * min(deviations) else "")
+            spread = f"{min(deviations):.3g}" + (
+                f" to {max(deviations):.3g}" if max(deviations) > 1.001 * min(deviations) else ""
+            )
             lines.append(
-                f"network {name}: {component.network.extra_repr()}, subject-specific; sd of its {len(labels)} effects {spread}, "
+                f"network {name}: {component.network.extra_repr()}, subject-specific; sd of its {len(labels)} effects "
+                f"{spread}, "
                 f"mean shrinkage {100 * fit.shrinkage[labels].mean():.0f} %"
             )
     return lines
@@ -140,5 +161,3 @@ def _variances(model: Model) -> dict[str, float]:
             matrix = block.covariance.matrix(component_values(values, f"_covariances.{block.name}"))[0]
             variances.update(zip(block.labels, matrix.diagonal().tolist(), strict=True))
     return variances
-
-

@@ -234,5 +234,6 @@ def check_variance(variance: float, owner: str) -> None:
     """
     if not (math.isfinite(variance) and variance > 0):
         raise ModelError(
-            f"{owner}: a variance must be a positive number, got {variance}; for a variance of 0 drop the random effect."
+            f"{owner}: a variance must be a positive number, got {variance}; for a variance of 0 drop the random "
+            "effect."
         )

@@ -176,7 +176,9 @@ class Conditional:
         """
         model, batch = self.density.model, self.density.batch
         shape = (model.n_effects, chains, self.starts, batch.n_subjects)
-        noise = torch.randn(shape, generator=generator, dtype=self.mean.dtype, device=generator.device).to(self.mean.device)
+        noise = torch.randn(shape, generator=generator, dtype=self.mean.dtype, device=generator.device).to(
+            self.mean.device
+        )
         return self.colour(noise)
 
     def colour(self, noise: Tensor) -> Tensor:
@@ -236,7 +238,9 @@ class Conditional:
         density = self.density
         leaves, specification = flatten(vars(individual))
         # a solver tells a subject's own values from shared ones by their batch axes: give every tensor all three
-        leaves = tuple(leaf.reshape((1,) * (3 - leaf.dim()) + leaf.shape) if leaf.dim() < 3 else leaf for leaf in leaves)
+        leaves = tuple(
+            leaf.reshape((1,) * (3 - leaf.dim()) + leaf.shape) if leaf.dim() < 3 else leaf for leaf in leaves
+        )
         initial = self._initial(individual, eta)
         field = vector_field(density.model, specification)
         return solve(field, initial, density._times, leaves, solver=density.solver)
@@ -361,7 +365,8 @@ def _refuse_unread(batch: Batch) -> None:
     """Never fit a table whose doses, censoring marks or changing covariates would be read as if they were not there."""
     if batch.doses is not None:
         raise ModelError(
-            "the data have dosing events, which models do not read yet; give the dose as a covariate and use it in initial or "
+            "the data have dosing events, which models do not read yet; give the dose as a covariate and use it "
+            "in initial or "
             "predict, and leave the dosing rows out."
         )
     for name, outcome in batch.outcomes.items():

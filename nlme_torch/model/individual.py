@@ -50,7 +50,9 @@ class Covariates(Individual):
         if name.startswith("__"):
             raise AttributeError(name)
         if name in self.__dict__["__changing"]:
-            raise ModelError(f"covariate {name!r} changes within subjects, which models do not read yet; use a constant one.")
+            raise ModelError(
+                f"covariate {name!r} changes within subjects, which models do not read yet; use a constant one."
+            )
         raise ModelError(f"the data have no covariate {name!r}; they have {', '.join(sorted(self)) or 'none'}.")
 
     def __iter__(self) -> Iterator[str]:
@@ -85,7 +87,8 @@ def flatten(values: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], tuple[tuple[
             specification.append((name, (value,)))
         else:
             raise ModelError(
-                f"individual returned a {type(value).__name__} for {name!r}; return a tensor, a number or a tuple of tensors."
+                f"individual returned a {type(value).__name__} for {name!r}; return a tensor, a number or a tuple of "
+                "tensors."
             )
     return tuple(leaves), tuple(specification)
 
@@ -138,7 +141,9 @@ def stack_states(values: Any, states: tuple[str, ...], like: Tensor, source: str
             raise ModelError(f"{source} returned a complex value for state {name!r}; states are real.")
         if not isinstance(value, Tensor | Real):
             raise ModelError(f"{source} returned a {type(value).__name__} for state {name!r}; return a number.")
-        row = value if isinstance(value, Tensor) else torch.as_tensor(float(value), dtype=like.dtype, device=like.device)
+        row = (
+            value if isinstance(value, Tensor) else torch.as_tensor(float(value), dtype=like.dtype, device=like.device)
+        )
         try:
             rows.append(row.to(like.dtype).expand(like.shape) if row.shape != like.shape else row)
         except RuntimeError:

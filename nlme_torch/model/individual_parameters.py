@@ -91,8 +91,12 @@ class Normal(IndividualParameter):
     """
 
     def __init__(
-        self, typical: float, *covariates: CovariateEffect, omega: float | Fixed = 0.2,
-        prior: Distribution | None = None, fixed: bool = False,
+        self,
+        typical: float,
+        *covariates: CovariateEffect,
+        omega: float | Fixed = 0.2,
+        prior: Distribution | None = None,
+        fixed: bool = False,
     ) -> None:
         super().__init__(typical, covariates, Identity(), omega, prior, fixed)
 
@@ -115,8 +119,12 @@ class LogNormal(IndividualParameter):
     """
 
     def __init__(
-        self, typical: float, *covariates: CovariateEffect, omega: float | Fixed = 0.2,
-        prior: Distribution | None = None, fixed: bool = False,
+        self,
+        typical: float,
+        *covariates: CovariateEffect,
+        omega: float | Fixed = 0.2,
+        prior: Distribution | None = None,
+        fixed: bool = False,
     ) -> None:
         super().__init__(typical, covariates, Log(), omega, prior, fixed)
 
@@ -135,8 +143,14 @@ class LogitNormal(IndividualParameter):
     """
 
     def __init__(
-        self, typical: float, *covariates: CovariateEffect, lower: float = 0.0, upper: float = 1.0,
-        omega: float | Fixed = 0.2, prior: Distribution | None = None, fixed: bool = False,
+        self,
+        typical: float,
+        *covariates: CovariateEffect,
+        lower: float = 0.0,
+        upper: float = 1.0,
+        omega: float | Fixed = 0.2,
+        prior: Distribution | None = None,
+        fixed: bool = False,
     ) -> None:
         super().__init__(typical, covariates, Logit(lower, upper), omega, prior, fixed)
 

@@ -242,14 +242,18 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
             try:
                 signature.bind(*(None,) * count)
             except TypeError:
-                raise ModelError(f"{owner}.{method} must take {count} arguments beside self, not {signature}.") from None
+                raise ModelError(
+                    f"{owner}.{method} must take {count} arguments beside self, not {signature}."
+                ) from None
 
     def _build_blocks(self) -> None:
         components = self.components
         individual = {n: c for n, c in components.items() if isinstance(c, IndividualParameter)}
         blocks: list[RandomEffectBlock] = []
 
-        def add(name: str, labels: Sequence[str], owners: Sequence[str], kind: Any, covariance: Covariance | None) -> None:
+        def add(
+            name: str, labels: Sequence[str], owners: Sequence[str], kind: Any, covariance: Covariance | None
+        ) -> None:
             start = blocks[-1].stop if blocks else 0
             if covariance is not None:
                 self._covariances[name] = covariance
@@ -275,7 +279,9 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
             if structure is None:
                 variances = _variances(individual, declaration.parameters)
                 covariance: Covariance = (
-                    FullCovariance(torch.diag(variances)) if declaration.structure == "full" else DiagonalCovariance(variances)
+                    FullCovariance(torch.diag(variances))
+                    if declaration.structure == "full"
+                    else DiagonalCovariance(variances)
                 )
             else:
                 covariance = structure.build(len(declaration.parameters))
@@ -313,4 +319,6 @@ def _declares(value: Any) -> bool:
 
 def _variances(individual: Mapping[str, IndividualParameter], names: Sequence[str]) -> Tensor:
     omegas = [individual[name].omega for name in names]
-    return torch.tensor([float(omega.value if isinstance(omega, Fixed) else omega) for omega in omegas], dtype=torch.float64)
+    return torch.tensor(
+        [float(omega.value if isinstance(omega, Fixed) else omega) for omega in omegas], dtype=torch.float64
+    )

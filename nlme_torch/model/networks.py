@@ -100,7 +100,9 @@ class MLP(Network):
         self, *sizes: int, activation: str = "tanh", output: str = "identity", prior: Distribution | None = None
     ) -> None:
         if len(sizes) < 2 or min(sizes) < 1:
-            raise ModelError(f"MLP needs the number of inputs, hidden units and outputs, e.g. MLP(2, 6, 1); got {sizes}.")
+            raise ModelError(
+                f"MLP needs the number of inputs, hidden units and outputs, e.g. MLP(2, 6, 1); got {sizes}."
+            )
         for name in (activation, output):
             if name not in ACTIVATIONS:
                 raise ModelError(f"MLP: unknown activation {name!r}; choose from {', '.join(ACTIVATIONS)}.")
@@ -152,7 +154,8 @@ class ModuleNetwork(Network):
     """Any ``nn.Module`` as a network: features on the last axis in and out; slower than ``MLP``.
 
     Args:
-        module: Maps ``(..., input)`` to ``(..., output)``; a copy of it is used, in double precision and evaluation mode
+        module: Maps ``(..., input)`` to ``(..., output)``; a copy of it is used, in double precision and evaluation
+            mode
             (no dropout). If none of its parameters requires a gradient, its weights are kept.
         prior: Univariate distribution of every parameter, or None.
 

@@ -90,7 +90,9 @@ def check_prior(prior: Distribution | None, owner: str) -> Distribution | None:
             f"{owner}: prior must be a torch or pyro distribution, nlme.L1 or nlme.L2, not {type(prior).__name__}."
         )
     if prior.event_shape or prior.batch_shape.numel() != 1:
-        raise ModelError(f"{owner}: prior must be univariate, it has shape {tuple(prior.batch_shape + prior.event_shape)}.")
+        raise ModelError(
+            f"{owner}: prior must be univariate, it has shape {tuple(prior.batch_shape + prior.event_shape)}."
+        )
     return _double_pyro(prior, owner)
 
 

@@ -48,7 +48,8 @@ def probe(density: "Density") -> None:
         missing = set(batch.outcomes) - set(observed)
         if missing:
             raise ModelError(
-                f"the data have outcomes that observe does not return: {_names(missing)}. Add them to observe, or leave them "
+                f"the data have outcomes that observe does not return: {_names(missing)}. Add them to observe, or "
+                "leave them "
                 "out of the data set's outputs."
             )
         for name in group.values:
@@ -92,7 +93,8 @@ def _check_outcome(density: "Density", name: str, distribution: Any, group: Obse
     kind = type(distribution).__name__
     if distribution.event_shape:
         raise ModelError(
-            f"outcome {name!r} is a {kind} over vectors of shape {tuple(distribution.event_shape)}; return one univariate "
+            f"outcome {name!r} is a {kind} over vectors of shape {tuple(distribution.event_shape)}; return one "
+            "univariate "
             "distribution per outcome."
         )
     shape = density._times.shape
@@ -102,7 +104,8 @@ def _check_outcome(density: "Density", name: str, distribution: Any, group: Obse
         whole = ()
     if whole != shape:
         raise ModelError(
-            f"outcome {name!r} is a {kind} of shape {tuple(distribution.batch_shape)}, which is not one number per record and "
+            f"outcome {name!r} is a {kind} of shape {tuple(distribution.batch_shape)}, which is not one number "
+            "per record and "
             f"subject {tuple(shape)}; write plain arithmetic on scalars."
         )
     for argument, constraint in distribution.arg_constraints.items():
@@ -110,7 +113,8 @@ def _check_outcome(density: "Density", name: str, distribution: Any, group: Obse
         place = _first_bad(constraint, value, group)
         if place is not None:
             raise ModelError(
-                f"outcome {name!r}: {argument} of {kind} is {_at(value, place, shape)} {_where(density, place)}, but must satisfy "
+                f"outcome {name!r}: {argument} of {kind} is {_at(value, place, shape)} {_where(density, place)}, but "
+                "must satisfy "
                 f"{constraint}; check observe and the initial values."
             )
     observed = group.values[name][:, None, None, :]

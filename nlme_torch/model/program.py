@@ -1,7 +1,9 @@
 """A model with its data as a Pyro program, for whatever Pyro offers: NUTS, SVI with any guide, predictive draws.
 
-Sites: one per parameter with a prior (on its natural scale, under its attribute name), ``pyro.param`` for the estimated ones
-without, one ``eta_<block>`` per block of random effects in the plate ``subject``, and one per outcome in the plates ``record``
+Sites: one per parameter with a prior (on its natural scale, under its attribute name), ``pyro.param`` for the
+    estimated ones
+without, one ``eta_<block>`` per block of random effects in the plate ``subject``, and one per outcome in the plates
+``record``
 and ``subject``. Run it inside ``pyro.get_param_store().scope()``: Pyro keeps parameters in one global store.
 """
 
@@ -34,7 +36,8 @@ def program(model: Model, data: "Dataset", solver: Solver) -> Callable[[], None]
     r"""Return the Pyro program of a model.
 
     .. math::
-        \log p(y, \eta, \theta) = \sum_i \big( \log p(y_i \mid \eta_i, \theta) + \log p(\eta_i \mid \Omega) \big) + \log p(\theta)
+        \log p(y, \eta, \theta) = \sum_i \big( \log p(y_i \mid \eta_i, \theta) + \log p(\eta_i \mid \Omega) \big)
+            + \log p(\theta)
 
     Args:
         model: The model.

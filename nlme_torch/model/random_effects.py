@@ -32,7 +32,8 @@ class Omega:
             raise ModelError(f"Omega needs different individual parameters, got {parameters}.")
         if structure not in ("full", "diagonal") and not isinstance(structure, Structure):
             raise ModelError(
-                f"Omega: unknown structure {structure!r}; choose 'full', 'diagonal', or one of Full, Diagonal, Scalar, Fixed."
+                f"Omega: unknown structure {structure!r}; choose 'full', 'diagonal', or one of Full, Diagonal, "
+                "Scalar, Fixed."
             )
         object.__setattr__(self, "parameters", parameters)
         object.__setattr__(self, "structure", structure)

@@ -75,7 +75,9 @@ def summary(model: Model, data: "Dataset | None" = None) -> ModelSummary:
                 "block": block.name,
                 "effects": block.size,
                 "of": ", ".join(block.owners),
-                "Omega": "I" if block.covariance is None else type(block.covariance).__name__.removesuffix("Covariance"),
+                "Omega": "I"
+                if block.covariance is None
+                else type(block.covariance).__name__.removesuffix("Covariance"),
                 "estimated": block.covariance is not None and block.covariance.free(),
             }
             for block in model.blocks
@@ -98,7 +100,10 @@ def _row(name: str, component: object) -> dict[str, object]:
     elif isinstance(component, Latent):
         row |= {"initial": f"{component.size} x N(0, 1)"}
     elif isinstance(component, Network):
-        row |= {"initial": component.extra_repr() or f"{len(component.weights)} weights", "prior": describe_prior(component.prior)}
+        row |= {
+            "initial": component.extra_repr() or f"{len(component.weights)} weights",
+            "prior": describe_prior(component.prior),
+        }
     elif isinstance(component, RandomWeights):
         row |= {
             "initial": f"{component.network.extra_repr()}, {component.omega}",

@@ -89,9 +89,7 @@ def _lines(ax: Axes, kind: str, part: pd.DataFrame, labels: Labels) -> None:
                 ax.axhline(line["value"].iloc[-1], color=BLACK, linewidth=0.6, linestyle=":", zorder=1)
     if kind == "acceptance":
         ax.set_ylim(0, 1)
-        ax.legend(
-            fontsize=6.5, ncols=2, loc="upper right", handlelength=1.0, columnspacing=0.8, framealpha=0.6
-        )
+        ax.legend(fontsize=6.5, ncols=2, loc="upper right", handlelength=1.0, columnspacing=0.8, framealpha=0.6)
 
 
 def _title(kind: str, group: str, count: int, labels: Labels) -> str:

@@ -165,9 +165,7 @@ def _covariates(fit: Fit, chosen: list[str], covariates: Sequence[str] | None, l
     if not len(table):
         raise ModelError("the data have no covariates to plot the random effects against.")
     names = list(table["covariate"].unique())
-    figure, axes = panels(
-        len(chosen) * len(names), len(names), width=2.5, height=1.9, sharex="col", sharey="row"
-    )
+    figure, axes = panels(len(chosen) * len(names), len(names), width=2.5, height=1.9, sharex="col", sharey="row")
     for index, ax in enumerate(axes):
         row, column = divmod(index, len(names))
         part = table[(table["effect"] == chosen[row]) & (table["covariate"] == names[column])]
@@ -184,9 +182,7 @@ def _against(ax: Axes, part: pd.DataFrame, levels: tuple[str, ...] | None) -> No
     ax.axhline(0, color=BLACK, linewidth=0.8)
     if levels is not None:
         groups = [y[x == position] for position in range(len(levels))]
-        ax.boxplot(
-            groups, positions=range(len(levels)), widths=0.5, showfliers=False, medianprops={"color": TYPICAL}
-        )
+        ax.boxplot(groups, positions=range(len(levels)), widths=0.5, showfliers=False, medianprops={"color": TYPICAL})
         ax.set_xticks(range(len(levels)), levels)
     elif np.ptp(x) > 0:
         slope, intercept = np.polyfit(x, y, 1)

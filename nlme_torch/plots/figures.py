@@ -106,9 +106,7 @@ def legend_below(figure: Figure, entries: Mapping[str, Any]) -> None:
         # a handle and its gaps take about 0.65 inch
         widest = 0.65 + max(_WIDTH * 8.5 / 72 * len(text) for text in entries)
         columns = min(len(entries), max(1, int(figure.get_figwidth() / widest)))
-        figure.legend(
-            entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False
-        )
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False)
 
 
 def legend(ax: Axes, own: bool) -> None:

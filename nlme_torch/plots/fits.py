@@ -65,9 +65,7 @@ def fits(
     count = len(shown) * len(names)
     if ax is not None:
         if count > 1:
-            raise FitError(
-                f"ax= holds one panel, but {count} were asked for; name one subject and one outcome."
-            )
+            raise FitError(f"ax= holds one panel, but {count} were asked for; name one subject and one outcome.")
         figure, axes = figure_of(ax), [ax]
     else:
         figure, axes = _layout(len(shown), names, columns)

@@ -14,9 +14,7 @@ from nlme_torch.plots.style import BLACK, GREY, INDIVIDUAL, TYPICAL, styled
 
 
 @styled
-def goodness_of_fit(
-    fit: Fit, outcome: str | None = None, *, log: bool = False, labels: Labels = None
-) -> Figure:
+def goodness_of_fit(fit: Fit, outcome: str | None = None, *, log: bool = False, labels: Labels = None) -> Figure:
     """Plot observations against predictions, and weighted residuals against what they should be.
 
     Six panels for every outcome: DV against PRED and against IPRED with the line of identity; IWRES against
@@ -108,9 +106,7 @@ def _quantiles(ax: Axes, table: pd.DataFrame) -> None:
 def _histogram(ax: Axes, residuals: np.ndarray) -> None:
     residuals = residuals[np.isfinite(residuals)]
     bins = min(max(int(np.sqrt(len(residuals)) * 1.5), 5), 40)
-    ax.hist(
-        residuals, bins=bins, density=True, color=INDIVIDUAL, alpha=0.45, edgecolor="white", linewidth=0.5
-    )
+    ax.hist(residuals, bins=bins, density=True, color=INDIVIDUAL, alpha=0.45, edgecolor="white", linewidth=0.5)
     reach = max(3.5, float(np.abs(residuals).max()))
     grid = np.linspace(-reach, reach, 200)
     ax.plot(grid, stats.norm.pdf(grid), color=BLACK, linewidth=1.2, label="N(0, 1)")

@@ -75,9 +75,7 @@ def network(
     differs = spread > 1e-12 * (1 + function.population["output"].abs().max())
     for position in slices:
         color = TYPICAL if single_slice else CYCLE[position % len(CYCLE)]
-        typical, around = (
-            table[table["slice"] == position] for table in (function.population, function.band)
-        )
+        typical, around = (table[table["slice"] == position] for table in (function.population, function.band))
         if band and differs:
             text = f"{100 * function.level:g} % of subjects" if single_slice else None
             shade = INDIVIDUAL if single_slice else color
@@ -138,9 +136,7 @@ def network_over_time(
     # subjects differ in doses, covariates and times, so there is one typical line for each of them
     for index, (_, line) in enumerate(table.groupby(["call", "id"], sort=False)):
         text = "typical subject" if index == 0 else None
-        axes.plot(
-            line["time"], line["typical"], color=TYPICAL, linewidth=1.3, alpha=0.6, label=text, zorder=4
-        )
+        axes.plot(line["time"], line["typical"], color=TYPICAL, linewidth=1.3, alpha=0.6, label=text, zorder=4)
     axes.set_xlabel(label("time", labels))
     axes.set_ylabel(label(name, labels))
     legend(axes, own=ax is None)
@@ -170,9 +166,7 @@ def _subject_lines(axes: Axes, function: NetworkFunction, position: int, color: 
 def _mark_visited(axes: Axes, function: NetworkFunction) -> None:
     """Tick the inputs at the records of the data, and shade what no solution visited."""
     visited, drawn = function.visited, function.population["input"]
-    ticks = visited[function.varied][
-        visited["observed"] & visited[function.varied].between(drawn.min(), drawn.max())
-    ]
+    ticks = visited[function.varied][visited["observed"] & visited[function.varied].between(drawn.min(), drawn.max())]
     base = axes.get_xaxis_transform()
     axes.plot(
         ticks, np.full(len(ticks), 0.015), "|", color="#333333", markersize=6, markeredgewidth=0.7, alpha=0.5,

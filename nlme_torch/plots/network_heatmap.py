@@ -57,9 +57,7 @@ def network_heatmap(
     figure, axes = panels(len(titles), 2, width=3.7, height=3.1, sharex=True, sharey=True)
     for ax, (column, title) in zip(axes, titles.items(), strict=True):
         surface = table.pivot(index=second, columns=first, values=column)
-        mesh = ax.pcolormesh(
-            surface.columns, surface.index, surface.to_numpy(), shading="gouraud", rasterized=True
-        )
+        mesh = ax.pcolormesh(surface.columns, surface.index, surface.to_numpy(), shading="gouraud", rasterized=True)
         if np.ptp(surface.to_numpy()) > 0:
             lines = ax.contour(
                 surface.columns,

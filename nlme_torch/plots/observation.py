@@ -49,9 +49,7 @@ def observation(
     if isinstance(fit, PredictiveDensity):
         at = fit
     elif row is None:
-        raise DataError(
-            "say which observation: row=, its 0-based position in the table (fit.predictions['row'])."
-        )
+        raise DataError("say which observation: row=, its 0-based position in the table (fit.predictions['row']).")
     else:
         at = predictive_density(fit, row, outcome, draws=draws, seed=seed)
     axes = single(ax)
@@ -62,9 +60,7 @@ def observation(
         text = f"{who}: PIT {pit:.3f}"
         if at.discrete:
             shift = -0.2 if column == "population" else 0.2
-            axes.bar(
-                at.table["value"] + shift, at.table[column], width=0.4, color=color, alpha=0.6, label=text
-            )
+            axes.bar(at.table["value"] + shift, at.table[column], width=0.4, color=color, alpha=0.6, label=text)
         else:
             axes.plot(at.table["value"], at.table[column], color=color, label=text)
             axes.fill_between(at.table["value"], at.table[column], color=color, alpha=0.15, linewidth=0)

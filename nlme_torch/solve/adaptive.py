@@ -58,9 +58,7 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         if self.method not in _METHODS:
-            raise SolveError(
-                f"method must be one of {_METHODS}, got {self.method!r}; for fixed steps use RK4"
-            )
+            raise SolveError(f"method must be one of {_METHODS}, got {self.method!r}; for fixed steps use RK4")
         if self.adjoint not in ("backprop", "continuous"):
             raise SolveError(f'adjoint must be "backprop" or "continuous", got {self.adjoint!r}')
         if not (self.rtol > 0 and self.atol > 0 and self.max_steps > 0):
@@ -89,9 +87,7 @@ class Adaptive:
         trajectory = torch.cat(states)
         if bool((status > 0).any()):
             trajectory = mask_states(trajectory, reached)
-        statistics = Statistics(
-            *(torch.full_like(reached, count) for count in (accepted, rejected, evaluations))
-        )
+        statistics = Statistics(*(torch.full_like(reached, count) for count in (accepted, rejected, evaluations)))
         return Solution(states=trajectory, status=status, reached=reached.clamp(min=0), statistics=statistics)
 
     def _segment_ends(self, problem: Problem) -> list[int]:
@@ -139,9 +135,7 @@ class Adaptive:
                 **settings,
             )
         except AssertionError as error:
-            raise SolveError(
-                f"torchdiffeq gave up between records: {error}; loosen rtol or use Tsit5"
-            ) from error
+            raise SolveError(f"torchdiffeq gave up between records: {error}; loosen rtol or use Tsit5") from error
 
     def _first_step(self, problem: Problem, state: Tensor, derivative: Tensor) -> Tensor:
         """A first step in units of the first interval: a hundredth of the fastest time scale."""

@@ -27,11 +27,7 @@ def find_bad_starts(problem: Problem) -> tuple[Problem, Tensor, Tensor]:
         start = problem.arrive(0, problem.initial)
         derivative = problem.vector_field(problem.times[0], start, problem.parameters)
         derivative = check_derivative(derivative, start)
-        bad = ~(
-            torch.isfinite(start).all(0)
-            & torch.isfinite(derivative).all(0)
-            & torch.isfinite(problem.times).all(0)
-        )
+        bad = ~(torch.isfinite(start).all(0) & torch.isfinite(derivative).all(0) & torch.isfinite(problem.times).all(0))
         for value in (problem.amounts, problem.rates):
             if value is not None:
                 bad = bad | ~torch.isfinite(value).all(0).all(0)

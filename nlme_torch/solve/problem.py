@@ -85,24 +85,17 @@ def build_problem(
         SolveError: if a dtype, a shape or the order of the times is wrong.
     """
     if not initial.is_floating_point():
-        raise SolveError(
-            f"`initial` must be real floating point, got {initial.dtype}; convert it to torch.float64"
-        )
+        raise SolveError(f"`initial` must be real floating point, got {initial.dtype}; convert it to torch.float64")
     if initial.ndim < 1 or initial.shape[0] == 0:
-        raise SolveError(
-            f"`initial` must be (state, *batch) with at least one state, got {tuple(initial.shape)}"
-        )
+        raise SolveError(f"`initial` must be (state, *batch) with at least one state, got {tuple(initial.shape)}")
     if times.ndim < 1 or times.shape[0] == 0:
-        raise SolveError(
-            f"`times` must be (record, *batch) with at least one record, got {tuple(times.shape)}"
-        )
+        raise SolveError(f"`times` must be (record, *batch) with at least one record, got {tuple(times.shape)}")
     batch = initial.shape[1:]
     times = _align("times", times.to(initial.dtype), (times.shape[0],), batch)
     if bool((times[1:] < times[:-1]).any()):
         place = torch.nonzero(times[1:] < times[:-1])[0].tolist()
         raise SolveError(
-            f"`times` decrease after record {place[0]} of position {tuple(place[1:])}; sort the subject's "
-            "records"
+            f"`times` decrease after record {place[0]} of position {tuple(place[1:])}; sort the subject's records"
         )
     shape = (times.shape[0], initial.shape[0])
     events = Events() if events is None else events
@@ -111,9 +104,7 @@ def build_problem(
         initial=initial,
         times=times,
         parameters=tuple(parameters),
-        amounts=None
-        if events.amounts is None
-        else _align("amounts", events.amounts.to(initial), shape, batch),
+        amounts=None if events.amounts is None else _align("amounts", events.amounts.to(initial), shape, batch),
         rates=None if events.rates is None else _align("rates", events.rates.to(initial), shape, batch),
         resets=None if events.resets is None else _align("resets", events.resets.bool(), shape[:1], batch),
     )
@@ -123,18 +114,14 @@ def build_problem(
 def check_derivative(derivative: object, state: Tensor) -> Tensor:
     """The derivative, or a SolveError that says what is wrong with it."""
     if not isinstance(derivative, Tensor):
-        raise SolveError(
-            f"the vector field must return one tensor (state, *batch), got {type(derivative).__name__}"
-        )
+        raise SolveError(f"the vector field must return one tensor (state, *batch), got {type(derivative).__name__}")
     if derivative.shape != state.shape:
         raise SolveError(
             f"the vector field returned shape {tuple(derivative.shape)} for states of shape "
             f"{tuple(state.shape)} (state, *batch); return one derivative for each state"
         )
     if derivative.dtype != state.dtype:
-        raise SolveError(
-            f"the vector field returned {derivative.dtype} for states of {state.dtype}; keep one dtype"
-        )
+        raise SolveError(f"the vector field returned {derivative.dtype} for states of {state.dtype}; keep one dtype")
     return derivative
 
 

@@ -59,9 +59,7 @@ def replay(problem: Problem, schedule: Schedule, tableau: Tableau, tape: list[Mo
         if schedule.rates is not None:
             rate = schedule.rates.gather(0, (move.stop - 1).expand(1, *state.shape)).squeeze(0)
         slope = derivative(problem.vector_field, time, state, problem.parameters, rate)
-        state, _ = explicit_step(
-            problem.vector_field, tableau, time, step, state, slope, problem.parameters, rate
-        )
+        state, _ = explicit_step(problem.vector_field, tableau, time, step, state, slope, problem.parameters, rate)
         path.append(state)
         rows.scatter_(0, stop.unsqueeze(0), row + 1)
         state = _leave_where(schedule, move.arrived, stop, state, problem.initial)

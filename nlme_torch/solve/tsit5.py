@@ -119,9 +119,7 @@ class Tsit5:
             arrivals.scatter_(0, index, walk.state.unsqueeze(0))
             target, rate = _ahead(schedule, walk.stop, final)
             if has_events and bool(move.arrived.any()):
-                state = torch.where(
-                    move.arrived, _leave(schedule, move.stop, walk.state, initial), walk.state
-                )
+                state = torch.where(move.arrived, _leave(schedule, move.stop, walk.state, initial), walk.state)
                 slope = derivative(field, walk.time, state, parameters, rate)
                 walk = walk._replace(state=state, slope=torch.where(move.arrived, slope, walk.slope))
         return walk, arrivals

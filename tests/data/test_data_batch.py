@@ -86,9 +86,7 @@ def test_the_layout_is_record_by_subject():
     text = ONE_DOSE.replace("DV\n", "DV MDV\n").replace(".\n", ". 1\n").replace(".0\n", ".0 0\n")
     batch = read(text + "2 5 0 4.0 0\n2 6 0 . 1\n").batch()
     assert batch.subjects == (1, 2)
-    torch.testing.assert_close(
-        batch.times, torch.tensor([[0.0, 0], [1, 2], [4, 5], [4, 6]], dtype=torch.float64)
-    )
+    torch.testing.assert_close(batch.times, torch.tensor([[0.0, 0], [1, 2], [4, 5], [4, 6]], dtype=torch.float64))
     assert batch.record_mask.tolist() == [[True, True], [True, True], [True, True], [False, True]]
     assert batch.rows.tolist() == [[0, 3], [1, 4], [2, 5], [-1, 6]]
     assert batch.outcomes["DV"].mask.tolist() == [[False, False], [True, True], [True, True], [False, False]]

@@ -69,9 +69,7 @@ def test_a_dose_enters_a_state_of_the_model(label, fits):
 def test_a_modelled_infusion_needs_a_model_for_it(code, what):
     dataset = read(f"ID TIME DV AMT RATE\n1 0 . 9 {code}\n1 1 1 0 0")
     facts = {"states": ["depot", "central"], "modelled_rate": [], "modelled_duration": []}
-    with pytest.raises(
-        DataError, match=rf"row 1, subject 1, column RATE: RATE is {code}.*gives no {what} for depot"
-    ):
+    with pytest.raises(DataError, match=rf"row 1, subject 1, column RATE: RATE is {code}.*gives no {what} for depot"):
         dataset.require(**facts)
     dataset.require(**facts | {f"modelled_{what}": ["depot"]})
     with pytest.raises(DataError, match=f"gives no {what} for depot"):
@@ -96,9 +94,7 @@ def test_the_description_counts_what_was_left_out():
     assert ignored.loc["DVID is not one of the outputs"].tolist() == [1, 4]
     assert ignored.filter(like="cancelled", axis=0)["count"].tolist() == [1]
     assert told.counts["subjects"] == 1 and told.counts["rows"] == 7 and told.counts["observed values"] == 2
-    assert (
-        told.counts["repeats by ADDL"] == 2 and told.counts["resets"] == 1 and told.counts["dose rows"] == 1
-    )
+    assert told.counts["repeats by ADDL"] == 2 and told.counts["resets"] == 1 and told.counts["dose rows"] == 1
     unused = told.unused.set_index("column")["reason"]
     assert set(unused.index) == {"NOTE", "SEX"} and "text" in unused["SEX"]
     assert told.covariates["covariate"].tolist() == ["WT"]

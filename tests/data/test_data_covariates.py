@@ -16,8 +16,7 @@ RULES = ("locf", "nocb", "linear")
 
 def test_undeclared_covariates_are_the_columns_that_can_be():
     data = read(
-        "ID TIME DV WT SEX CR AGE NOTE\n1 0 1 70 m 5 30 a\n1 1 2 70 m 6 . b\n"
-        "2 0 1 60 f 5 . a\n2 1 1 60 f 5 40 a\n"
+        "ID TIME DV WT SEX CR AGE NOTE\n1 0 1 70 m 5 30 a\n1 1 2 70 m 6 . b\n2 0 1 60 f 5 . a\n2 1 1 60 f 5 40 a\n"
     )
     assert data.covariate_names == ("WT",)
     why = data.describe().unused.set_index("column")["reason"]
@@ -28,9 +27,7 @@ def test_declared_covariates_are_those_and_no_others():
     text = "ID TIME DV WT AGE\n1 0 1 70 30\n"
     assert read(text, covariates="AGE").covariate_names == ("AGE",)
     assert read(text, covariates=[]).covariate_names == ()
-    assert read(text, covariates=[]).describe().unused["reason"].unique().tolist() == [
-        "not among covariates="
-    ]
+    assert read(text, covariates=[]).describe().unused["reason"].unique().tolist() == ["not among covariates="]
     assert read(text, ignore="AGE").covariate_names == ("WT",)
 
 
@@ -68,9 +65,7 @@ def test_a_constant_covariate_may_stand_in_the_first_row_only():
     [("locf", [10, 10, 10, 40, 40]), ("nocb", [10, 40, 40, 40, 40]), ("linear", [10, 20, 25, 40, 40])],
 )
 def test_gaps_are_filled_by_the_rule(rule, expected):
-    data = read(
-        "ID TIME DV CR\n1 0 1 10\n1 2 1 .\n1 3 1 .\n1 6 1 40\n1 7 1 .\n2 0 1 3\n", time_varying={"CR": rule}
-    )
+    data = read("ID TIME DV CR\n1 0 1 10\n1 2 1 .\n1 3 1 .\n1 6 1 40\n1 7 1 .\n2 0 1 3\n", time_varying={"CR": rule})
     batch = data.batch()
     assert batch.covariates["CR"][:, 0].tolist() == expected
     assert batch.covariates["CR"][:, 1].tolist() == [3] * 5
@@ -99,8 +94,7 @@ def test_repeats_between_rows_follow_the_rule(times, values, interval):
 
 def test_a_repeat_has_the_constant_covariates_and_the_occasion_of_its_time():
     data = read(
-        "ID TIME AMT ADDL II DV OCC\n1 0 9 3 10 . a\n1 15 0 0 0 1 b\n1 35 0 0 0 2 a\n"
-        "2 0 9 0 0 . b\n2 1 0 0 0 3 b\n",
+        "ID TIME AMT ADDL II DV OCC\n1 0 9 3 10 . a\n1 15 0 0 0 1 b\n1 35 0 0 0 2 a\n2 0 9 0 0 . b\n2 1 0 0 0 3 b\n",
         covariates=[],
     )
     batch = data.batch()

@@ -58,8 +58,6 @@ def test_viral_dynamics_file():
     assert batch.doses.compartments == ("Depot",)
     assert bool((batch.doses.kind[batch.doses.mask] == DoseKind.MODELLED_DURATION).all())
     assert batch.doses.state_index(("Depot", "Central")).max() == 0
-    assert (
-        len(dataset.check(states=["Depot"], modelled_duration=["Depot"])) == 100
-    )  # observed at the time of the dose
+    assert len(dataset.check(states=["Depot"], modelled_duration=["Depot"])) == 100  # observed at the time of the dose
     text = dataset.check(states=["Depot"], modelled_duration=[])["message"]
     assert text.str.contains("gives no duration for Depot").sum() == 100

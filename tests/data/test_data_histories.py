@@ -50,9 +50,7 @@ def work_off(frame: pd.DataFrame, subject: int) -> tuple[list, int]:
         amount, steady = (row["AMT"], row["SS"]) if is_dose else (0.0, 0)
         records.append((row["TIME"], index, amount, steady, resets, index if is_dose or resets else -1))
         if is_dose:
-            queue += [
-                (row["TIME"] + k * row["II"], index, row["AMT"]) for k in range(1, int(row["ADDL"]) + 1)
-            ]
+            queue += [(row["TIME"] + k * row["II"], index, row["AMT"]) for k in range(1, int(row["ADDL"]) + 1)]
     return records, lost + len(queue)
 
 
@@ -84,10 +82,7 @@ def test_repeats_are_the_doses_of_a_queue(frame):
 def test_new_times_change_no_event_up_to_the_old_end(frame, times):
     old = Dataset.from_frame(frame)
     new = old.with_times(
-        {
-            label: [t + frame.loc[frame["ID"] == label, "TIME"].iloc[0] for t in times]
-            for label in old.subjects
-        }
+        {label: [t + frame.loc[frame["ID"] == label, "TIME"].iloc[0] for t in times] for label in old.subjects}
     )
     before, after = old.batch(), new.batch()
     if before.doses is None:

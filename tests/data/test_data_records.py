@@ -47,9 +47,7 @@ def test_every_way_to_give_a_dose():
 
 
 def test_repeats_are_records_before_the_rows_of_the_same_time():
-    batch = read(
-        HEADER + "1 0 100 0 0 3 12 0 1 1 .\n1 12 0 0 0 0 0 0 0 . 5\n1 30 0 0 0 0 0 0 0 . 4\n"
-    ).batch()
+    batch = read(HEADER + "1 0 100 0 0 3 12 0 1 1 .\n1 12 0 0 0 0 0 0 0 . 5\n1 30 0 0 0 0 0 0 0 . 4\n").batch()
     assert batch.times[:, 0].tolist() == [0, 12, 12, 24, 30]
     assert batch.doses.amount[:, 0].tolist() == [100, 100, 0, 100, 0]
     assert batch.rows[:, 0].tolist() == [0, -1, 1, -1, 2]

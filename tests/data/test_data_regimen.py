@@ -21,12 +21,7 @@ def test_a_regimen_is_its_nonmem_rows():
     assert frame["TIME"].tolist() == [0, 12] and frame["AMT"].tolist() == [300, 100]
     assert frame["II"].tolist() == [0, 12] and frame["ADDL"].tolist() == [0, 2]
     assert frame["CMT"].tolist() == ["depot"] * 2 and frame["EVID"].tolist() == [1, 1]
-    kinds = (
-        Regimen(5, rate=2)
-        + Regimen(5, duration=3)
-        + Regimen(5, rate="modelled")
-        + Regimen(5, duration="modelled")
-    )
+    kinds = Regimen(5, rate=2) + Regimen(5, duration=3) + Regimen(5, rate="modelled") + Regimen(5, duration="modelled")
     assert kinds.to_frame()["RATE"].tolist() == [2, 0, -1, -2]
     assert kinds.to_frame()["DUR"].tolist() == [0, 3, 0, 0]
 

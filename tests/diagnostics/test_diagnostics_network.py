@@ -36,9 +36,7 @@ def test_random_weights_equal_direct_evaluation():
         np.testing.assert_allclose(own["output"], direct(modes[:, position]), rtol=1e-12)
     spread = np.stack([direct(weights) for weights in draws.reshape(9, -1).T])
     quantiles = np.quantile(spread, [0.05, 0.5, 0.95], axis=0)
-    np.testing.assert_allclose(
-        function.band[["lower", "median", "upper"]].to_numpy().T, quantiles, rtol=1e-10
-    )
+    np.testing.assert_allclose(function.band[["lower", "median", "upper"]].to_numpy().T, quantiles, rtol=1e-10)
     assert function.held["left"].tolist() == [0.4]
 
 
@@ -55,16 +53,12 @@ def test_the_visited_inputs_are_those_of_the_solution():
     solution = solve_ivp(rate, (0, 24.35), [1.0], t_eval=own["time"], rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(own["depot"], solution.y[0], atol=2e-6)
     np.testing.assert_allclose(own["time / 24"], own["time"] / 24, rtol=1e-14)
-    expected = forward(
-        modes[:, 4], (2, 2, 1), own["time / 24"].to_numpy(), own["depot"].to_numpy(), output="exp"
-    )[0]
+    expected = forward(modes[:, 4], (2, 2, 1), own["time / 24"].to_numpy(), own["depot"].to_numpy(), output="exp")[0]
     np.testing.assert_allclose(own["output"], expected, rtol=1e-10)
     frame = fit.data.frame
     times = frame.loc[frame["Subject"] == fit.data.subjects[4], "Time"]
     assert own.loc[own["observed"], "time"].tolist() == times.tolist()
-    assert function.population["input"].iloc[[0, -1]].tolist() == pytest.approx(
-        [0.0, frame["Time"].max() / 24]
-    )
+    assert function.population["input"].iloc[[0, -1]].tolist() == pytest.approx([0.0, frame["Time"].max() / 24])
     # what is not named is held at the mean over the observations
     seen = function.visited.loc[function.visited["observed"], "depot"]
     assert function.held["depot"].iloc[0] == pytest.approx(seen.mean(), rel=1e-12)
@@ -94,16 +88,12 @@ def test_a_latent_input_is_each_subjects_own_value():
     assert function.held.isna().all(axis=None)
     weights = fit.model.effect.weights.detach().numpy()
     x = function.population["input"].to_numpy()
-    np.testing.assert_allclose(
-        function.population["output"], forward(weights, (3, 4, 1), x, 0.0, 0.0)[0], rtol=1e-12
-    )
+    np.testing.assert_allclose(function.population["output"], forward(weights, (3, 4, 1), x, 0.0, 0.0)[0], rtol=1e-12)
     start = next(block.start for block in fit.model.blocks if block.name == "z")
     for position, subject in enumerate(fit.data.subjects):
         z = fit.effects.modes[start : start + 2, position].numpy()
         own = function.subjects[function.subjects["id"] == subject]
-        np.testing.assert_allclose(
-            own["output"], forward(weights, (3, 4, 1), x, 2 * z[0], z[1])[0], rtol=1e-12
-        )
+        np.testing.assert_allclose(own["output"], forward(weights, (3, 4, 1), x, 2 * z[0], z[1])[0], rtol=1e-12)
     z = fit.effects.draws[start : start + 2].numpy().reshape(2, -1)
     spread = forward(weights, (3, 4, 1), x[:, None], 2 * z[0], z[1])[0]
     np.testing.assert_allclose(function.band["upper"], np.quantile(spread, 0.95, axis=1), rtol=1e-10)
@@ -113,9 +103,7 @@ def test_slices_limits_transform_and_labels():
     fit = shared_fit()
     inputs = {"concentration": "vary", "first": [-1.0, 0.0, 1.0], "second": 0.5}
     function = network_function(fit, "effect", inputs, limits=(-1.0, 4.0), points=3, transform=torch.exp)
-    assert (
-        function.held["first"].tolist() == [-1.0, 0.0, 1.0] and function.held["second"].tolist() == [0.5] * 3
-    )
+    assert function.held["first"].tolist() == [-1.0, 0.0, 1.0] and function.held["second"].tolist() == [0.5] * 3
     weights = fit.model.effect.weights.detach().numpy()
     for position, first in enumerate([-1.0, 0.0, 1.0]):
         part = function.population[function.population["slice"] == position]
@@ -142,9 +130,7 @@ def test_a_surface_equals_direct_evaluation():
     typical, modes, _ = hybrid_weights(fit)
     assert len(table) == 25 and list(table) == ["t", "left", "population", "mean", "sd"]
     x, y = table["t"].to_numpy(), table["left"].to_numpy()
-    np.testing.assert_allclose(
-        table["population"], forward(typical, (2, 2, 1), x, y, output="exp")[0], rtol=1e-12
-    )
+    np.testing.assert_allclose(table["population"], forward(typical, (2, 2, 1), x, y, output="exp")[0], rtol=1e-12)
     each = np.stack([forward(weights, (2, 2, 1), x, y, output="exp")[0] for weights in modes.T])
     np.testing.assert_allclose(table["mean"], each.mean(0), rtol=1e-12)
     np.testing.assert_allclose(table["sd"], each.std(0, ddof=1), rtol=1e-10)
@@ -202,9 +188,7 @@ def test_a_network_that_is_called_twice_and_a_foreign_module():
     module = network_function(fit, "module", points=3, output=1)
     assert module.labels == ("time",)
     with torch.no_grad():
-        expected = fit.model.module._module[0](torch.tensor(module.population["input"].to_numpy())[:, None])[
-            :, 1
-        ]
+        expected = fit.model.module._module[0](torch.tensor(module.population["input"].to_numpy())[:, None])[:, 1]
     np.testing.assert_allclose(module.population["output"], expected, rtol=1e-12)
 
 

@@ -77,9 +77,7 @@ def test_both_densities_integrate_to_one(outcome):
     at = predictive_density(shift_fit(outcome, value=0.6), 3, points=800)
     assert integral(at, "population") == pytest.approx(1.0, abs=5e-3)
     assert integral(at, "individual") == pytest.approx(1.0, abs=5e-3)
-    assert at.table["value"].is_monotonic_increasing and (at.table[["population", "individual"]] >= 0).all(
-        axis=None
-    )
+    assert at.table["value"].is_monotonic_increasing and (at.table[["population", "individual"]] >= 0).all(axis=None)
 
 
 def test_densities_of_a_real_fit_integrate_to_one():
@@ -104,9 +102,7 @@ def test_a_count_has_probabilities_and_the_middle_of_its_transform():
     rates = np.exp(components(fit, 1))
     values = at.table["value"].to_numpy()
     assert at.discrete and np.array_equal(values, np.arange(len(values)))
-    np.testing.assert_allclose(
-        at.table["individual"], stats.poisson.pmf(values[:, None], rates).mean(1), rtol=1e-9
-    )
+    np.testing.assert_allclose(at.table["individual"], stats.poisson.pmf(values[:, None], rates).mean(1), rtol=1e-9)
     assert at.table[["population", "individual"]].sum().to_numpy() == pytest.approx(1.0, abs=2e-3)
     middle = (stats.poisson.cdf(6, rates) + 0.5 * stats.poisson.pmf(7, rates)).mean()
     assert at.pit_individual == pytest.approx(middle, abs=1e-4)

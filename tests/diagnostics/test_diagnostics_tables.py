@@ -85,12 +85,8 @@ def test_the_envelope_of_ordered_residuals_is_exact():
     np.testing.assert_array_equal(table["IWRES"], np.sort(fit.predictions["IWRES"]))
     # P(U_(i) <= u) = P(Binomial(n, u) >= i)
     rank = np.arange(1, count + 1)
-    np.testing.assert_allclose(
-        stats.binom.sf(rank - 1, count, stats.norm.cdf(table["lower"])), 0.05, rtol=1e-8
-    )
-    np.testing.assert_allclose(
-        stats.binom.sf(rank - 1, count, stats.norm.cdf(table["upper"])), 0.95, rtol=1e-8
-    )
+    np.testing.assert_allclose(stats.binom.sf(rank - 1, count, stats.norm.cdf(table["lower"])), 0.05, rtol=1e-8)
+    np.testing.assert_allclose(stats.binom.sf(rank - 1, count, stats.norm.cdf(table["upper"])), 0.95, rtol=1e-8)
     assert table["theoretical"].iloc[count // 2] == -table["theoretical"].iloc[count // 2 - 1]
     with pytest.raises(nlme.DataError, match="no outcome 'x'"):
         residual_quantiles(fit, "x")

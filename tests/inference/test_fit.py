@@ -62,7 +62,9 @@ def test_the_same_seed_gives_the_same_fit_bit_for_bit(lines):
 def test_methods_chain(lines):
     data = lines_data(lines[0])
     first = quick(Line(), data)
-    second = quick(first.model, data, method=nlme.SAEM(schedule=nlme.StepSchedule(burn_in=5, exploration=0, smoothing=1)))
+    second = quick(
+        first.model, data, method=nlme.SAEM(schedule=nlme.StepSchedule(burn_in=5, exploration=0, smoothing=1))
+    )
     start = second.trace.iloc[0]
     assert start.a == pytest.approx(first.parameters.estimate.a, rel=1e-12)
     assert start.omega_b == pytest.approx(first.omega.loc["eta_b", "eta_b"], rel=1e-12)
@@ -134,12 +136,19 @@ def test_a_penalised_objective_is_never_shown_as_a_likelihood(lines):
     assert fit.minus2ll == pytest.approx(exact, rel=1e-8)
     assert fit.log_prior == pytest.approx(prior.log_prob(number(estimate.a)).item(), rel=1e-10)
     text = repr(fit)
-    assert f"penalised objective {fit.minus2ll - 2 * fit.log_prior:.3f} (not a likelihood)" in text and f"-2LL {fit.minus2ll:.3f}" in text
+    assert (
+        f"penalised objective {fit.minus2ll - 2 * fit.log_prior:.3f} (not a likelihood)" in text
+        and f"-2LL {fit.minus2ll:.3f}" in text
+    )
 
 
 def test_random_effects_and_individual_parameters(theophylline_fit, theophylline):
     fit = theophylline_fit
-    assert fit.eta.index.tolist() == list(theophylline.subjects) and fit.eta.columns.tolist() == ["eta_ka", "eta_cl", "eta_v"]
+    assert fit.eta.index.tolist() == list(theophylline.subjects) and fit.eta.columns.tolist() == [
+        "eta_ka",
+        "eta_cl",
+        "eta_v",
+    ]
     for name in ("ka", "cl", "v"):
         expected = fit.parameters.estimate[name] * np.exp(fit.eta[f"eta_{name}"])
         np.testing.assert_allclose(fit.individual_parameters[name], expected, rtol=1e-10)

@@ -19,7 +19,8 @@ NAMES = ("c.unconstrained", "sigma.unconstrained")
 
 
 class Shared(nlme.Model):
-    """y = a_i + c t + e with a positive slope c that everybody shares; Student-t errors, so that sigma has no closed form."""
+    """y = a_i + c t + e with a positive slope c that everybody shares; Student-t errors, so that sigma "
+    "has no closed form."""
 
     def __init__(self, prior=None):
         super().__init__()
@@ -38,7 +39,9 @@ class Shared(nlme.Model):
 def density():
     rng = np.random.default_rng(0)
     times = np.tile([0.0, 1.0, 2.0, 3.0], 6)
-    frame = pd.DataFrame({"ID": np.repeat(range(6), 4), "TIME": times, "DV": 1 + 0.7 * times + 0.2 * rng.normal(size=24)})
+    frame = pd.DataFrame(
+        {"ID": np.repeat(range(6), 4), "TIME": times, "DV": 1 + 0.7 * times + 0.2 * rng.normal(size=24)}
+    )
     return lambda prior=None: Density(Shared(prior), nlme.Dataset.from_frame(frame).batch(), nlme.Tsit5())
 
 
@@ -75,7 +78,9 @@ def test_many_steps_end_at_the_maximum(density):
         values = {**values, **moved}
     best = minimize(
         lambda v: -objective(density, {**values, NAMES[0]: number([v[0]]), NAMES[1]: number([v[1]])}, phi).item(),
-        [math.log(0.7), math.log(0.2)], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10},
+        [math.log(0.7), math.log(0.2)],
+        method="Nelder-Mead",
+        options={"xatol": 1e-8, "fatol": 1e-10},
     )
     np.testing.assert_allclose(flatten_values(values, NAMES)[0].numpy(), best.x, atol=2e-4)
 

@@ -9,7 +9,12 @@ from analytic import DOUBLE, GaussianMixture, LinearGaussian, Warped
 from nlme_torch.inference import kernels as kernels_module
 from nlme_torch.inference.hamiltonian import HMC, MALA
 from nlme_torch.inference.kernels import (
-    BlockRandomWalk, Cycle, Independent, RandomWalk, frozen, refresh,
+    BlockRandomWalk,
+    Cycle,
+    Independent,
+    RandomWalk,
+    frozen,
+    refresh,
 )
 from nlme_torch.inference.proposals import normal, student
 
@@ -26,8 +31,20 @@ def gaussian_target():
 
 
 KERNELS = (
-    "component-wise", "subsets", "some components", "block", "block, identity", "prior", "Laplace, normal",
-    "Laplace, Student", "MALA", "MALA, dense", "HMC", "HMC, diagonal", "HMC, dense", "cycle",
+    "component-wise",
+    "subsets",
+    "some components",
+    "block",
+    "block, identity",
+    "prior",
+    "Laplace, normal",
+    "Laplace, Student",
+    "MALA",
+    "MALA, dense",
+    "HMC",
+    "HMC, diagonal",
+    "HMC, dense",
+    "cycle",
 )
 
 
@@ -123,9 +140,7 @@ def test_the_check_catches_a_forgotten_proposal_density(monkeypatch):
     target = skewed_target()
     draws = exact_draws(target, torch.Generator().manual_seed(10))
     kernel = all_kernels(target)["Laplace, Student"]
-    monkeypatch.setattr(
-        "nlme_torch.inference.proposals.Mixture.log_density", lambda self, x: torch.zeros_like(x[0])
-    )
+    monkeypatch.setattr("nlme_torch.inference.proposals.Mixture.log_density", lambda self, x: torch.zeros_like(x[0]))
     with pytest.raises(AssertionError):
         assert_invariant(kernel, target.log_joint, draws)
 
@@ -173,12 +188,17 @@ def test_scales_adapt_to_the_target_acceptance_per_subject(kernel, aim):
 def test_independent_proposal_jumps_between_modes():
     means = torch.stack([torch.full((EFFECT,), -6.0), torch.full((EFFECT,), 6.0)]).to(DOUBLE)
     covariances = torch.eye(EFFECT, dtype=DOUBLE).expand(2, -1, -1)
-    target = GaussianMixture(means, covariances, torch.tensor([0.2, 0.8], dtype=DOUBLE), torch.zeros(SUBJECT, dtype=DOUBLE))
+    target = GaussianMixture(
+        means, covariances, torch.tensor([0.2, 0.8], dtype=DOUBLE), torch.zeros(SUBJECT, dtype=DOUBLE)
+    )
     proposal = normal(torch.zeros(EFFECT, SUBJECT, dtype=DOUBLE), 5 * torch.eye(EFFECT, dtype=DOUBLE)[..., None])
     centres = means.mT[..., None].expand(-1, -1, SUBJECT)
     proposal = replace(
-        proposal, centres=centres, factors=torch.eye(EFFECT, dtype=DOUBLE)[..., None, None].expand(-1, -1, 2, SUBJECT),
-        log_weights=torch.full((2, SUBJECT), 0.5, dtype=DOUBLE).log(), df=5,
+        proposal,
+        centres=centres,
+        factors=torch.eye(EFFECT, dtype=DOUBLE)[..., None, None].expand(-1, -1, 2, SUBJECT),
+        log_weights=torch.full((2, SUBJECT), 0.5, dtype=DOUBLE).log(),
+        df=5,
     )
     generator = torch.Generator().manual_seed(0)
     state = Independent(proposal).init(means[0][:, None, None].expand(-1, 2000, SUBJECT), target.log_joint)

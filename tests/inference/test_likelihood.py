@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from mixed_linear import lines_data, simulate_lines
 from small_models import Line
 

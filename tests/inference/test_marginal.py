@@ -31,7 +31,8 @@ def test_laplace_is_exact_for_a_linear_gaussian_model(effect):
 
 
 def test_a_jittered_laplace_would_fail():
-    """A nearly flat direction: jitter of 1e-4, harmless in a solver, moves the answer by far more than the tolerance."""
+    """A nearly flat direction: jitter of 1e-4, harmless in a solver, moves the answer by far more than "
+    "the tolerance."""
     target = LinearGaussian.simulate(3, 6, 5, seed=3)
     wide = LinearGaussian(target.design * 1e-3, target.data, 1e4 * target.omega, target.sigma)
     modes = best_mode(modes_of(wide, 3, 5))
@@ -99,7 +100,9 @@ def test_quadrature_refuses_too_many_nodes_and_says_what_to_use():
     target = LinearGaussian.simulate(28, 6, 2, seed=3)
     with pytest.raises(FitError, match="22,876,792,454,961 nodes.*annealed_importance_sampling"):
         quadrature_log_marginal(
-            target.log_joint, torch.zeros(28, 2, dtype=DOUBLE), torch.eye(28, dtype=DOUBLE)[..., None].expand(-1, -1, 2),
+            target.log_joint,
+            torch.zeros(28, 2, dtype=DOUBLE),
+            torch.eye(28, dtype=DOUBLE)[..., None].expand(-1, -1, 2),
             nodes=3,
         )
 
@@ -147,7 +150,9 @@ def test_a_proposal_component_without_weight_is_never_drawn():
     factors = torch.eye(2, dtype=DOUBLE)[..., None, None].repeat(1, 1, 2, 3)
     log_weights = torch.tensor([[0.0, 0.5, -torch.inf], [-torch.inf, 0.5, 0.0]], dtype=DOUBLE)
     log_weights[:, 1] = math.log(0.5)
-    far = (Mixture(centres, factors, log_weights).sample(400, torch.Generator().manual_seed(0))[0] > 50).double().mean(0)
+    far = (
+        (Mixture(centres, factors, log_weights).sample(400, torch.Generator().manual_seed(0))[0] > 50).double().mean(0)
+    )
     assert far[0] == 0 and far[2] == 1 and 0.4 < far[1] < 0.6
 
 
@@ -199,7 +204,11 @@ def test_importance_sampling_over_several_modes():
     draws = draw_weighted(target.log_joint, laplace_mixture(distinct), samples=20_000, generator=generator)
     mean, covariance = draws.moments()
     exact_mean = 0.15 * means[0] + 0.85 * means[1]
-    spread = 0.15 * covariances[0] + 0.85 * covariances[1] + 0.15 * 0.85 * torch.outer(means[1] - means[0], means[1] - means[0])
+    spread = (
+        0.15 * covariances[0]
+        + 0.85 * covariances[1]
+        + 0.15 * 0.85 * torch.outer(means[1] - means[0], means[1] - means[0])
+    )
     torch.testing.assert_close(mean, exact_mean[:, None].expand(-1, 2), atol=0.15, rtol=0)
     torch.testing.assert_close(covariance, spread[..., None].expand(-1, -1, 2), atol=0.5, rtol=0)
 

@@ -88,7 +88,9 @@ def test_correlated_effects_share_information_about_the_means(lines):
     omega = np.array([[0.5, 0.3], [0.3, 0.4]])
     values["_covariances.ab.factor"] = model.blocks[0].covariance.maximise(torch.from_numpy(omega)[None])["factor"]
     phi = torch.randn(2, 1, 25, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
-    new = ClosedForm(density, {}).step(density.at(values), Statistics(phi, {"ab": torch.eye(2, dtype=DOUBLE)[None] * 100}, {}), 0.0)
+    new = ClosedForm(density, {}).step(
+        density.at(values), Statistics(phi, {"ab": torch.eye(2, dtype=DOUBLE)[None] * 100}, {}), 0.0
+    )
     x = density.batch.covariates["x"].numpy()
     designs = [np.array([[1.0, 0.0, 0.0], [0.0, 1.0, value]]) for value in x]
     weight = np.linalg.inv(omega)
@@ -103,7 +105,10 @@ def test_correlated_effects_share_information_about_the_means(lines):
 
 def test_fixed_values_stay_and_the_rest_adapts_to_them(lines):
     frame, design = lines
-    model = Line(a=nlme.Normal(2.5, omega=0.5, fixed=True), b=nlme.Normal(0.0, nlme.Shift("x", coefficient=0.5, fixed=True), omega=0.5))
+    model = Line(
+        a=nlme.Normal(2.5, omega=0.5, fixed=True),
+        b=nlme.Normal(0.0, nlme.Shift("x", coefficient=0.5, fixed=True), omega=0.5),
+    )
     values = exact_em(model, lines, 150)
     assert values["a.typical"].item() == 2.5 and values["b.covariates.x.beta"].item() == 0.5
     shifted = tuple(y - x @ [2.5, 0.0, 0.5] for y, x in zip(design.responses, design.fixed, strict=True))
@@ -119,8 +124,12 @@ def test_fixed_omega_stays(lines):
     values = exact_em(model, lines, 200)
     b, omega, sigma = natural(model, values)
     np.testing.assert_allclose(omega, 0.3 * np.eye(2), rtol=1e-14)
-    best = minimize(lambda s: lines[1].minus2ll(lines[1].gls(omega, math.exp(s[0])), omega, math.exp(s[0])), [-1.0], method="Nelder-Mead",
-                    options={"xatol": 1e-9, "fatol": 1e-11})
+    best = minimize(
+        lambda s: lines[1].minus2ll(lines[1].gls(omega, math.exp(s[0])), omega, math.exp(s[0])),
+        [-1.0],
+        method="Nelder-Mead",
+        options={"xatol": 1e-9, "fatol": 1e-11},
+    )
     assert sigma == pytest.approx(math.exp(best.x[0]), abs=1e-6)
     np.testing.assert_allclose(b, lines[1].gls(omega, sigma), atol=1e-6)
 
@@ -140,12 +149,17 @@ def test_scalar_omega_is_the_mean_variance(lines):
         return lines[1].minus2ll(lines[1].gls(omega, math.exp(vector[1])), omega, math.exp(vector[1]))
 
     best = minimize(objective, [-1.0, -1.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-11})
-    assert omega[0, 0] == pytest.approx(math.exp(best.x[0]), abs=1e-5) and sigma == pytest.approx(math.exp(best.x[1]), abs=1e-5)
+    assert omega[0, 0] == pytest.approx(math.exp(best.x[0]), abs=1e-5) and sigma == pytest.approx(
+        math.exp(best.x[1]), abs=1e-5
+    )
 
 
 PRIORS = {
     "normal": (dist.Normal(number(3.0), number(0.05)), lambda a: -0.5 * ((a - 3.0) / 0.05) ** 2),
-    "student": (dist.StudentT(number(3.0), number(3.0), number(0.02)), lambda a: -2 * np.log1p(((a - 3.0) / 0.02) ** 2 / 3)),
+    "student": (
+        dist.StudentT(number(3.0), number(3.0), number(0.02)),
+        lambda a: -2 * np.log1p(((a - 3.0) / 0.02) ** 2 / 3),
+    ),
     "ridge": (nlme.L2(40.0), lambda a: -40 * a**2),
     "lasso": (nlme.L1(30.0), lambda a: -30 * abs(a)),
 }
@@ -158,10 +172,14 @@ def test_a_prior_on_a_typical_value_gives_the_map(lines, name):
     b, omega, sigma = natural(model, exact_em(model, lines, 150))
 
     def objective(vector):
-        return 0.5 * lines[1].minus2ll(np.array(vector[:3]), np.diag(np.exp(vector[3:5])), math.exp(vector[5])) - log_prior(vector[0])
+        return 0.5 * lines[1].minus2ll(
+            np.array(vector[:3]), np.diag(np.exp(vector[3:5])), math.exp(vector[5])
+        ) - log_prior(vector[0])
 
     start = np.concatenate([b, np.log(np.diag(omega)), [math.log(sigma)]])
-    best = minimize(objective, start, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10, "maxiter": 8000, "maxfev": 8000})
+    best = minimize(
+        objective, start, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10, "maxiter": 8000, "maxfev": 8000}
+    )
     assert objective(start) <= best.fun + 1e-6
     assert abs(b[0] - lines[1].maximum()[0][0]) > 0.01, "the prior must matter"
 
@@ -181,7 +199,9 @@ def test_a_prior_on_the_residual_scale_gives_its_map(lines):
         prior = -math.log(sigma) - 0.5 * ((math.log(sigma) - math.log(0.2)) / 0.02) ** 2
         return 0.5 * lines[1].minus2ll(lines[1].gls(omega, sigma), omega, sigma) - prior
 
-    best = minimize(objective, [-1.0, -1.0, -1.5], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-11, "maxiter": 4000})
+    best = minimize(
+        objective, [-1.0, -1.0, -1.5], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-11, "maxiter": 4000}
+    )
     assert sigma == pytest.approx(math.exp(best.x[2]), rel=1e-5)
     np.testing.assert_allclose(np.diag(omega), np.exp(best.x[:2]), rtol=1e-4)
 
@@ -208,7 +228,9 @@ def test_population_weights_are_the_mean_of_the_subjects_weights_and_shrink_unde
     for prior, ridge in ((None, 0.0), (nlme.L2(3.0), 3.0)):
         model = Weights(prior)
         density = Density(model, data.batch(), nlme.Tsit5())
-        found = ClosedForm(density, {}).step(density.at(), Statistics(phi, {"net": torch.eye(7, dtype=DOUBLE)[None] * 50}, {}), 0.0)
+        found = ClosedForm(density, {}).step(
+            density.at(), Statistics(phi, {"net": torch.eye(7, dtype=DOUBLE)[None] * 50}, {}), 0.0
+        )
         # maximise -sum_i (phi_i - w)^2 / (2 omega) - ridge w^2
         expected = phi[:, 0].sum(-1) / 0.5 / (5 / 0.5 + 2 * ridge)
         torch.testing.assert_close(found["net.network.weights"][0], expected, rtol=1e-8, atol=1e-10)
@@ -220,14 +242,18 @@ def test_starts_are_maximised_apart(lines):
     density = Density(model, lines_data(frame).batch(), nlme.Tsit5())
     step = ClosedForm(density, {"sigma": ("DV",)})
     generator = torch.Generator().manual_seed(0)
-    values = {k: v + 0.1 * torch.randn(v.shape, generator=generator, dtype=DOUBLE) for k, v in parameter_values(model, starts=3).items()}
+    values = {
+        k: v + 0.1 * torch.randn(v.shape, generator=generator, dtype=DOUBLE)
+        for k, v in parameter_values(model, starts=3).items()
+    }
     phi = torch.randn(2, 3, 25, generator=generator, dtype=DOUBLE)
     second = torch.einsum("isn,jsn->sij", phi, phi) + 5 * torch.eye(2, dtype=DOUBLE)
     together = step.step(density.at(values), Statistics(phi, {"ab": second}, {"sigma": number([1.0, 2.0, 3.0])}), 0.9)
     for start in range(3):
         alone = step.step(
             density.at({k: v[start : start + 1] for k, v in values.items()}),
-            Statistics(phi[:, start : start + 1], {"ab": second[start : start + 1]}, {"sigma": number([1.0 + start])}), 0.9,
+            Statistics(phi[:, start : start + 1], {"ab": second[start : start + 1]}, {"sigma": number([1.0 + start])}),
+            0.9,
         )
         for name, value in alone.items():
             torch.testing.assert_close(together[name][start], value[0], rtol=1e-10, atol=1e-12)
@@ -260,8 +286,14 @@ def test_what_has_a_closed_form_is_declared_and_the_rest_is_left():
     density = Density(model, everything_data().batch(), nlme.RK4(4))
     covered = ClosedForm(density, residual_scales(density)).covered()
     left = set(free_names(model)) - covered
-    assert left == {"kout.unconstrained", "power.unconstrained", "shift.unconstrained", "drive.weights", "loss.network.weights",
-                    "loss.loading"}
+    assert left == {
+        "kout.unconstrained",
+        "power.unconstrained",
+        "shift.unconstrained",
+        "drive.weights",
+        "loss.network.weights",
+        "loss.loading",
+    }
 
 
 def test_effects_that_the_data_cannot_tell_apart_are_refused(lines):

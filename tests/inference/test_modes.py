@@ -52,6 +52,7 @@ def test_derivatives_agree_with_functional_autograd():
     result = derivatives(target.log_joint, points, max_columns=5)
     for a in range(4):
         for b in range(2):
+
             def one(x):
                 return target.log_joint(x[:, None])[0]
 
@@ -96,13 +97,17 @@ def test_curved_and_funnel_shaped_target():
     modes = conditional_modes(target.log_joint, starts)
     assert modes.usable(1e-8).all()
     exact = target.forward(torch.zeros(5, 1, 3, dtype=DOUBLE))  # unit Jacobian: the mode is the image of zero
-    torch.testing.assert_close(modes.effects / scales[:, None], (exact / scales[:, None]).expand_as(starts), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        modes.effects / scales[:, None], (exact / scales[:, None]).expand_as(starts), atol=1e-4, rtol=0
+    )
 
 
 def mixture():
     means = torch.tensor([[-3.0, 0.0], [3.0, 1.0], [0.0, 6.0]], dtype=DOUBLE)
     covariances = torch.stack([torch.eye(2, dtype=DOUBLE) * s for s in (0.3, 0.5, 0.2)])
-    return GaussianMixture(means, covariances, torch.tensor([0.5, 0.3, 0.2], dtype=DOUBLE), torch.zeros(4, dtype=DOUBLE))
+    return GaussianMixture(
+        means, covariances, torch.tensor([0.5, 0.3, 0.2], dtype=DOUBLE), torch.zeros(4, dtype=DOUBLE)
+    )
 
 
 def test_distinct_modes_of_a_mixture_are_found_and_sorted():
@@ -132,7 +137,10 @@ def test_modes_far_below_the_best_are_dropped():
 def test_a_saddle_point_is_left_or_reported():
     means = torch.tensor([[-2.0, 0.0], [2.0, 0.0]], dtype=DOUBLE)
     target = GaussianMixture(
-        means, torch.eye(2, dtype=DOUBLE).expand(2, -1, -1), torch.full((2,), 0.5, dtype=DOUBLE), torch.zeros(1, dtype=DOUBLE)
+        means,
+        torch.eye(2, dtype=DOUBLE).expand(2, -1, -1),
+        torch.full((2,), 0.5, dtype=DOUBLE),
+        torch.zeros(1, dtype=DOUBLE),
     )
     starts = torch.tensor([[0.0, 1e-3], [0.0, 0.5]], dtype=DOUBLE)[..., None]
     modes = conditional_modes(target.log_joint, starts)
@@ -183,6 +191,7 @@ def test_network_modes_agree_with_scipy_from_the_same_starts():
     assert (modes.status == ModeStatus.CONVERGED).all()
     assert (torch.linalg.eigvalsh(modes.precision.movedim((0, 1), (-2, -1))) > 0).all()
     for subject in range(4):
+
         def negative(x, subject=subject):
             full = torch.zeros(28, 4, dtype=DOUBLE)
             full[:, subject] = torch.from_numpy(x)

@@ -46,11 +46,18 @@ class DecayODE(Decay):
 
 
 def table():
-    """Subjects out of order, with text ids, several rows at a time, outcomes interleaved, rows without observation between."""
+    """Subjects out of order, with text ids, several rows at a time, outcomes interleaved, rows without "
+    "observation between."""
     rows = [
-        ("zoe", 0.0, 1, 7.7), ("zoe", 0.0, 2, 16.1), ("zoe", 2.0, 2, 8.0), ("zoe", 3.0, 1, None), ("zoe", 5.0, 1, 2.0),
+        ("zoe", 0.0, 1, 7.7),
+        ("zoe", 0.0, 2, 16.1),
+        ("zoe", 2.0, 2, 8.0),
+        ("zoe", 3.0, 1, None),
+        ("zoe", 5.0, 1, 2.0),
         ("10", 1.0, 1, 5.0),
-        ("9", 0.5, 2, 11.0), ("9", 0.5, 1, 6.0), ("9", 4.0, 1, 2.5),
+        ("9", 0.5, 2, 11.0),
+        ("9", 0.5, 1, 6.0),
+        ("9", 4.0, 1, 2.5),
     ]
     frame = pd.DataFrame(rows, columns=["ID", "TIME", "DVID", "DV"])
     return frame.assign(MDV=frame.DV.isna().astype(int))
@@ -67,10 +74,20 @@ def by_hand(frame, ids):
     pred = 8 * np.exp(-0.3 * frame.TIME)
     curve = 8 * np.exp(ETA[0, column].numpy()) * np.exp(-0.3 * np.exp(ETA[1, column].numpy()) * frame.TIME)
     sd = np.where(frame.DVID == 1, sd * curve, sd)
-    result = pd.DataFrame({"row": frame.index, "id": frame.ID, "time": frame.TIME, "outcome": frame.DVID.map({1: "pk", 2: "pd"}),
-                           "DV": frame.DV, "PRED": factor * pred, "IPRED": factor * curve})
-    return result.assign(RES=result.DV - result.PRED, IRES=result.DV - result.IPRED,
-                         IWRES=(result.DV - result.IPRED) / sd).reset_index(drop=True)
+    result = pd.DataFrame(
+        {
+            "row": frame.index,
+            "id": frame.ID,
+            "time": frame.TIME,
+            "outcome": frame.DVID.map({1: "pk", 2: "pd"}),
+            "DV": frame.DV,
+            "PRED": factor * pred,
+            "IPRED": factor * curve,
+        }
+    )
+    return result.assign(
+        RES=result.DV - result.PRED, IRES=result.DV - result.IPRED, IWRES=(result.DV - result.IPRED) / sd
+    ).reset_index(drop=True)
 
 
 @pytest.mark.parametrize("model", [Decay, DecayODE])
@@ -84,7 +101,7 @@ def test_every_row_by_the_formula_in_the_users_order(model):
 
 def test_shuffled_subjects_get_the_same_numbers():
     frame = table()
-    shuffled = pd.concat([frame[frame.ID == label] for label in ("9", "zoe", "10")], ignore_index=True)
+    shuffled = pd.concat([frame[label == frame.ID] for label in ("9", "zoe", "10")], ignore_index=True)
     one, two = dataset(frame), dataset(shuffled)
     order = [one.subjects.index(label) for label in two.subjects]
     first = prediction_table(Density(Decay(), one.batch(), nlme.Tsit5()), one, ETA)
@@ -117,7 +134,12 @@ def test_a_subject_that_cannot_be_solved_has_no_prediction():
     data = nlme.Dataset.from_frame(pd.DataFrame({"ID": [1, 1, 2, 2], "TIME": [0.0, 2.0] * 2, "DV": [1.0] * 4}))
     density = Density(Explosive(), data.batch(), nlme.Tsit5(compile=False))
     found = prediction_table(density, data, number([[5.0, 0.0]]))
-    assert found.IPRED.isna().tolist() == [True, True, False, False] and found.IWRES.isna().tolist() == [True, True, False, False]
+    assert found.IPRED.isna().tolist() == [True, True, False, False] and found.IWRES.isna().tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert found.PRED.notna().all()
 
 
@@ -152,8 +174,8 @@ def test_at_observed_times_prediction_equals_ipred(fit):
     times = {label: sorted(set(part.time)) for label, part in observed.groupby("id")}
     found = fit.predict(times).set_index(["id", "time", "outcome"])
     for row in observed.itertuples():
-        assert found.loc[(row.id, row.time, row.outcome)].IPRED == pytest.approx(row.IPRED, rel=1e-12)
-        assert found.loc[(row.id, row.time, row.outcome)].PRED == pytest.approx(row.PRED, rel=1e-12)
+        assert pytest.approx(row.IPRED, rel=1e-12) == found.loc[(row.id, row.time, row.outcome)].IPRED
+        assert pytest.approx(row.PRED, rel=1e-12) == found.loc[(row.id, row.time, row.outcome)].PRED
 
 
 def test_times_by_subject(fit):

@@ -70,11 +70,15 @@ def test_the_defaults_are_close_too(lines):
 
 def test_what_is_fixed_stays_bit_for_bit_and_the_rest_adapts(lines):
     frame, design = lines
-    model = Line(a=nlme.Normal(2.1, omega=nlme.Fixed(0.4)), b=nlme.Normal(0.0, nlme.Shift("x", coefficient=0.3, fixed=True)))
+    model = Line(
+        a=nlme.Normal(2.1, omega=nlme.Fixed(0.4)), b=nlme.Normal(0.0, nlme.Shift("x", coefficient=0.3, fixed=True))
+    )
     before = parameter_values(model)
     estimation = estimate(model, lines_data(frame), chains=30)
     assert torch.equal(estimation.values["b.covariates.x.beta"], before["b.covariates.x.beta"])
-    model = Line(a=nlme.Normal(2.1, omega=0.4, fixed=True), b=nlme.Normal(0.0, nlme.Shift("x", coefficient=0.3, fixed=True)))
+    model = Line(
+        a=nlme.Normal(2.1, omega=0.4, fixed=True), b=nlme.Normal(0.0, nlme.Shift("x", coefficient=0.3, fixed=True))
+    )
     estimation = estimate(model, lines_data(frame), chains=30)
     found = scalars(model, estimation)
     assert torch.equal(estimation.values["a.typical"], number([2.1])) and found["b_x"] == 0.3
@@ -91,11 +95,17 @@ def test_priors_give_the_maximum_a_posteriori(lines):
     found = natural(scalars(model, estimate(model, lines_data(frame), chains=30)))
 
     def objective(b, omega, sigma):
-        log_prior = -0.5 * ((b[0] - 2.5) / 0.1) ** 2 - math.log(sigma) - 0.5 * ((math.log(sigma) - math.log(0.5)) / 0.1) ** 2
+        log_prior = (
+            -0.5 * ((b[0] - 2.5) / 0.1) ** 2 - math.log(sigma) - 0.5 * ((math.log(sigma) - math.log(0.5)) / 0.1) ** 2
+        )
         return design.minus2ll(b, omega, sigma) - 2 * log_prior
 
-    best = minimize(lambda v: objective(v[:3], np.diag(np.exp(v[3:5])), math.exp(v[5])), [2.0, -0.6, 0.3, -0.5, -1.5, -1.0],
-                    method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 8000, "maxfev": 8000})
+    best = minimize(
+        lambda v: objective(v[:3], np.diag(np.exp(v[3:5])), math.exp(v[5])),
+        [2.0, -0.6, 0.3, -0.5, -1.5, -1.0],
+        method="Nelder-Mead",
+        options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 8000, "maxfev": 8000},
+    )
     assert objective(*found) - best.fun < 0.01
     assert abs(found[0][0] - design.maximum()[0][0]) > 0.05, "the prior must matter"
 
@@ -120,14 +130,17 @@ def test_a_parameter_without_effect_reaches_maximum_likelihood_from_far_away(lin
     found = scalars(model, estimate(model, lines_data(frame), chains=30, exploration=200, smoothing=150))
     one = MixedLinear(design.responses, tuple(x[:, :2] for x in design.fixed), tuple(z[:, :1] for z in design.random))
     b, omega, sigma, best = one.maximum()
-    assert one.minus2ll(np.array([found["a"], -found["b"]]), np.array([[found["omega_a"]]]), found["sigma"]) - best < 0.01
+    assert (
+        one.minus2ll(np.array([found["a"], -found["b"]]), np.array([[found["omega_a"]]]), found["sigma"]) - best < 0.01
+    )
     assert found["b"] == pytest.approx(-b[1], abs=0.005)
 
 
 def test_block_proposals_along_one_direction_leave_omega_with_rank_one(lines):
     """A published failure: a block walk whose shape is learnt from its own moves can close in on one direction.
 
-    The chains of a walk with a rank-one factor never leave their lines, and Omega follows. The library's block walk alone, from
+    The chains of a walk with a rank-one factor never leave their lines, and Omega follows. The library's block walk
+    alone, from
     the same rank-one moments, must recover both directions.
     """
     frame, design = lines
@@ -176,8 +189,13 @@ def test_emax_started_in_the_flat_basin_finds_its_way():
     """A published failure: with EC50 far above all concentrations the curve is a line and only Emax / EC50 is felt."""
     rng = np.random.default_rng(0)
     doses = np.tile([0.0, 1.0, 3.0, 10.0, 30.0, 100.0], 30)
-    emax, ec50 = np.repeat(20 * np.exp(0.2 * rng.normal(size=30)), 6), np.repeat(8 * np.exp(0.3 * rng.normal(size=30)), 6)
-    frame = pd.DataFrame({"ID": np.repeat(range(30), 6), "TIME": doses, "DV": emax * doses / (ec50 + doses) + rng.normal(size=180)})
+    emax, ec50 = (
+        np.repeat(20 * np.exp(0.2 * rng.normal(size=30)), 6),
+        np.repeat(8 * np.exp(0.3 * rng.normal(size=30)), 6),
+    )
+    frame = pd.DataFrame(
+        {"ID": np.repeat(range(30), 6), "TIME": doses, "DV": emax * doses / (ec50 + doses) + rng.normal(size=180)}
+    )
 
     class Emax(nlme.Model):
         def __init__(self):
@@ -213,8 +231,14 @@ def test_a_collapsed_omega_is_a_warning():
 def algorithm(lines, model=None, **options):
     frame, _ = lines
     density = Density(Line(full=True) if model is None else model, lines_data(frame).batch(), SOLVER)
-    settings = {"schedule": nlme.StepSchedule(burn_in=3, exploration=20, smoothing=10), "chains": 4, "moves": nlme.Moves(),
-                "annealing": 0.97, "learning_rate": 0.02, "gradient_steps": 1} | options
+    settings = {
+        "schedule": nlme.StepSchedule(burn_in=3, exploration=20, smoothing=10),
+        "chains": 4,
+        "moves": nlme.Moves(),
+        "annealing": 0.97,
+        "learning_rate": 0.02,
+        "gradient_steps": 1,
+    } | options
     return SAEMAlgorithm(density, **settings)
 
 
@@ -274,7 +298,8 @@ def test_parameters_rest_during_the_burn_in(lines):
 
 
 def test_variances_fall_slowly_while_exploring_and_freely_afterwards(lines):
-    """Simulated annealing: no variance falls by more than 3 % per iteration during the first half of the exploration."""
+    """Simulated annealing: no variance falls by more than 3 % per iteration during the first half of "
+    "the exploration."""
     generator = torch.Generator().manual_seed(4)
     model = Line(a=nlme.Normal(1.0, omega=50.0), sigma=nlme.Positive(20.0))
     run = algorithm(lines, model)
@@ -282,7 +307,12 @@ def test_variances_fall_slowly_while_exploring_and_freely_afterwards(lines):
     track = []
     for _ in range(23):
         state = run.step(state, generator, smoothing=False)
-        track.append([2 * state.values["_covariances.individual.log_sd"][0, 0].item(), 2 * state.values["sigma.unconstrained"].item()])
+        track.append(
+            [
+                2 * state.values["_covariances.individual.log_sd"][0, 0].item(),
+                2 * state.values["sigma.unconstrained"].item(),
+            ]
+        )
     falls = np.exp(np.diff(np.array(track), axis=0))
     annealed = falls[2:12]  # iterations 4 to 13: after 3 of burn-in, half of 20
     assert (annealed >= 0.97 - 1e-12).all() and (annealed < 0.98).any()
@@ -313,7 +343,9 @@ def test_the_reason_for_stopping_is_stated(lines):
     frame, _ = lines
     stopped = estimate(Line(), lines_data(frame), exploration=150, smoothing=20, window=15, drift_tolerance=50.0)
     assert "exploration ended after 110 iterations: between two windows of 15" in stopped.termination
-    assert "moved by more than" in stopped.termination and "then 20 smoothing iterations, averaged" in stopped.termination
+    assert (
+        "moved by more than" in stopped.termination and "then 20 smoothing iterations, averaged" in stopped.termination
+    )
     assert (stopped.trace.phase == "explore").sum() == 105 and (stopped.trace.phase == "smooth").sum() == 20
     whole = estimate(Line(), lines_data(frame), exploration=40, smoothing=20, window=5, drift_tolerance=0.0)
     assert whole.termination.startswith("exploration used all of its 40 iterations; then 20")
@@ -325,8 +357,13 @@ def test_the_trace_keeps_every_iterate(lines):
     model = Line(full=True)
     estimation = estimate(model, lines_data(frame), exploration=12, smoothing=8)
     trace = estimation.trace
-    assert trace.iteration.tolist() == list(range(1, 26)) and trace.phase.tolist() == ["burn-in"] * 5 + ["explore"] * 12 + ["smooth"] * 8
-    assert {"a", "b", "b_x", "sigma", "omega_a", "omega_a,b", "complete_loglik", "acceptance_laplace"} <= set(trace.columns)
+    assert (
+        trace.iteration.tolist() == list(range(1, 26))
+        and trace.phase.tolist() == ["burn-in"] * 5 + ["explore"] * 12 + ["smooth"] * 8
+    )
+    assert {"a", "b", "b_x", "sigma", "omega_a", "omega_a,b", "complete_loglik", "acceptance_laplace"} <= set(
+        trace.columns
+    )
     assert np.isfinite(trace.select_dtypes("number")).all().all()
     assert trace.acceptance_component.between(0, 1).all()
     last, final = trace.iloc[-1], scalars(model, estimation)
@@ -335,7 +372,10 @@ def test_the_trace_keeps_every_iterate(lines):
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(lines):
     frame, _ = lines
-    one, two, other = (estimate(SharedSlope(1.0), lines_data(frame), seed, exploration=15, smoothing=10, starts=2) for seed in (7, 7, 8))
+    one, two, other = (
+        estimate(SharedSlope(1.0), lines_data(frame), seed, exploration=15, smoothing=10, starts=2)
+        for seed in (7, 7, 8)
+    )
     assert all(torch.equal(one.values[name], two.values[name]) for name in one.values)
     assert torch.equal(one.draws, two.draws) and one.trace.equals(two.trace)
     assert not torch.equal(one.values["a.typical"], other.values["a.typical"])
@@ -347,7 +387,9 @@ def test_global_randomness_is_neither_read_nor_advanced(lines):
     one = estimate(Line(), lines_data(frame), exploration=5, smoothing=5)
     assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()
     torch.rand(3)
-    assert torch.equal(one.values["a.typical"], estimate(Line(), lines_data(frame), exploration=5, smoothing=5).values["a.typical"])
+    assert torch.equal(
+        one.values["a.typical"], estimate(Line(), lines_data(frame), exploration=5, smoothing=5).values["a.typical"]
+    )
     torch.set_rng_state(before[0])
 
 
@@ -448,7 +490,9 @@ def test_an_equation_that_cannot_be_solved_names_the_subject_and_the_time():
             return {"DV": dist.Normal(y.x, p.sigma)}
 
     data = nlme.Dataset.from_frame(TABLE.assign(WT=[1.5, 1.5, 0.1]), covariates=["WT"])
-    with pytest.raises(nlme.FitError, match="(?s)subject 7.*not finite at the typical values.*could not be solved.*after time 0"):
+    with pytest.raises(
+        nlme.FitError, match="(?s)subject 7.*not finite at the typical values.*could not be solved.*after time 0"
+    ):
         estimate(Runaway(), data)
 
 

@@ -38,14 +38,28 @@ def ode_fit(theophylline):
 
 
 def assert_same(one, two):
-    assert all(torch.equal(a, b) for a, b in zip(one.model.state_dict().values(), two.model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.model.state_dict().values(), two.model.state_dict().values(), strict=True)
+    )
     for field in fields(one.effects):
         assert torch.equal(getattr(one.effects, field.name), getattr(two.effects, field.name)), field.name
     pd.testing.assert_frame_equal(one.predictions, two.predictions, check_exact=True)
     pd.testing.assert_frame_equal(one.trace, two.trace, check_exact=True)
     pd.testing.assert_frame_equal(one.parameters, two.parameters, check_exact=True)
     pd.testing.assert_frame_equal(one.log_likelihood.subjects, two.log_likelihood.subjects, check_exact=True)
-    for name in ("minus2ll", "ofv", "aic", "bic", "log_prior", "method", "termination", "warnings", "seed", "seconds", "solver"):
+    for name in (
+        "minus2ll",
+        "ofv",
+        "aic",
+        "bic",
+        "log_prior",
+        "method",
+        "termination",
+        "warnings",
+        "seed",
+        "seconds",
+        "solver",
+    ):
         assert getattr(one, name) == getattr(two, name), name
     assert one.log_likelihood.standard_error == two.log_likelihood.standard_error
     assert str(one) == str(two)
@@ -78,10 +92,22 @@ def test_the_given_model_is_left_alone(fit, data, tmp_path):
 def test_the_files_are_readable_without_the_library(fit, tmp_path):
     folder = fit.save(tmp_path / "one")
     names = {path.name for path in folder.iterdir()}
-    assert names == {"fit.json", "tensors.safetensors", "parameters.csv", "omega.csv", "eta.csv", "predictions.csv", "trace.csv",
-                     "likelihood.csv"}
+    assert names == {
+        "fit.json",
+        "tensors.safetensors",
+        "parameters.csv",
+        "omega.csv",
+        "eta.csv",
+        "predictions.csv",
+        "trace.csv",
+        "likelihood.csv",
+    }
     record = json.loads((folder / "fit.json").read_text())
-    assert record["model"] == "Line" and record["seed"] == 2 and record["log_likelihood"]["value"] == fit.log_likelihood.value
+    assert (
+        record["model"] == "Line"
+        and record["seed"] == 2
+        and record["log_likelihood"]["value"] == fit.log_likelihood.value
+    )
     assert {"nlme_torch", "torch", "pyro", "python"} <= set(record["versions"]) and record["data_hash"] == fit.data.hash
     parameters = pd.read_csv(folder / "parameters.csv", index_col="parameter", float_precision="round_trip")
     assert parameters.estimate.tolist() == fit.parameters.estimate.tolist()
@@ -167,7 +193,9 @@ def test_wrong_companions_are_refused(fit, data, tmp_path):
         nlme.load(tmp_path, Line(full=True), data)
     frame = data.frame
     frame.loc[0, "DV"] += 0.1
-    with pytest.raises(nlme.FitError, match="the data differ from those that .*one was fitted to; load the original table"):
+    with pytest.raises(
+        nlme.FitError, match="the data differ from those that .*one was fitted to; load the original table"
+    ):
         nlme.load(folder, Line(full=True), lines_data(frame))
     with pytest.raises(nlme.FitError, match="fitted with other settings of Line: they differ in _covariances"):
         nlme.load(folder, Line(), data)

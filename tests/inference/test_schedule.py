@@ -25,8 +25,11 @@ def test_sums_of_the_steps_diverge_and_of_their_squares_converge():
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"burn_in": -1}, "burn_in >= 0"), ({"exploration": -1}, "exploration >= 0"), ({"smoothing": 0}, "smoothing >= 1"),
-        ({"power": 0.5}, r"power must lie in \(0.5, 1\], got 0.5"), ({"power": 1.1}, "got 1.1"),
+        ({"burn_in": -1}, "burn_in >= 0"),
+        ({"exploration": -1}, "exploration >= 0"),
+        ({"smoothing": 0}, "smoothing >= 1"),
+        ({"power": 0.5}, r"power must lie in \(0.5, 1\], got 0.5"),
+        ({"power": 1.1}, "got 1.1"),
     ],
 )
 def test_impossible_schedules_are_refused(options, words):
@@ -36,7 +39,11 @@ def test_impossible_schedules_are_refused(options, words):
 
 @pytest.mark.parametrize(
     "options, words",
-    [({"chains": 0}, "at least one chain per subject, got 0"), ({"starts": 0}, "at least one start"), ({"annealing": 0.0}, r"\(0, 1\]")],
+    [
+        ({"chains": 0}, "at least one chain per subject, got 0"),
+        ({"starts": 0}, "at least one start"),
+        ({"annealing": 0.0}, r"\(0, 1\]"),
+    ],
 )
 def test_impossible_settings_of_saem_are_refused(options, words):
     with pytest.raises(nlme.FitError, match=words):

@@ -32,7 +32,11 @@ def test_every_statistic_is_its_definition():
     for block in model.blocks:
         if block.name in found.second:
             for start in range(2):
-                products = [np.outer(phi[block.slice, c, start, n], phi[block.slice, c, start, n]) for c in range(3) for n in range(5)]
+                products = [
+                    np.outer(phi[block.slice, c, start, n], phi[block.slice, c, start, n])
+                    for c in range(3)
+                    for n in range(5)
+                ]
                 np.testing.assert_allclose(found.second[block.name][start].numpy(), sum(products) / 3, rtol=1e-12)
     observed, _ = conditional.observe(eta)
     batch = data.batch()
@@ -65,7 +69,8 @@ def test_blending_moves_by_the_step():
 def test_averaging_chains_before_the_products_collapses_omega():
     """A published bug: with C chains the spread within subjects enters divided by C.
 
-    Draws from the exact conditional distributions at the maximum likelihood estimate must reproduce Omega there (it is a fixed
+    Draws from the exact conditional distributions at the maximum likelihood estimate must reproduce Omega there (it
+    is a fixed
     point of EM); statistics of the chains' averages give Omega less nearly all of the conditional covariance.
     """
     frame, design = simulate_lines(subjects=30, seed=3, sigma=0.6)

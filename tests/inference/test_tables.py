@@ -13,15 +13,26 @@ import nlme_torch as nlme
 from nlme_torch.inference.tables import effect_table, omega_table, parameter_table
 
 
-
-
 def table_of(model, **shrinkage):
     return parameter_table(model, pd.Series({label: shrinkage.get(label, 0.25) for label in model.effect_labels}))
 
 
 def test_one_row_per_structural_parameter_on_its_natural_scale():
     table = table_of(Everything(), eta_cl=0.4)
-    assert table.index.tolist() == ["ka", "cl", "cl_WT", "v", "v_WT", "f", "kout", "power", "shift", "dose", "sigma_pk", "sigma_pd"]
+    assert table.index.tolist() == [
+        "ka",
+        "cl",
+        "cl_WT",
+        "v",
+        "v_WT",
+        "f",
+        "kout",
+        "power",
+        "shift",
+        "dose",
+        "sigma_pk",
+        "sigma_pd",
+    ]
     expected = [1.2, 0.3, 0.75, 3.0, 0.01, 0.7, 0.5, 0.8, 0.1, 10.0, 0.3, 0.2]
     assert table.estimate.tolist() == pytest.approx(expected, rel=1e-12)
     assert table.fixed.tolist() == [name == "dose" for name in table.index]
@@ -35,8 +46,11 @@ def test_one_row_per_structural_parameter_on_its_natural_scale():
 
 
 def test_fixed_typical_values_and_fixed_coefficients_are_marked():
-    model = Line(a=nlme.Normal(1.0, fixed=True), b=nlme.Normal(0.0, nlme.Shift("x", coefficient=0.75, fixed=True)),
-                 sigma=nlme.Positive(1.0, fixed=True))
+    model = Line(
+        a=nlme.Normal(1.0, fixed=True),
+        b=nlme.Normal(0.0, nlme.Shift("x", coefficient=0.75, fixed=True)),
+        sigma=nlme.Positive(1.0, fixed=True),
+    )
     assert table_of(model).fixed.to_dict() == {"a": True, "b": False, "b_x": True, "sigma": True}
 
 
@@ -64,8 +78,14 @@ def test_effects_have_one_row_per_subject():
 @pytest.fixture(scope="module")
 def everything_fit():
     method = nlme.SAEM(schedule=nlme.StepSchedule(burn_in=1, exploration=2, smoothing=1), chains=1)
-    return nlme.fit(Everything(), everything_data(), method, solver=nlme.RK4(3), progress=False,
-                    likelihood=nlme.LaplaceLikelihood(starts=1))
+    return nlme.fit(
+        Everything(),
+        everything_data(),
+        method,
+        solver=nlme.RK4(3),
+        progress=False,
+        likelihood=nlme.LaplaceLikelihood(starts=1),
+    )
 
 
 def test_the_text_says_everything_once(everything_fit):
@@ -73,7 +93,9 @@ def test_the_text_says_everything_once(everything_fit):
     text = str(fit)
     assert text == repr(fit) and fit._repr_html_() == f"<pre>{text}</pre>"
     assert "Everything fitted to 5 subjects, 24 observations" in text
-    assert f"-2LL {fit.minus2ll:.3f}" in text and f"OFV {fit.ofv:.3f}" in text and "by LaplaceLikelihood(starts=1)" in text
+    assert (
+        f"-2LL {fit.minus2ll:.3f}" in text and f"OFV {fit.ofv:.3f}" in text and "by LaplaceLikelihood(starts=1)" in text
+    )
     assert f"AIC {fit.aic:.2f}  BIC {fit.bic:.2f}  (60 parameters)" in text
     assert "penalised objective" in text and "(not a likelihood)" in text
     assert "10 (fixed)" in text and "sd 0." in text
@@ -103,8 +125,13 @@ def test_a_plain_fit_has_a_plain_text():
 def test_shrinkage_of_a_fixed_omega_is_against_it():
     frame, _ = simulate_lines(subjects=6)
     method = nlme.SAEM(schedule=nlme.StepSchedule(burn_in=1, exploration=2, smoothing=1))
-    fit = nlme.fit(Line(a=nlme.Normal(1.0, omega=nlme.Fixed(2.0))), lines_data(frame), method, progress=False,
-                   likelihood=nlme.LaplaceLikelihood())
+    fit = nlme.fit(
+        Line(a=nlme.Normal(1.0, omega=nlme.Fixed(2.0))),
+        lines_data(frame),
+        method,
+        progress=False,
+        likelihood=nlme.LaplaceLikelihood(),
+    )
     expected = 1 - fit.eta.eta_a.std(ddof=1) / math.sqrt(2.0)
     assert fit.shrinkage.eta_a == pytest.approx(expected, rel=1e-10)
     assert fit.parameters.shrinkage_percent["a"] == pytest.approx(100 * expected, rel=1e-10)

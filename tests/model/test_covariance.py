@@ -59,7 +59,7 @@ def test_maximise_is_the_numerical_maximum_over_the_structure(name, generator):
     found = covariance.matrix(covariance.maximise(moments)).numpy()
     shapes = {key: value.shape for key, value in covariance.named_parameters()}
     assert len(shapes) == 1
-    (key, shape), = shapes.items()
+    ((key, shape),) = shapes.items()
     for start, moment in enumerate(moments.numpy()):
 
         def objective(vector, moment=moment):
@@ -90,7 +90,9 @@ def test_gradients_of_the_full_factor_survive_extreme_entries():
 @pytest.mark.parametrize("kind", [nlme.Diagonal, nlme.Scalar, nlme.Full, nlme.Fixed])
 @pytest.mark.parametrize("variance", [0.0, -0.1, float("nan"), float("inf")])
 def test_a_variance_must_be_positive(kind, variance):
-    with pytest.raises(nlme.ModelError, match=f"{kind.__name__}: a variance must be a positive number.*drop the random effect"):
+    with pytest.raises(
+        nlme.ModelError, match=f"{kind.__name__}: a variance must be a positive number.*drop the random effect"
+    ):
         kind(variance).build(2)
 
 
@@ -113,7 +115,9 @@ def declared(*omegas, a=None, b=None):
 
 
 def test_a_full_block_takes_initial_variances_from_its_parameters():
-    model = declared(nlme.Omega("b", "a", structure="full"), a=nlme.Normal(1.0, omega=0.2), b=nlme.Normal(1.0, omega=0.5))
+    model = declared(
+        nlme.Omega("b", "a", structure="full"), a=nlme.Normal(1.0, omega=0.2), b=nlme.Normal(1.0, omega=0.5)
+    )
     (block,) = model.blocks
     assert block.labels == ("eta_b", "eta_a") and block.owners == ("b", "a") and block.name == "omega_0"
     torch.testing.assert_close(block.covariance.current(), torch.diag(number([0.5, 0.2])))
@@ -128,7 +132,8 @@ def test_a_structure_object_replaces_them():
 def test_blocks_stand_in_a_stated_order_without_gaps():
     model = declared(nlme.Omega("b", structure="diagonal"), a=nlme.Normal(1.0, omega=nlme.Fixed(0.3)))
     assert [(block.name, block.start, block.stop, block.kind) for block in model.blocks] == [
-        ("omega_0", 0, 1, "individual"), ("individual_fixed", 1, 2, "individual"),
+        ("omega_0", 0, 1, "individual"),
+        ("individual_fixed", 1, 2, "individual"),
     ]
     assert model.effect_labels == ("eta_b", "eta_a") and model.n_effects == 2
 
@@ -136,7 +141,11 @@ def test_blocks_stand_in_a_stated_order_without_gaps():
 @pytest.mark.parametrize(
     "omegas, a, words",
     [
-        ([nlme.Omega("a", "ka")], None, "Omega 'omega_0' names 'ka', which is not an individual parameter; there are 'a', 'b'"),
+        (
+            [nlme.Omega("a", "ka")],
+            None,
+            "Omega 'omega_0' names 'ka', which is not an individual parameter; there are 'a', 'b'",
+        ),
         ([nlme.Omega("a", "sigma")], None, "names 'sigma', which is not an individual"),
         ([nlme.Omega("a"), nlme.Omega("b", "a")], None, "'a' stands in two Omega blocks"),
         ([nlme.Omega("a", "b")], nlme.Fixed(0.1), "'a' has a fixed omega and cannot stand in Omega 'omega_0'"),

@@ -1,4 +1,5 @@
-"""The log joint density against loops over subjects in numpy and scipy, and what padding, starts and failures may not do."""
+"""The log joint density against loops over subjects in numpy and scipy, and what padding, starts "
+"and failures may not do."""
 
 import math
 
@@ -41,7 +42,9 @@ def with_values(model, b, omega, sigma):
     """The model's raw values at natural ones: b = (intercept, slope, coefficient), Omega (2, 2), sigma."""
     values = parameter_values(model)
     (block,) = model.blocks
-    values |= {f"_covariances.{block.name}.{k}": v for k, v in block.covariance.maximise(torch.as_tensor(omega)[None]).items()}
+    values |= {
+        f"_covariances.{block.name}.{k}": v for k, v in block.covariance.maximise(torch.as_tensor(omega)[None]).items()
+    }
     values["a.typical"], values["b.typical"] = number([b[0]]), number([b[1]])
     values["b.covariates.x.beta"], values["sigma.unconstrained"] = number([b[2]]), number([math.log(sigma)])
     return values
@@ -65,7 +68,9 @@ def test_log_joint_of_a_linear_model_by_a_loop(lines, full):
             effects = eta[:, chain, 0, subject].numpy()
             mean = design.fixed[subject] @ B + design.random[subject] @ effects
             expected = stats.norm(mean, SIGMA).logpdf(design.responses[subject]).sum()
-            torch.testing.assert_close(conditional.log_likelihood(eta)[chain, 0, subject].item(), expected, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(
+                conditional.log_likelihood(eta)[chain, 0, subject].item(), expected, rtol=1e-12, atol=1e-12
+            )
             expected += stats.multivariate_normal(np.zeros(2), omega).logpdf(effects)
             assert value[chain, 0, subject].item() == pytest.approx(expected, rel=1e-12)
 
@@ -107,7 +112,7 @@ def scipy_log_joint(model, data, eta):
 
     result = []
     for index, subject in enumerate(data.subjects):
-        rows = frame[frame.ID == subject]
+        rows = frame[subject == frame.ID]
         wt = rows.WT.iloc[0]
         e = dict(zip(model.effect_labels, eta[:, index].tolist(), strict=True))
         ka = np.exp(values["ka.typical"] + e["eta_ka"])
@@ -116,7 +121,9 @@ def scipy_log_joint(model, data, eta):
         f = 1 / (1 + np.exp(-values["f.typical"] - e["eta_f"]))
         kout, power = np.exp(values["kout.unconstrained"]), 0.2 + 1.8 / (1 + np.exp(-values["power.unconstrained"]))
         z = [e["z[0]"], e["z[1]"]]
-        uptake = values["uptake.network.weights"] + np.array([e[n] for n in model.effect_labels if n.startswith("uptake.")])
+        uptake = values["uptake.network.weights"] + np.array(
+            [e[n] for n in model.effect_labels if n.startswith("uptake.")]
+        )
         loading = np.zeros((7, 2))
         loading[np.tril_indices(7, 0, 2)] = values["loss.loading"]
         loss = values["loss.network.weights"] + loading @ [e["loss.z[0]"], e["loss.z[1]"]]
@@ -139,7 +146,9 @@ def scipy_log_joint(model, data, eta):
         for label, effect in e.items():
             if label in ("eta_cl", "eta_v"):
                 continue
-            total += stats.norm(0, np.sqrt(variances.get(label, 0.05 if label.startswith("uptake.") else 1.0))).logpdf(effect)
+            total += stats.norm(0, np.sqrt(variances.get(label, 0.05 if label.startswith("uptake.") else 1.0))).logpdf(
+                effect
+            )
         covariance = model.blocks[0].covariance.current().numpy()
         total += stats.multivariate_normal([0, 0], covariance).logpdf([e["eta_cl"], e["eta_v"]])
         result.append(total)
@@ -182,22 +191,32 @@ def test_starts_and_chains_are_separate_evaluations(everything):
     whole = density.at(values)
     for start in range(3):
         alone = density.at({name: value[start : start + 1] for name, value in values.items()})
-        torch.testing.assert_close(whole.log_joint(eta)[:, start], alone.log_joint(eta[:, :, start : start + 1])[:, 0],
-                                   rtol=1e-11, atol=1e-11)
-        torch.testing.assert_close(density.log_prior(values)[start], density.log_prior(alone.values)[0], rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            whole.log_joint(eta)[:, start], alone.log_joint(eta[:, :, start : start + 1])[:, 0], rtol=1e-11, atol=1e-11
+        )
+        torch.testing.assert_close(
+            density.log_prior(values)[start], density.log_prior(alone.values)[0], rtol=1e-12, atol=0
+        )
         torch.testing.assert_close(whole.covariance()[start], alone.covariance()[0])
     for chain in range(2):
-        torch.testing.assert_close(whole.log_joint(eta)[chain], whole.log_joint(eta[:, chain : chain + 1])[0], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(
+            whole.log_joint(eta)[chain], whole.log_joint(eta[:, chain : chain + 1])[0], rtol=1e-11, atol=1e-11
+        )
 
 
 def test_log_prior_is_the_sum_over_estimated_parameters(everything):
     model, data = everything
     expected = (
-        stats.lognorm(1.0).logpdf(1.2) + stats.gamma(2, scale=1 / 3).logpdf(0.5) + stats.laplace(0, 0.5).logpdf(0.1)
-        + stats.lognorm(0.5).logpdf(0.3) + stats.norm(0, math.sqrt(0.5)).logpdf(model.drive.weights.detach()).sum()
+        stats.lognorm(1.0).logpdf(1.2)
+        + stats.gamma(2, scale=1 / 3).logpdf(0.5)
+        + stats.laplace(0, 0.5).logpdf(0.1)
+        + stats.lognorm(0.5).logpdf(0.3)
+        + stats.norm(0, math.sqrt(0.5)).logpdf(model.drive.weights.detach()).sum()
         + stats.norm(0, 1.0).logpdf(model.uptake.network.weights.detach()).sum()
     )
-    assert joined(model, data, COARSE).log_prior(parameter_values(model))[0].item() == pytest.approx(expected, rel=1e-12)
+    assert joined(model, data, COARSE).log_prior(parameter_values(model))[0].item() == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_the_prior_of_a_fixed_parameter_is_no_part_of_the_objective(lines):
@@ -259,7 +278,8 @@ def test_a_fully_observed_table_needs_no_gathering(theophylline):
 
 
 class Proportional(nlme.Model):
-    """Spread zero at time 0 and values that a log-normal cannot have on padding: masked densities with NaN gradients."""
+    """Spread zero at time 0 and values that a log-normal cannot have on padding: masked densities with "
+    "NaN gradients."""
 
     def __init__(self):
         super().__init__()
@@ -302,7 +322,9 @@ def test_gradients_survive_error_models_that_are_degenerate_where_nothing_was_ob
     with torch.no_grad():
         numeric = (density.at().log_joint(eta + step) - density.at().log_joint(eta - step)) / (2 * step)
     torch.testing.assert_close(gradients[0][0], numeric, rtol=1e-6, atol=1e-7)
-    f = np.array([1.0, 2.0, 3.0]) * np.exp(-0.5 * np.exp(eta[0, 0, 0, [0, 0, 1]].detach().numpy()) * np.array([1.0, 2.0, 3.0]))
+    f = np.array([1.0, 2.0, 3.0]) * np.exp(
+        -0.5 * np.exp(eta[0, 0, 0, [0, 0, 1]].detach().numpy()) * np.array([1.0, 2.0, 3.0])
+    )
     expected = [
         stats.norm(f[0], 0.3 * f[0]).logpdf(0.5) + stats.lognorm(0.2, scale=f[1]).logpdf(0.7),
         stats.norm(f[2], 0.3 * f[2]).logpdf(0.6),
@@ -335,9 +357,13 @@ class Explosive(nlme.Model):
         return {"DV": dist.Normal(y.x, p.sigma)}
 
 
-@pytest.mark.parametrize("solver", [nlme.Tsit5(compile=False), nlme.Adaptive(), nlme.Adaptive(adjoint="continuous")], ids=str)
+@pytest.mark.parametrize(
+    "solver", [nlme.Tsit5(compile=False), nlme.Adaptive(), nlme.Adaptive(adjoint="continuous")], ids=str
+)
 def test_a_subject_that_cannot_be_solved_changes_nothing_for_the_others(solver):
-    frame = pd.DataFrame({"ID": np.repeat([1, 2, 3], 3), "TIME": np.tile([0.0, 1.0, 2.0], 3), "DV": np.tile([1.0, 1.2, 1.4], 3)})
+    frame = pd.DataFrame(
+        {"ID": np.repeat([1, 2, 3], 3), "TIME": np.tile([0.0, 1.0, 2.0], 3), "DV": np.tile([1.0, 1.2, 1.4], 3)}
+    )
     data = nlme.Dataset.from_frame(frame)
 
     def evaluate(density, eta):

@@ -46,7 +46,8 @@ def case(model, data, solver, seed=0):
 
 
 def central_differences(density, eta, names, step):
-    """Derivatives by effects, one per subject, and by raw parameters: all displacements in one call on the start axis."""
+    """Derivatives by effects, one per subject, and by raw parameters: all displacements in one call on "
+    "the start axis."""
     values = parameter_values(density.model)
     vector = flatten_values(values, names)
     effects, parameters = eta.shape[0], vector.shape[1]
@@ -55,7 +56,11 @@ def central_differences(density, eta, names, step):
     ends = []
     with torch.no_grad():
         for sign in (1.0, -1.0):
-            moved = unflatten_values(vector + sign * moves[:, effects:], {k: v.expand(starts, *v.shape[1:]) for k, v in values.items()}, names)
+            moved = unflatten_values(
+                vector + sign * moves[:, effects:],
+                {k: v.expand(starts, *v.shape[1:]) for k, v in values.items()},
+                names,
+            )
             displaced = eta + sign * moves[:, :effects].mT[:, None, :, None]
             ends.append(density.at(moved).log_joint(displaced)[0])
     slope = (ends[0] - ends[1]) / (2 * step)

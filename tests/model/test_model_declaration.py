@@ -14,7 +14,9 @@ from torch import nn
 import nlme_torch as nlme
 from nlme_torch.model.density import Density
 
-TABLE = pd.DataFrame({"ID": [1, 1, 2, 2], "TIME": [0.0, 1.0, 0.5, 2.0], "DV": [3.0, 2.0, 4.0, 1.0], "WT": [70.0, 70.0, 50.0, 50.0]})
+TABLE = pd.DataFrame(
+    {"ID": [1, 1, 2, 2], "TIME": [0.0, 1.0, 0.5, 2.0], "DV": [3.0, 2.0, 4.0, 1.0], "WT": [70.0, 70.0, 50.0, 50.0]}
+)
 DATA = nlme.Dataset.from_frame(TABLE)
 
 
@@ -70,7 +72,11 @@ def test_the_correct_model_is_accepted():
         ("type", lambda: nlme.Positive(1.0), "'type' is a name that Model itself uses"),
         ("blocks", lambda: nlme.Omega("k", "v"), "'blocks' is a name that Model itself uses"),
         ("sigma", lambda: nlme.Omega("k", "v"), "'sigma' is declared twice"),
-        ("_net", lambda: nlme.MLP(1, 2, 1), "'_net': names of parameters and networks may not begin with an underscore"),
+        (
+            "_net",
+            lambda: nlme.MLP(1, 2, 1),
+            "'_net': names of parameters and networks may not begin with an underscore",
+        ),
         ("nets", lambda: [nlme.MLP(1, 2, 1), nlme.MLP(1, 2, 1)], "'nets' is a collection; assign each"),
         ("nets", lambda: {"a": nlme.Positive(1.0)}, "'nets' is a collection"),
         ("nets", lambda: nn.ModuleList([nn.Linear(1, 1)]), "'nets' is a collection"),
@@ -155,31 +161,65 @@ def test_methods_are_checked_at_construction(members, words):
 @pytest.mark.parametrize(
     "members, words",
     [
-        ({"dynamics": lambda self, t, y, p: (-p.k * y.central, 0.0)}, "dynamics returned 2 values for the 1 states central"),
+        (
+            {"dynamics": lambda self, t, y, p: (-p.k * y.central, 0.0)},
+            "dynamics returned 2 values for the 1 states central",
+        ),
         ({"initial": lambda self, p: (8.0, 0.0)}, "initial returned 2 values for the 1 states central"),
-        ({"initial": lambda self, p: 8.0}, r"initial must return a tuple with one value per state \('central',\), got float"),
+        (
+            {"initial": lambda self, p: 8.0},
+            r"initial must return a tuple with one value per state \('central',\), got float",
+        ),
         ({"dynamics": lambda self, t, y, p: None}, "dynamics must return a tuple.*got NoneType"),
-        ({"dynamics": lambda self, t, y, p: (None,)}, "dynamics returned a NoneType for state 'central'; return a number"),
+        (
+            {"dynamics": lambda self, t, y, p: (None,)},
+            "dynamics returned a NoneType for state 'central'; return a number",
+        ),
         ({"initial": lambda self, p: (1j,)}, "initial returned a complex value for state 'central'"),
-        ({"dynamics": lambda self, t, y, p: (y.central * 1j,)}, "dynamics returned a complex value for state 'central'"),
-        ({"dynamics": lambda self, t, y, p: (torch.ones(7, dtype=DOUBLE),)}, r"dynamics returned shape \(7,\) for state 'central'"),
-        ({"initial": lambda self, p: (torch.ones(3, 1, 1, 2, dtype=DOUBLE),)}, r"initial returned shape \(3, 1, 1, 2\) for state 'central'"),
+        (
+            {"dynamics": lambda self, t, y, p: (y.central * 1j,)},
+            "dynamics returned a complex value for state 'central'",
+        ),
+        (
+            {"dynamics": lambda self, t, y, p: (torch.ones(7, dtype=DOUBLE),)},
+            r"dynamics returned shape \(7,\) for state 'central'",
+        ),
+        (
+            {"initial": lambda self, p: (torch.ones(3, 1, 1, 2, dtype=DOUBLE),)},
+            r"initial returned shape \(3, 1, 1, 2\) for state 'central'",
+        ),
         ({"dynamics": lambda self, t, y, p: (-p.ke * y.central,)}, "p has no 'ke'; it has k, sigma, v"),
         ({"individual": lambda self, p, cov: {"w": cov.AGE}}, "the data have no covariate 'AGE'; they have WT"),
         ({"individual": lambda self, p, cov: None}, "individual must return a dict of name to value, got NoneType"),
-        ({"individual": lambda self, p, cov: {"d": {"k": p.k}}}, "individual returned a dict for 'd'; return a tensor, a number or a tuple"),
+        (
+            {"individual": lambda self, p, cov: {"d": {"k": p.k}}},
+            "individual returned a dict for 'd'; return a tensor, a number or a tuple",
+        ),
         ({"individual": lambda self, p, cov: {"d": (p.k, 1.0)}}, "individual returned a tuple for 'd'"),
         ({"observe": lambda self, t, y, p: dist.Normal(y.central, 1.0)}, "observe must return a dict .* got Normal"),
-        ({"observe": lambda self, t, y, p: {"conc": dist.Normal(y.central, 1.0)}},
-         "observe returns outcome 'conc', which the data lack; they have 'DV'. Rename it"),
+        (
+            {"observe": lambda self, t, y, p: {"conc": dist.Normal(y.central, 1.0)}},
+            "observe returns outcome 'conc', which the data lack; they have 'DV'. Rename it",
+        ),
         ({"observe": lambda self, t, y, p: {}}, "outcomes that observe does not return: 'DV'. Add them"),
         ({"observe": lambda self, t, y, p: {"DV": y.central}}, "outcome 'DV' must be a distribution, got Tensor"),
-        ({"observe": lambda self, t, y, p: {"DV": dist.Normal(y.central, 1.0).to_event(1)}}, "Independent over vectors of shape"),
-        ({"observe": lambda self, t, y, p: {"DV": dist.Normal(y.central[None], 1.0)}}, "not one number per record and subject"),
-        ({"observe": lambda self, t, y, p: {"DV": dist.Normal(y.central, -p.sigma)}},
-         "outcome 'DV': scale of Normal is -0.5 for subject 1 at time 0, but must satisfy GreaterThan"),
-        ({"observe": lambda self, t, y, p: {"DV": dist.Beta(p.k, p.v)}},
-         "outcome 'DV' is 3 for subject 1 at time 0, which a Beta excludes .*remove the observation or choose another"),
+        (
+            {"observe": lambda self, t, y, p: {"DV": dist.Normal(y.central, 1.0).to_event(1)}},
+            "Independent over vectors of shape",
+        ),
+        (
+            {"observe": lambda self, t, y, p: {"DV": dist.Normal(y.central[None], 1.0)}},
+            "not one number per record and subject",
+        ),
+        (
+            {"observe": lambda self, t, y, p: {"DV": dist.Normal(y.central, -p.sigma)}},
+            "outcome 'DV': scale of Normal is -0.5 for subject 1 at time 0, but must satisfy GreaterThan",
+        ),
+        (
+            {"observe": lambda self, t, y, p: {"DV": dist.Beta(p.k, p.v)}},
+            "outcome 'DV' is 3 for subject 1 at time 0, which a Beta excludes .*remove the observation or "
+            "choose another",
+        ),
     ],
 )
 def test_user_code_is_checked_before_any_long_work(members, words):
@@ -199,7 +239,8 @@ def test_invalid_spread_at_an_unobserved_record_is_nobodys_business():
     """A proportional error is degenerate before the drug arrives; where nothing was observed that does no harm."""
     frame = TABLE.assign(DV=[None, 2.0, 4.0, 1.0], EVID=0, MDV=[1, 0, 0, 0])
     late = broken(
-        initial=lambda self, p: (0.0,), dynamics=lambda self, t, y, p: (1.0 - p.k * y.central,),
+        initial=lambda self, p: (0.0,),
+        dynamics=lambda self, t, y, p: (1.0 - p.k * y.central,),
         observe=lambda self, t, y, p: {"DV": dist.Normal(y.central / p.v, p.sigma * y.central)},
     )()
     data = nlme.Dataset.from_frame(frame.assign(TIME=[0.0, 1.0, 0.5, 2.0]).iloc[:2])
@@ -214,7 +255,9 @@ def test_invalid_spread_at_an_unobserved_record_is_nobodys_business():
 
 def test_a_missing_covariate_names_the_parameter():
     model = Line(b=nlme.Normal(0.0, nlme.Power("AGE", ref=40.0)))
-    with pytest.raises(nlme.ModelError, match=r"Power\('AGE'\) of 'b': the data have no covariate 'AGE'; they have 'WT'"):
+    with pytest.raises(
+        nlme.ModelError, match=r"Power\('AGE'\) of 'b': the data have no covariate 'AGE'; they have 'WT'"
+    ):
         density(model)
     assert model.covariates == ("AGE",)
 
@@ -222,13 +265,19 @@ def test_a_missing_covariate_names_the_parameter():
 def test_a_power_of_a_covariate_that_is_not_positive_names_the_subject():
     model = Line(b=nlme.Normal(0.0, nlme.Power("WT", ref=70.0)))
     data = nlme.Dataset.from_frame(TABLE.assign(WT=[70.0, 70.0, 0.0, 0.0]))
-    with pytest.raises(nlme.ModelError, match="a power needs positive values, but subject 2 has 0; correct it, or use nlme.Shift"):
+    with pytest.raises(
+        nlme.ModelError, match="a power needs positive values, but subject 2 has 0; correct it, or use nlme.Shift"
+    ):
         density(model, data)
 
 
 def test_what_is_not_read_yet_is_refused_rather_than_ignored():
-    doses = nlme.Dataset.from_frame(TABLE.assign(AMT=[100.0, 0.0, 100.0, 0.0], DV=[None, 2.0, None, 1.0]), covariates=["WT"])
-    with pytest.raises(nlme.ModelError, match="dosing events, which models do not read yet; give the dose as a covariate"):
+    doses = nlme.Dataset.from_frame(
+        TABLE.assign(AMT=[100.0, 0.0, 100.0, 0.0], DV=[None, 2.0, None, 1.0]), covariates=["WT"]
+    )
+    with pytest.raises(
+        nlme.ModelError, match="dosing events, which models do not read yet; give the dose as a covariate"
+    ):
         density(Decay(), doses)
     censored = nlme.Dataset.from_frame(TABLE.assign(CENS=[0, 1, 0, 0]))
     with pytest.raises(nlme.ModelError, match="outcome 'DV' has censored values, which models do not read yet"):
@@ -284,8 +333,19 @@ def test_any_module_becomes_a_network_of_the_model():
 
 def test_summary_names_everything():
     text = str(Everything().summary(everything_data()))
-    for word in ("depot, central, effect", "5 subjects", "15 random effects per subject", "Gamma(2, 3)", "L2(0.5)", "LowRank", "Full",
-                 "individual_fixed", "positive", "WT", "LogNormal(0, 0.5)"):
+    for word in (
+        "depot, central, effect",
+        "5 subjects",
+        "15 random effects per subject",
+        "Gamma(2, 3)",
+        "L2(0.5)",
+        "LowRank",
+        "Full",
+        "individual_fixed",
+        "positive",
+        "WT",
+        "LogNormal(0, 0.5)",
+    ):
         assert word in text, word
     html = Everything().summary()._repr_html_()
     assert html.count("<table") == 2
@@ -302,9 +362,11 @@ def refused(make, word):
         raise AssertionError(word)
 refused(lambda: nlme.Omega("a", structure=0.3), "unknown structure 0.3")
 refused(lambda: nlme.Omega("a", structure="blocked"), "unknown structure 'blocked'")
-refused(lambda: nlme.RandomWeights(nlme.MLP(1, 2, 1), omega=0.3), "omega must be Scalar, Diagonal, Full, Fixed or LowRank, got 0.3")
+refused(lambda: nlme.RandomWeights(nlme.MLP(1, 2, 1), omega=0.3), "omega must be Scalar, Diagonal, Full, Fixed or
+    LowRank, got 0.3")
 refused(lambda: nlme.LogNormal(1.0, "WT"), "covariate effects are nlme.Power or nlme.Shift, got 'WT'")
-refused(lambda: nlme.Positive(1.0, prior=0.5), "prior must be a torch or pyro distribution, nlme.L1 or nlme.L2, not float")
+refused(lambda: nlme.Positive(1.0, prior=0.5), "prior must be a torch or pyro distribution, nlme.L1 or nlme.L2, not
+    float")
 assert nlme.Power("WT", ref=70).ref == 70.0
 print("all refused")
 """

@@ -29,7 +29,12 @@ def draw(*shape, seed=0):
 
 @pytest.mark.parametrize(
     "sizes, activation, output",
-    [((1, 2, 1), "tanh", "identity"), ((3, 5, 4, 2), "softplus", "sigmoid"), ((2, 3), "tanh", "softplus"), ((2, 4, 1), "silu", "tanh")],
+    [
+        ((1, 2, 1), "tanh", "identity"),
+        ((3, 5, 4, 2), "softplus", "sigmoid"),
+        ((2, 3), "tanh", "softplus"),
+        ((2, 4, 1), "silu", "tanh"),
+    ],
 )
 def test_mlp_is_torch_sequential_with_the_same_weights(sizes, activation, output):
     torch_generator_state = torch.get_rng_state()
@@ -125,7 +130,10 @@ def test_a_wrong_number_of_inputs_is_refused():
         (lambda: nlme.MLP(2, 2, 1, activation="relu"), "unknown activation 'relu'; choose from"),
         (lambda: nlme.RandomWeights(nlme.MLP(1, 2, 1), nlme.LowRank(8)), r"LowRank\(8\) exceeds the 7 weights"),
         (lambda: nlme.RandomWeights(nn.Tanh()), "Tanh has no parameters"),
-        (lambda: nlme.RandomWeights(nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))), r"buffers \(1.running_mean.*use layers without"),
+        (
+            lambda: nlme.RandomWeights(nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))),
+            r"buffers \(1.running_mean.*use layers without",
+        ),
     ],
 )
 def test_malformed_networks_are_refused(make, words):
@@ -139,7 +147,9 @@ def test_a_module_is_copied_not_changed():
     assert module[0].weight.dtype == torch.float32 and module.training
     inputs = draw(1, 50)
     weights = network.weights.detach()[:, None]
-    torch.testing.assert_close(network.evaluate(weights, inputs), network.evaluate(weights, inputs), msg="dropout must be off")
+    torch.testing.assert_close(
+        network.evaluate(weights, inputs), network.evaluate(weights, inputs), msg="dropout must be off"
+    )
 
 
 def test_a_frozen_module_keeps_its_weights():
@@ -169,7 +179,9 @@ def test_low_rank_loading_is_lower_triangular():
     assert matrix.shape == (7, 3) and torch.equal(matrix, matrix.tril())
     entries = torch.stack([matrix[row, column] for row, column in weights.loading_entries()])
     assert torch.equal(entries, packed)
-    torch.testing.assert_close(weights.loading_matrix(weights.loading.detach()[None])[0], 0.4 * torch.eye(7, 3, dtype=DOUBLE))
+    torch.testing.assert_close(
+        weights.loading_matrix(weights.loading.detach()[None])[0], 0.4 * torch.eye(7, 3, dtype=DOUBLE)
+    )
     assert weights.n_effects == 3 and weights.low_rank
 
 

@@ -51,8 +51,11 @@ def values_of(model, trace, particles=1):
         if name not in trace.nodes:
             continue
         drawn = trace.nodes[name]["value"]
-        (raw,) = (key for key in (f"{name}.unconstrained", f"{name}.typical", f"{name}.weights", f"{name}.network.weights")
-                  if key in values)
+        (raw,) = (
+            key
+            for key in (f"{name}.unconstrained", f"{name}.typical", f"{name}.weights", f"{name}.network.weights")
+            if key in values
+        )
         drawn = component.transform.inverse(drawn) if hasattr(component, "transform") else drawn
         values[raw] = drawn.reshape(-1, *values[raw].shape[1:]).expand_as(values[raw])
     return values
@@ -90,8 +93,11 @@ def test_log_joint_equals_the_librarys_with_every_kind_of_component():
 
 def test_priors_on_typical_values_and_fixed_parameters():
     frame, _ = simulate_lines(subjects=4)
-    model = Line(a=nlme.Normal(1.0, prior=dist.Normal(0.0, 2.0)), sigma=nlme.Positive(0.4, prior=dist.LogNormal(0.0, 1.0), fixed=True),
-                 full=True)
+    model = Line(
+        a=nlme.Normal(1.0, prior=dist.Normal(0.0, 2.0)),
+        sigma=nlme.Positive(0.4, prior=dist.LogNormal(0.0, 1.0), fixed=True),
+        full=True,
+    )
     trace = assert_equal(model, lines_data(frame))
     assert "sigma" not in trace.nodes
 
@@ -115,7 +121,8 @@ def test_vectorised_particles_are_separate_traces(make, theophylline):
     trace.compute_log_prob()
     total = sum(
         node["log_prob"].sum(tuple(range(1, node["log_prob"].dim())))
-        for node in trace.nodes.values() if node["type"] == "sample" and "log_prob" in node and node["log_prob"].dim()
+        for node in trace.nodes.values()
+        if node["type"] == "sample" and "log_prob" in node and node["log_prob"].dim()
     )
     expected = library_log_joint(model, data, trace, particles=3)
     torch.testing.assert_close(total, expected, rtol=1e-10, atol=1e-8)
@@ -137,8 +144,11 @@ def test_nuts_runs(theophylline):
 def test_svi_climbs_towards_the_marginal_likelihood():
     """A normal guide is exact in each direction here; the bound must stay below the exact log-likelihood."""
     frame, design = simulate_lines(subjects=6, seed=2)
-    model = Line(b=nlme.Normal(-0.5, nlme.Shift("x", fixed=True), omega=0.3, fixed=True), a=nlme.Normal(2.0, omega=0.5, fixed=True),
-                 sigma=nlme.Positive(0.5, fixed=True))
+    model = Line(
+        b=nlme.Normal(-0.5, nlme.Shift("x", fixed=True), omega=0.3, fixed=True),
+        a=nlme.Normal(2.0, omega=0.5, fixed=True),
+        sigma=nlme.Positive(0.5, fixed=True),
+    )
     (block,) = model.blocks
     block.covariance.requires_grad_(False)
     program = model.program(lines_data(frame))
@@ -146,7 +156,9 @@ def test_svi_climbs_towards_the_marginal_likelihood():
     elbo = Trace_ELBO(num_particles=16, vectorize_particles=True, max_plate_nesting=2)
     svi = SVI(program, guide, pyro.optim.Adam({"lr": 0.05}), elbo)
     losses = [svi.step() for _ in range(250)]
-    exact = sum(design.log_marginal(torch.tensor([2.0, -0.5, 0.0]).numpy(), torch.diag(number([0.5, 0.3])).numpy(), 0.5))
+    exact = sum(
+        design.log_marginal(torch.tensor([2.0, -0.5, 0.0]).numpy(), torch.diag(number([0.5, 0.3])).numpy(), 0.5)
+    )
     final = -sum(losses[-50:]) / 50
     assert final < exact + 0.3
     # the best factorised normal loses half the log ratio of variances, a few units here

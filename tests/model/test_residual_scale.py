@@ -13,10 +13,14 @@ from nlme_torch.model.density import Density
 from nlme_torch.model.residual_scale import residual_scales, scaled_residuals
 from nlme_torch.model.values import parameter_values
 
-FRAME = pd.DataFrame({
-    "ID": np.repeat([1, 2, 3], 4), "TIME": np.tile([0.5, 1.0, 2.0, 4.0], 3),
-    "y": np.linspace(3.0, 1.0, 12), "w": [*np.linspace(0.5, 2.0, 6), None, *np.linspace(1.0, 2.0, 5)],
-})
+FRAME = pd.DataFrame(
+    {
+        "ID": np.repeat([1, 2, 3], 4),
+        "TIME": np.tile([0.5, 1.0, 2.0, 4.0], 3),
+        "y": np.linspace(3.0, 1.0, 12),
+        "w": [*np.linspace(0.5, 2.0, 6), None, *np.linspace(1.0, 2.0, 5)],
+    }
+)
 DATA = nlme.Dataset.from_frame(FRAME, outputs=["y", "w"])
 
 
@@ -89,7 +93,9 @@ def test_a_parameter_that_another_kind_of_outcome_reads_does_not_qualify():
     assert found(QUALIFY["additive"], w=lambda f, p: dist.Gamma(2.0, p.sigma)) == {}
 
 
-@pytest.mark.parametrize("sigma", [nlme.Real(0.7), nlme.Bounded(0.7, 0.1, 2.0), nlme.Positive(0.7, fixed=True)], ids=str)
+@pytest.mark.parametrize(
+    "sigma", [nlme.Real(0.7), nlme.Bounded(0.7, 0.1, 2.0), nlme.Positive(0.7, fixed=True)], ids=str
+)
 def test_only_free_positive_parameters_qualify(sigma):
     assert found(QUALIFY["additive"], sigma=sigma) == {}
 

@@ -33,14 +33,20 @@ def test_transform_is_the_formula_and_its_inverse(name):
     transform, formula = TRANSFORMS[name]
     x = torch.linspace(-8, 8, 33, dtype=DOUBLE)
     natural = transform.forward(x)
-    torch.testing.assert_close(natural, torch.tensor([formula(v) for v in x.tolist()], dtype=DOUBLE), rtol=1e-14, atol=1e-15)
+    torch.testing.assert_close(
+        natural, torch.tensor([formula(v) for v in x.tolist()], dtype=DOUBLE), rtol=1e-14, atol=1e-15
+    )
     torch.testing.assert_close(transform.inverse(natural), x, rtol=1e-10, atol=1e-12)
     assert all(transform.contains(v) for v in natural.tolist())
 
 
 @pytest.mark.parametrize(
     "transform, outside",
-    [(Identity(), (math.inf, math.nan)), (Log(), (0.0, -1.0, math.inf, math.nan)), (Logit(1.0, 2.0), (1.0, 2.0, 0.0, math.nan))],
+    [
+        (Identity(), (math.inf, math.nan)),
+        (Log(), (0.0, -1.0, math.inf, math.nan)),
+        (Logit(1.0, 2.0), (1.0, 2.0, 0.0, math.nan)),
+    ],
     ids=str,
 )
 def test_transform_knows_its_range(transform, outside):
@@ -94,8 +100,11 @@ def test_prior_of_a_parameter_is_on_its_natural_scale():
 
 
 def test_fixed_parameters_are_not_estimated():
-    model = Line(a=nlme.Normal(1.0, fixed=True), b=nlme.Normal(0.0, nlme.Shift("x", coefficient=0.2, fixed=True)),
-                 sigma=nlme.Positive(1.0, fixed=True))
+    model = Line(
+        a=nlme.Normal(1.0, fixed=True),
+        b=nlme.Normal(0.0, nlme.Shift("x", coefficient=0.2, fixed=True)),
+        sigma=nlme.Positive(1.0, fixed=True),
+    )
     assert set(free_names(model)) == {"b.typical", "_covariances.individual.log_sd"}
     assert free_scalar_count(model) == 3
     assert model.a.fixed and model.sigma.fixed and not model.b.fixed
@@ -105,9 +114,25 @@ def test_scalars_have_the_names_and_scales_that_a_reader_expects():
     model = Everything()
     scalars = all_scalars(model, parameter_values(model, starts=2))
     expected = {
-        "ka": 1.2, "cl": 0.3, "cl_WT": 0.75, "v": 3.0, "v_WT": 0.01, "f": 0.7, "kout": 0.5, "power": 0.8, "shift": 0.1, "dose": 10.0,
-        "sigma_pk": 0.3, "omega_cl": 0.1, "omega_v": 0.2, "omega_cl,v": 0.0, "omega_ka": 0.2, "omega_f": 0.1,
-        "omega_uptake.W1[0,0]": 0.05, "loss.B[0,0]": 0.3, "loss.B[1,0]": 0.0,
+        "ka": 1.2,
+        "cl": 0.3,
+        "cl_WT": 0.75,
+        "v": 3.0,
+        "v_WT": 0.01,
+        "f": 0.7,
+        "kout": 0.5,
+        "power": 0.8,
+        "shift": 0.1,
+        "dose": 10.0,
+        "sigma_pk": 0.3,
+        "omega_cl": 0.1,
+        "omega_v": 0.2,
+        "omega_cl,v": 0.0,
+        "omega_ka": 0.2,
+        "omega_f": 0.1,
+        "omega_uptake.W1[0,0]": 0.05,
+        "loss.B[0,0]": 0.3,
+        "loss.B[1,0]": 0.0,
     }
     for name, value in expected.items():
         assert scalars[name].tolist() == pytest.approx([value, value], rel=1e-12), name

@@ -169,9 +169,7 @@ def test_an_observation_is_marked_and_its_transform_stated():
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), at.table[["value", "population"]])
     assert line(ax, "observed 10.5").get_xdata() == [10.5, 10.5]
     assert ax.get_xlabel() == "theophylline (mg/L)" and ax.get_title(loc="left") == "subject 1, time = 1.12"
-    assert [entry.get_label() for entry in plots.observation(at).lines] == [
-        entry.get_label() for entry in ax.lines
-    ]
+    assert [entry.get_label() for entry in plots.observation(at).lines] == [entry.get_label() for entry in ax.lines]
     with pytest.raises(nlme.DataError, match="row="):
         plots.observation(fit)
 

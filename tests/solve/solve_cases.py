@@ -53,9 +53,7 @@ def saturable_problem(subjects=3, records=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     own = 0.3 + torch.rand(2, subjects, generator=generator, dtype=DTYPE)
     shared = torch.tensor([0.4, 2.0], dtype=DTYPE)
-    initial = torch.stack(
-        [torch.full((subjects,), 3.0, dtype=DTYPE), torch.full((subjects,), 0.5, dtype=DTYPE)]
-    )
+    initial = torch.stack([torch.full((subjects,), 3.0, dtype=DTYPE), torch.full((subjects,), 0.5, dtype=DTYPE)])
     return saturable, initial, random_times(records, subjects, 6.0, seed + 1), (own, shared)
 
 
@@ -68,9 +66,7 @@ def reference(field, initial, times, parameters, subject=0, method="Radau", rtol
         return field(torch.full((1,), float(t), dtype=DTYPE), state, own).reshape(-1).numpy()
 
     grid = times[:, subject].numpy()
-    answer = solve_ivp(
-        slope, (grid[0], grid[-1]), initial[:, subject].numpy(), method, grid, rtol=rtol, atol=atol
-    )
+    answer = solve_ivp(slope, (grid[0], grid[-1]), initial[:, subject].numpy(), method, grid, rtol=rtol, atol=atol)
     assert answer.success, answer.message
     return torch.from_numpy(answer.y.T.copy())
 

@@ -67,9 +67,9 @@ def test_reset_restores_the_initial_state_before_the_dose(solver):
     amounts = torch.zeros(5, 1, 2, dtype=DTYPE)
     amounts[2] = 4.0
     initial = torch.tensor([[2.0, 3.0]], dtype=DTYPE)
-    states = solve(
-        elimination, initial, times, (rate,), solver=solver, events=Events(amounts, resets=resets)
-    ).states[:, 0]
+    states = solve(elimination, initial, times, (rate,), solver=solver, events=Events(amounts, resets=resets)).states[
+        :, 0
+    ]
     decay = lambda start, k, gap: start * torch.exp(-k * torch.as_tensor(gap, dtype=DTYPE))  # noqa: E731
     assert (states[1, 0] - decay(2.0, rate[0], 1.0)).abs() < 1e-9
     assert (states[2, 0] - 6.0).abs() < 1e-12
@@ -118,7 +118,5 @@ def test_gradients_with_respect_to_amounts_rates_and_times(solver):
     after = times[4] - times[1] - lag
     assert (gradients[0] - torch.exp(-rate * after)).abs().max() < 1e-6
     length, tail = times[3] - times[2], times[4] - times[3]
-    assert (
-        gradients[1] - (1 - torch.exp(-rate * length)) / rate * torch.exp(-rate * tail)
-    ).abs().max() < 1e-6
+    assert (gradients[1] - (1 - torch.exp(-rate * length)) / rate * torch.exp(-rate * tail)).abs().max() < 1e-6
     assert (gradients[2] - amount * rate * torch.exp(-rate * after)).abs().max() < 1e-6

@@ -134,9 +134,7 @@ def test_wrong_inputs():
     with pytest.raises(SolveError, match="broadcast"):
         solve(field, torch.ones(1, 2, dtype=DTYPE), torch.zeros(4, 3), solver=Tsit5())
     with pytest.raises(SolveError, match="amounts"):
-        solve(
-            field, torch.ones(1, 2, dtype=DTYPE), times, solver=Tsit5(), events=Events(torch.zeros(3, 1, 2))
-        )
+        solve(field, torch.ones(1, 2, dtype=DTYPE), times, solver=Tsit5(), events=Events(torch.zeros(3, 1, 2)))
     for wrong in (
         lambda: Tsit5(rtol=0.0),
         lambda: RK4(0),

@@ -51,9 +51,7 @@ def test_hessian_by_double_backward(solver):
 
     vector = packed.clone().requires_grad_()
     (first,) = torch.autograd.grad(loss(vector), vector, create_graph=True)
-    rows = [
-        torch.autograd.grad(first[index], vector, retain_graph=True)[0] for index in range(0, len(packed), 4)
-    ]
+    rows = [torch.autograd.grad(first[index], vector, retain_graph=True)[0] for index in range(0, len(packed), 4)]
     hessian = torch.stack(rows)
     for row, index in zip(hessian, range(0, len(packed), 4), strict=True):
         shift = torch.zeros_like(packed)

@@ -69,9 +69,7 @@ def test_gradients_equal_plain_ones_with_every_kind_of_event():
     for compiled in (True, False):
         leaves = [value.clone().requires_grad_() for value in (initial, times, *parameters, amounts, rates)]
         events = Events(leaves[-2], leaves[-1], resets)
-        states = solve(
-            field, *leaves[:2], tuple(leaves[2:4]), solver=Tsit5(compile=compiled), events=events
-        ).states
+        states = solve(field, *leaves[:2], tuple(leaves[2:4]), solver=Tsit5(compile=compiled), events=events).states
         answers.append(torch.autograd.grad((weights * states).sum(), leaves))
     for ours, expected in zip(*answers, strict=True):
         assert (ours - expected).abs().max() <= 1e-9 * expected.abs().max()
@@ -94,9 +92,7 @@ def test_a_subject_is_bitwise_the_same_alone_and_in_any_batch():
     field, initial, times, (weights, dose) = network_problem(50)
     batch = solve(field, initial, times, (weights, dose), solver=Tsit5())
     order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
-    shuffled = solve(
-        field, initial[:, order], times[:, order], (weights[:, order], dose[order]), solver=Tsit5()
-    )
+    shuffled = solve(field, initial[:, order], times[:, order], (weights[:, order], dose[order]), solver=Tsit5())
     assert torch.equal(batch.states[..., order], shuffled.states)
     for subject in (0, 13, 49):
         own = slice(subject, subject + 1)
@@ -164,9 +160,7 @@ def check_operations(names):
     answers = []
     for compiled in (True, False):
         leaves = [initial.clone().requires_grad_(), torch.full_like(grid, 0.9).requires_grad_()]
-        states = solve(
-            field, leaves[0], times[:, None], (leaves[1],), solver=Tsit5(1.0, 1.0, compile=compiled)
-        ).states
+        states = solve(field, leaves[0], times[:, None], (leaves[1],), solver=Tsit5(1.0, 1.0, compile=compiled)).states
         answers.append((states[1] - states[0], *torch.autograd.grad((states[1] - states[0]).sum(), leaves)))
     assert kernel_of(field, initial, times[:, None], (torch.full_like(grid, 0.9),)) is not None
     for ours, expected in zip(*answers, strict=True):
@@ -184,9 +178,7 @@ def test_matrices_and_modules():
 
     def field(t, y, parameters):
         hidden = torch.tanh(parameters[0] @ y)
-        return (
-            0.3 * torch.baddbmm(-y.T[..., None], parameters[1].movedim(-1, 0), hidden.T[..., None])[..., 0].T
-        )
+        return 0.3 * torch.baddbmm(-y.T[..., None], parameters[1].movedim(-1, 0), hidden.T[..., None])[..., 0].T
 
     times = torch.linspace(0, 2, 4, dtype=DTYPE)[:, None]
     assert kernel_of(field, initial, times, (shared, own)) is not None
@@ -242,8 +234,6 @@ def test_float32_is_computed_in_double():
 def test_gradient_after_the_field_is_gone():
     leaf = torch.tensor([0.3], dtype=DTYPE, requires_grad=True)
     times = torch.tensor([0.0, 1.0], dtype=DTYPE)[:, None]
-    states = solve(
-        lambda t, y, p: -p[0] * y, torch.ones(1, 1, dtype=DTYPE), times, (leaf,), solver=Tsit5()
-    ).states
+    states = solve(lambda t, y, p: -p[0] * y, torch.ones(1, 1, dtype=DTYPE), times, (leaf,), solver=Tsit5()).states
     (gradient,) = torch.autograd.grad(states[1].sum(), leaf)
     assert abs(float(gradient + torch.exp(-leaf.detach()))) < 1e-6

@@ -21,9 +21,7 @@ def _split(array: np.ndarray, sizes: Any, dim: int = 0) -> list[np.ndarray]:
     return np.split(array, np.cumsum(sizes)[:-1], axis=dim)
 
 
-def _slice(
-    array: np.ndarray, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> Any:
+def _slice(array: np.ndarray, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
     index = [slice(None)] * array.ndim
     index[dim] = slice(start, None if end is None or end > array.shape[dim] else end, step)
     return array[tuple(index)]
@@ -56,9 +54,7 @@ def _same(shape: Any, array: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
 
 
 VIEWS: dict[str, Callable[..., Any]] = {
-    **dict.fromkeys(
-        ("clone", "detach", "alias", "contiguous", "lift_fresh_copy", "lift_fresh", "positive"), _same
-    ),
+    **dict.fromkeys(("clone", "detach", "alias", "contiguous", "lift_fresh_copy", "lift_fresh", "positive"), _same),
     **dict.fromkeys(
         ("view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "squeeze_", "unsqueeze_"),
         lambda shape, array, *_: np.reshape(array, shape),
@@ -183,13 +179,9 @@ def pointwise(program: Program, name: str, args: Any, kwargs: Any) -> Any:
         return _broadcast(program, "add" if name == "add" else "sub", left, right)
     if name == "addcmul":
         product = _broadcast(program, "mul", args[1], args[2])
-        return _broadcast(
-            program, "add", args[0], _broadcast(program, "mul", product, kwargs.get("value", 1))
-        )
+        return _broadcast(program, "add", args[0], _broadcast(program, "mul", product, kwargs.get("value", 1)))
     if name in ("clamp", "clamp_min", "clamp_max"):
-        bounds = (
-            dict(zip(("min", "max") if name != "clamp_max" else ("max",), args[1:], strict=False)) | kwargs
-        )
+        bounds = dict(zip(("min", "max") if name != "clamp_max" else ("max",), args[1:], strict=False)) | kwargs
         result = args[0]
         if bounds.get("min") is not None:
             result = _broadcast(program, "maximum", result, bounds["min"])

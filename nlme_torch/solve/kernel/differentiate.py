@@ -59,9 +59,7 @@ class _Arrivals(torch.autograd.Function):
     def forward(ctx: Any, solve: Solve, *tensors: Tensor | None) -> Tensor:
         ctx.solve = solve
         ctx.save_for_backward(*tensors)
-        arrivals, solve.outcome, solve.tape = walk(
-            solve.kernel.forwards, solve.inputs(tensors), solve.limits, True
-        )
+        arrivals, solve.outcome, solve.tape = walk(solve.kernel.forwards, solve.inputs(tensors), solve.limits, True)
         return arrivals
 
     @staticmethod
@@ -93,9 +91,7 @@ class _Transpose(torch.autograd.Function):
         library = solve.kernel.tangent.backwards
         assert solve.tape is not None and solve.outcome is not None
         pairs = [
-            value
-            if index == 1 or value is None
-            else torch.cat([value, _or_zero(direction, value)], _AXES[index])
+            value if index == 1 or value is None else torch.cat([value, _or_zero(direction, value)], _AXES[index])
             for index, (value, direction) in enumerate(zip(tensors, directions, strict=True))
         ]
         inputs = solve.inputs(tuple(pairs))
@@ -104,9 +100,7 @@ class _Transpose(torch.autograd.Function):
         padded = torch.cat([torch.zeros_like(cotangent), cotangent], 1)
         gradients = transpose(library, inputs, solve.limits, solve.tape, solve.outcome.status, padded, False)
         halves = [
-            None
-            if gradient is None or value is None
-            else gradient.narrow(_AXES[index], 0, value.shape[_AXES[index]])
+            None if gradient is None or value is None else gradient.narrow(_AXES[index], 0, value.shape[_AXES[index]])
             for index, (gradient, value) in enumerate(zip(gradients, tensors, strict=True))
         ]
         return (None, None, torch.where(torch.isfinite(tangents), tangents, 0.0), *halves)

@@ -30,9 +30,7 @@ def transposed_source(field: FieldProgram) -> str:
     outputs += [(f"y_bar[{index}] =", found.get(("y", index), 0.0)) for index in range(field.states)]
     for kind, place in (("own", "p_bar[{}] +="), ("shared", "p_bar[OWN + {}] +=")):
         outputs += [
-            (place.format(index), value)
-            for (k, index), value in sorted(found.items(), key=_place)
-            if k == kind
+            (place.format(index), value) for (k, index), value in sorted(found.items(), key=_place) if k == kind
         ]
     signature = "V t, const V *y, const V *p, const V *bar, V *t_bar, V *y_bar, V *p_bar"
     return f"static void field_vjp({signature}) {{\n{_body(program, outputs)}\n}}\n"
@@ -102,9 +100,7 @@ def _expression(program: Program, name: str, operands: tuple[object, ...]) -> st
         condition, *branches = operands
         if all(program.is_mask(branch) for branch in branches):
             return f"pick({_mask(program, condition)}, {', '.join(_mask(program, b) for b in branches)})"
-        return (
-            f"pick({_mask(program, condition)}, {', '.join(f'num({_number(program, b)})' for b in branches)})"
-        )
+        return f"pick({_mask(program, condition)}, {', '.join(f'num({_number(program, b)})' for b in branches)})"
     numbers = [_number(program, operand) for operand in operands]
     if not any(isinstance(operand, Ref) for operand in operands):
         numbers = [f"all({number})" for number in numbers]

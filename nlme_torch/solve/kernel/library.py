@@ -20,9 +20,7 @@ class _Problem(ctypes.Structure):
 
 
 class _Gradients(ctypes.Structure):
-    _fields_ = [
-        (name, _POINTER) for name in ("arrivals", "initial", "own", "shared", "amounts", "rates", "times")
-    ]
+    _fields_ = [(name, _POINTER) for name in ("arrivals", "initial", "own", "shared", "amounts", "rates", "times")]
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,7 @@ class Outcome:
     rejected: Tensor
 
 
-def walk(
-    library: ctypes.CDLL, inputs: Inputs, limits: Limits, record: bool
-) -> tuple[Tensor, Outcome, Tape | None]:
+def walk(library: ctypes.CDLL, inputs: Inputs, limits: Limits, record: bool) -> tuple[Tensor, Outcome, Tape | None]:
     """Walk all subjects.
 
     Args:
@@ -137,9 +133,7 @@ def transpose(
     times = torch.zeros_like(inputs.times) if with_times else None
     places = (cotangent, initial, own, shared, amounts, rates, times)
     gradients = _Gradients(*(None if place is None else place.data_ptr() for place in places))
-    library.replay(
-        ctypes.byref(problem), ctypes.c_void_p(tape.handle), _address(status), ctypes.byref(gradients), None
-    )
+    library.replay(ctypes.byref(problem), ctypes.c_void_p(tape.handle), _address(status), ctypes.byref(gradients), None)
     return initial, times, own, shared.sum(0), amounts, rates
 
 
@@ -147,9 +141,7 @@ def replay(library: ctypes.CDLL, inputs: Inputs, limits: Limits, tape: Tape, sta
     """The arrivals (stop, state, subject) by the steps of an earlier walk, perhaps of another field."""
     problem, _alive = _problem(inputs, limits)
     arrivals = torch.full((inputs.times.shape[0], *inputs.initial.shape), torch.nan, dtype=torch.float64)
-    library.replay(
-        ctypes.byref(problem), ctypes.c_void_p(tape.handle), _address(status), None, _address(arrivals)
-    )
+    library.replay(ctypes.byref(problem), ctypes.c_void_p(tape.handle), _address(status), None, _address(arrivals))
     return arrivals
 
 

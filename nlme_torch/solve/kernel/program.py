@@ -88,9 +88,7 @@ class Program:
         if name == "add":
             return second if is_number(first, 0) else first if is_number(second, 0) else None
         if name == "sub":
-            return (
-                first if is_number(second, 0) else self.apply("neg", second) if is_number(first, 0) else None
-            )
+            return first if is_number(second, 0) else self.apply("neg", second) if is_number(first, 0) else None
         if name == "mul":
             if self.linear and (is_number(first, 0) or is_number(second, 0)):
                 return 0.0

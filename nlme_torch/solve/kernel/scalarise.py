@@ -39,14 +39,10 @@ def trace(function: Callable[..., Any], examples: Sequence[torch.Tensor]) -> tor
     except Exception as error:
         raise NotScalarError(f"tracing failed: {error}") from error
     graph.graph.eliminate_dead_code()
-    fresh = {
-        node.args[0] for node in graph.graph.nodes if node.target is torch.ops.aten.lift_fresh_copy.default
-    }
+    fresh = {node.args[0] for node in graph.graph.nodes if node.target is torch.ops.aten.lift_fresh_copy.default}
     for node in graph.graph.nodes:
         if node.op == "get_attr" and node not in fresh:
-            raise NotScalarError(
-                f"the function captures a tensor ({node.target}) instead of taking it as a parameter"
-            )
+            raise NotScalarError(f"the function captures a tensor ({node.target}) instead of taking it as a parameter")
     return graph
 
 
@@ -61,9 +57,7 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
     return table
 
 
-def scalarise(
-    graph: torch.fx.GraphModule, inputs: Sequence[np.ndarray], program: Program
-) -> list[np.ndarray]:
+def scalarise(graph: torch.fx.GraphModule, inputs: Sequence[np.ndarray], program: Program) -> list[np.ndarray]:
     """Write a traced function out in scalars.
 
     Args:
@@ -152,9 +146,7 @@ _PRODUCTS: dict[str, Callable[..., np.ndarray]] = {
     "mm": _matrix_product,
     "bmm": _batched_product,
     "addmm": lambda program, base, left, right: _plus(program, base, _matrix_product(program, left, right)),
-    "baddbmm": lambda program, base, left, right: _plus(
-        program, base, _batched_product(program, left, right)
-    ),
+    "baddbmm": lambda program, base, left, right: _plus(program, base, _batched_product(program, left, right)),
 }
 
 __all__ = ["NotScalarError", "Program", "Ref", "scalarise", "to_operands", "trace"]
