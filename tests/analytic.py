@@ -148,8 +148,8 @@ class GaussianMixture:
 class RotatedBlocks:
     """eta ~ N(0, I), turned by a random rotation into independent pairs, each seen through a non-linear function.
 
-    The first ``networks`` pairs are one-unit networks y_t = u tanh(v t) (two modes each, of mirrored sign); the others are
-    banana-shaped, y = u + bend (v^2 - 1). Every pair's marginal likelihood is a two-dimensional integral, done by
+    The first ``networks`` pairs are one-unit networks y_t = u tanh(v t) (two modes each, of mirrored sign); the others
+    are banana-shaped, y = u + bend (v^2 - 1). Every pair's marginal likelihood is a two-dimensional integral, done by
     brute force.
     """
 

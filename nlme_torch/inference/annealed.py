@@ -2,10 +2,11 @@ r"""Annealed sequential Monte Carlo: the marginal likelihood where a single prop
 
 Particles begin at a tractable reference density q and are carried to the joint density p(y_i, .) along
 
-.. math:: \log \pi_\beta(\eta) = (1 - \beta) \log q(\eta) + \beta \log p(y_i, \eta), \qquad 0 = \beta_0 < \beta_1 < \dots < \beta_T = 1
+.. math:: \log \pi_\beta(\eta) = (1 - \beta) \log q(\eta) + \beta \log p(y_i, \eta),
+    \qquad 0 = \beta_0 < \beta_1 < \dots < \beta_T = 1
 
-by reweighting, resampling and Hamiltonian moves at every temperature; the product of the mean weights estimates p(y_i). Independent
-groups of particles give independent estimates, and their spread the Monte-Carlo error.
+by reweighting, resampling and Hamiltonian moves at every temperature; the product of the mean weights estimates p(y_i).
+Independent groups of particles give independent estimates, and their spread the Monte-Carlo error.
 
 References:
     Neal (2001), Annealed importance sampling. doi:10.1023/A:1008923215028
@@ -99,7 +100,7 @@ def annealed_importance_sampling(
         reference: Where annealing begins: a density as wide as the joint one or wider, for every subject.
         generator: Source of randomness.
         annealing: Numbers of particles and moves; the defaults if None.
-        target_error: Rounds of fresh groups are added until the standard error of the total is below it; one round if None.
+        target_error: Rounds of fresh groups are added until the standard error of the total is below it; one if None.
         max_rounds: Most rounds.
 
     Returns:
@@ -160,8 +161,8 @@ def _anneal(
         if len(ladder) > annealing.max_steps:
             at = temperature.min().item()
             raise FitError(
-                f"annealing stood at temperature {at:.3g} after {annealing.max_steps} steps: the reference is too far from the "
-                "joint density; widen it (`widening`), or allow more (`max_steps`)."
+                f"annealing stood at temperature {at:.3g} after {annealing.max_steps} steps: the reference is too "
+                "far from the joint density; widen it (`widening`), or allow more (`max_steps`)."
             )
         new = _next_temperature(particles.energy, temperature, annealing.efficiency)
         increment = torch.where(new > temperature, (new - temperature) * particles.energy, 0.0)

@@ -119,8 +119,9 @@ class SAEM:
                     drift, parameter = recorder.drift(self.window)
                     if drift < self.drift_tolerance:
                         reason = (
-                            f"exploration ended after {state.iteration} iterations: between two windows of {self.window} "
-                            f"no parameter's mean moved by more than {drift:.2f} of its standard deviation ({parameter})"
+                            f"exploration ended after {state.iteration} iterations: between two windows of "
+                            f"{self.window} no parameter's mean moved by more than {drift:.2f} of its "
+                            f"standard deviation ({parameter})"
                         )
                         break
             for _ in range(schedule.smoothing):

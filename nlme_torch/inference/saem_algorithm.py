@@ -188,6 +188,7 @@ class SAEMAlgorithm:
         for name, kernel, repeats in zip(names, cycle.kernels, cycle.repeats or (), strict=True):
             chain = kernel.init(effects, log_joint) if value is None or name not in tunings else None
             if chain is None:
+                assert value is not None
                 chain = State(effects, value, None, tunings[name])
             elif name in tunings:
                 chain = chain._replace(tuning=tunings[name])
