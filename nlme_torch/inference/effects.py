@@ -133,9 +133,11 @@ def shrinkage(
         omega: Covariance matrix of the random effects.
 
     Returns:
-        A fraction per effect, one where all modes are equal.
+        A fraction per effect, one where all modes are equal; NaN for a single subject.
 
     References:
         Savic and Karlsson (2009), Importance of shrinkage in empirical Bayes estimates. doi:10.1208/s12248-009-9133-0
     """
+    if effects.shape[-1] < 2 or not len(effects):
+        return torch.full_like(omega.diagonal(), torch.nan)
     return 1 - effects.std(dim=-1, correction=1) / omega.diagonal().sqrt()

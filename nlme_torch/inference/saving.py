@@ -91,8 +91,8 @@ def load(path: str | Path, model: Model, data: "Dataset", *, solver: Solver | No
     try:
         record = json.loads((folder / "fit.json").read_text())
         tensors = load_file(folder / "tensors.safetensors")
-        trace = pd.read_csv(folder / "trace.csv", float_precision="round_trip")
-        subjects = pd.read_csv(folder / "likelihood.csv", float_precision="round_trip")
+        trace = _read_table(folder / "trace.csv")
+        subjects = _read_table(folder / "likelihood.csv")
     except (OSError, ValueError, SafetensorError) as error:
         raise FitError(f"{folder} cannot be read ({error}); it is damaged, save the fit again.") from error
     if record.get("format") != FORMAT:
@@ -204,6 +204,21 @@ def _write(fit: Fit, folder: Path) -> None:
     fit.predictions.to_csv(folder / "predictions.csv", index=False)
     fit.trace.to_csv(folder / "trace.csv", index=False)
     likelihood.subjects.to_csv(folder / "likelihood.csv", index=False)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A table whose numbers are bit for bit what was written, whatever the version of pandas."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return table.apply(_numbers)
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    for number in (int, float):
+        try:
+            return column.map(lambda cell, number=number: number(cell or "nan"))
+        except ValueError:
+            continue
+    return column
 
 
 def _settings(solver: Solver) -> dict[str, Any]:

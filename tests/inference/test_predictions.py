@@ -54,9 +54,9 @@ def table():
         ("zoe", 2.0, 2, 8.0),
         ("zoe", 3.0, 1, None),
         ("zoe", 5.0, 1, 2.0),
-        ("10", 1.0, 1, 5.0),
-        ("9", 0.5, 2, 11.0),
-        ("9", 0.5, 1, 6.0),
+        ("10", 0.0, 1, 5.0),
+        ("9", 0.0, 2, 11.0),
+        ("9", 0.0, 1, 6.0),
         ("9", 4.0, 1, 2.5),
     ]
     frame = pd.DataFrame(rows, columns=["ID", "TIME", "DVID", "DV"])
@@ -72,7 +72,7 @@ def by_hand(frame, ids):
     column = frame.ID.map({label: index for index, label in enumerate(ids)}).to_numpy()
     factor, sd = np.where(frame.DVID == 1, 1.0, 2.0), frame.DVID.map({1: 0.25, 2: 0.5}).to_numpy()
     pred = 8 * np.exp(-0.3 * frame.TIME)
-    curve = 8 * np.exp(ETA[0, column].numpy()) * np.exp(-0.3 * np.exp(ETA[1, column].numpy()) * frame.TIME)
+    curve = 8 * np.exp(ETA[0].numpy()[column]) * np.exp(-0.3 * np.exp(ETA[1].numpy()[column]) * frame.TIME)
     sd = np.where(frame.DVID == 1, sd * curve, sd)
     result = pd.DataFrame(
         {
