@@ -47,8 +47,8 @@ def newton_step(
 
     Example:
         >>> one = torch.ones(1, 1, dtype=torch.float64)
-        >>> newton_step(0 * one, 0.1 * one, one[None, 0:1], 0.9 * one[None], gain=1.0, floor=0.01).item()
-        1.0
+        >>> newton_step(0 * one, 0.1 * one, one[None, 0:1], 0.9 * one[None], gain=1.0, floor=0.01)
+        tensor([[1.0000]], dtype=torch.float64)
     """
     whitened = torch.linalg.solve_triangular(factor, covariance, upper=False)
     whitened = torch.linalg.solve_triangular(factor, whitened.mT, upper=False)

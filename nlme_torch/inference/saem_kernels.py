@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nlme_torch.inference.cycle import Cycle
 from nlme_torch.inference.hamiltonian import HMC
 from nlme_torch.inference.kernels import BlockRandomWalk, Independent, Kernel, RandomWalk
 from nlme_torch.inference.proposals import normal
@@ -90,8 +91,6 @@ def build_cycle(moves: Moves, conditional: Conditional, moments: PhiMoments) -> 
         conditional: Densities at the current parameters.
         moments: Running conditional moments of phi.
     """
-    from nlme_torch.inference.kernels import Cycle
-
     subjects = conditional.density.batch.n_subjects
     kernels: list[Kernel] = []
     names: list[str] = []

@@ -164,10 +164,18 @@ def _solver(folder: Path, record: dict[str, Any]) -> Solver:
 
 
 def _write(fit: Fit, folder: Path) -> None:
-    tensors = {f"parameter/{name}": value.detach().cpu().contiguous() for name, value in fit.model.named_parameters()}
+    tensors = {
+        f"parameter/{name}": value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in fit.model.named_parameters()
+    }
     for name in EffectEstimates.__dataclass_fields__:
-        tensors[f"effects/{name}"] = getattr(fit.effects, name).detach().cpu().contiguous()
-    tensors |= {f"constant/{name}": value.cpu().contiguous() for name, value in fit.model.named_buffers()}
+        tensors[f"effects/{name}"] = (
+            getattr(fit.effects, name).detach().cpu().clone(memory_format=torch.contiguous_format)
+        )
+    tensors |= {
+        f"constant/{name}": value.cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in fit.model.named_buffers()
+    }
     save_file(tensors, folder / "tensors.safetensors")
     likelihood = fit.log_likelihood
     record = {

@@ -7,15 +7,9 @@ import torch
 from analytic import DOUBLE, GaussianMixture, LinearGaussian, Warped
 
 from nlme_torch.inference import kernels as kernels_module
+from nlme_torch.inference.cycle import Cycle, frozen
 from nlme_torch.inference.hamiltonian import HMC, MALA
-from nlme_torch.inference.kernels import (
-    BlockRandomWalk,
-    Cycle,
-    Independent,
-    RandomWalk,
-    frozen,
-    refresh,
-)
+from nlme_torch.inference.kernels import BlockRandomWalk, Independent, RandomWalk, refresh
 from nlme_torch.inference.proposals import normal, student
 
 EFFECT, CHAIN, SUBJECT = 3, 4000, 3

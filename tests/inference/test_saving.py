@@ -30,7 +30,7 @@ def fit(data):
 
 @pytest.fixture(scope="module")
 def ode_fit(fit, theophylline):
-    """With a prior, networks, a fixed Omega in a buffer, and a solver that is not the default; its effects are made up."""
+    """With a prior, networks, a fixed Omega in a buffer and another solver; its effects are made up."""
     model, few = nlme.examples.TheophyllineFourNetworks(), theophylline.subset(theophylline.subjects[:2])
     modes = 0.1 * torch.randn(28, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     identity = torch.eye(28, dtype=torch.float64)[:, :, None].repeat(1, 1, 2)

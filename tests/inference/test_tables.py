@@ -92,8 +92,15 @@ def everything_fit(line_fit):
     identity = torch.eye(model.n_effects, dtype=DOUBLE)[:, :, None].expand(-1, -1, 5)
     effects = EffectEstimates(modes, identity, modes.new_zeros(5), modes, identity, modes[:, None])
     likelihood = replace(line_fit.log_likelihood, value=-70.5, n_observations=24)
-    return replace(line_fit, model=model, data=data, effects=effects, solver=nlme.RK4(3), log_likelihood=likelihood,
-                   warnings=("eta_f has collapsed",))
+    return replace(
+        line_fit,
+        model=model,
+        data=data,
+        effects=effects,
+        solver=nlme.RK4(3),
+        log_likelihood=likelihood,
+        warnings=("eta_f has collapsed",),
+    )
 
 
 def test_the_text_says_everything_once(everything_fit):
