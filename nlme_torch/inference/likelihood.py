@@ -144,9 +144,9 @@ class ImportanceSampling:
 class AnnealedImportanceSampling:
     """Annealed importance sampling with Hamiltonian transitions, for many effects.
 
-    It begins at N(0, Omega), which covers the conditional distribution. A normal fitted to draws of that distribution is
-    a worse beginning, although a nearer one: where the true shape is bent or has several humps it misses mass, and the
-    standard error does not show it.
+    It begins at N(0, Omega), which covers the conditional distribution. A normal fitted to draws of that
+    distribution is a worse beginning, although a nearer one: where the true shape is bent or has several humps it
+    misses mass, and the standard error does not show it.
 
     Attributes:
         annealing: Particles, groups and transitions; many ancestors with few moves keep humps alive.
