@@ -8,7 +8,7 @@ import pytest
 
 from nlme_torch.data import Dataset
 
-SHARED = Path("/work/shared/data")
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def table(text: str) -> pd.DataFrame:
