@@ -5,6 +5,7 @@ sigma^2 I).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -21,34 +22,43 @@ class MixedLinear:
     fixed: tuple[np.ndarray, ...]
     random: tuple[np.ndarray, ...]
 
-    def minus2ll(self, b, omega, sigma):
-        """Exact -2 log-likelihood, all constants included."""
-        return -2 * sum(self.log_marginal(b, omega, sigma))
-
     def log_marginal(self, b, omega, sigma):
+        """Exact log-likelihood of every subject, written as in a textbook."""
         values = []
         for y, x, z in zip(self.responses, self.fixed, self.random, strict=True):
             covariance = z @ omega @ z.T + sigma**2 * np.eye(len(y))
             residual = y - x @ b
-            values.append(
-                -0.5
-                * (
-                    residual @ np.linalg.solve(covariance, residual)
-                    + np.linalg.slogdet(covariance)[1]
-                    + len(y) * np.log(2 * np.pi)
-                )
-            )
+            quadratic = residual @ np.linalg.solve(covariance, residual)
+            values.append(-0.5 * (quadratic + np.linalg.slogdet(covariance)[1] + len(y) * np.log(2 * np.pi)))
         return values
+
+    @cached_property
+    def _products(self):
+        """Cross-products of every subject: yy, X'y, Z'y, X'X, Z'X, Z'Z; all that a likelihood needs."""
+        pairs = zip(self.responses, self.fixed, self.random, strict=True)
+        lists = [(y @ y, x.T @ y, z.T @ y, x.T @ x, z.T @ x, z.T @ z) for y, x, z in pairs]
+        return tuple(np.stack(entries) for entries in zip(*lists, strict=True))
+
+    def minus2ll(self, b, omega, sigma):
+        """Exact -2 log-likelihood, all constants included; the sum of log_marginal by Woodbury's identity."""
+        yy, xy, zy, xx, zx, zz = self._products
+        n = sum(len(y) for y in self.responses)
+        inner = np.linalg.inv(omega) + zz / sigma**2
+        squares = yy - 2 * xy @ b + np.einsum("npq,p,q->n", xx, b, b)
+        projected = zy - zx @ b
+        quadratic = (
+            squares / sigma**2 - np.einsum("ni,nij,nj->n", projected, np.linalg.inv(inner), projected) / sigma**4
+        )
+        determinant = np.linalg.slogdet(omega)[1] * len(yy) + np.linalg.slogdet(inner)[1].sum() + 2 * n * np.log(sigma)
+        return float(quadratic.sum() + determinant + n * np.log(2 * np.pi))
 
     def gls(self, omega, sigma):
         """The fixed effects that maximise the likelihood given the variances."""
-        size = self.fixed[0].shape[1]
-        information, score = np.zeros((size, size)), np.zeros(size)
-        for y, x, z in zip(self.responses, self.fixed, self.random, strict=True):
-            weight = np.linalg.inv(z @ omega @ z.T + sigma**2 * np.eye(len(y)))
-            information += x.T @ weight @ x
-            score += x.T @ weight @ y
-        return np.linalg.solve(information, score)
+        _, xy, zy, xx, zx, zz = self._products
+        inner = np.linalg.inv(np.linalg.inv(omega) + zz / sigma**2) / sigma**2
+        information = xx - np.einsum("nip,nij,njq->npq", zx, inner, zx)
+        score = xy - np.einsum("nip,nij,nj->np", zx, inner, zy)
+        return np.linalg.solve(information.sum(0), score.sum(0))
 
     def posterior(self, b, omega, sigma):
         """Conditional means (effect, subject) and covariances (effect, effect, subject) of eta."""

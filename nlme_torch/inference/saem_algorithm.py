@@ -29,6 +29,7 @@ from torch import Tensor
 from nlme_torch.errors import FitError
 from nlme_torch.inference.acceleration import newton_step
 from nlme_torch.inference.columns import column_density
+from nlme_torch.inference.expansion import expand_low_rank
 from nlme_torch.inference.gradient_step import AdamState, adam_init, gradient_step
 from nlme_torch.inference.kernels import State
 from nlme_torch.inference.maximisation import ClosedForm
@@ -159,6 +160,9 @@ class SAEMAlgorithm:
             values = {**state.values, **self.closed_form.step(conditional, averaged, floor)}
             if self.acceleration > 0:
                 values.update(self._accelerated(state, conditional, fresh, gamma))
+            expanded, transformed = expand_low_rank(self.density, values, state.transformed, gamma, floor)
+            values.update(expanded)
+            state = state._replace(transformed=transformed)
         adam = state.adam
         if adam is not None:
             for _ in range(self.gradient_steps):

@@ -56,6 +56,10 @@ class RandomWeights(nn.Module):
         matrix[:, self._rows, self._columns] = loading
         return matrix
 
+    def pack_loading(self, matrix: Tensor) -> Tensor:
+        """Return the packed entries ``(start, entry)`` of lower-triangular matrices ``(start, weight, effect)``."""
+        return matrix[:, self._rows, self._columns]
+
     def loading_entries(self) -> list[tuple[int, int]]:
         """Return (weight, effect) of every entry of the packed loading."""
         return list(zip(self._rows.tolist(), self._columns.tolist(), strict=True))

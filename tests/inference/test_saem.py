@@ -30,7 +30,7 @@ def lines():
     return simulate_lines(subjects=30, seed=3, sigma=0.25)
 
 
-def estimate(model, data, seed=1, exploration=100, smoothing=100, **options):
+def estimate(model, data, seed=1, exploration=70, smoothing=70, **options):
     method = nlme.SAEM(schedule=nlme.StepSchedule(exploration=exploration, smoothing=smoothing), **options)
     return method.estimate(Density(model, data.batch(), SOLVER), torch.Generator().manual_seed(seed), progress=False)
 
@@ -52,7 +52,7 @@ def natural(found):
 def test_full_omega_covariate_effect_and_sigma_reach_maximum_likelihood(lines, seed):
     frame, design = lines
     model = Line(full=True)
-    found = natural(scalars(model, estimate(model, lines_data(frame), seed, chains=50, exploration=100, smoothing=120)))
+    found = natural(scalars(model, estimate(model, lines_data(frame), seed, chains=40, exploration=70, smoothing=90)))
     b, omega, sigma, best = design.maximum(full=True)
     assert design.minus2ll(*found) - best < 0.005  # 0.0006 measured; one standard error of a parameter is worth 1
     np.testing.assert_allclose(found[0], b, atol=0.01)
@@ -61,10 +61,10 @@ def test_full_omega_covariate_effect_and_sigma_reach_maximum_likelihood(lines, s
     assert found[2] == pytest.approx(sigma, abs=0.003)
 
 
-def test_the_defaults_are_close_too(lines):
+def test_the_default_number_of_chains_is_close_too(lines):
     frame, design = lines
     model = Line()
-    found = natural(scalars(model, estimate(model, lines_data(frame), seed=5, exploration=300, smoothing=200)))
+    found = natural(scalars(model, estimate(model, lines_data(frame), seed=5, exploration=120, smoothing=80)))
     assert design.minus2ll(*found) - design.maximum()[3] < 0.05
 
 
@@ -74,7 +74,7 @@ def test_what_is_fixed_stays_bit_for_bit_and_the_rest_adapts(lines):
         a=nlme.Normal(2.1, omega=nlme.Fixed(0.4)), b=nlme.Normal(0.0, nlme.Shift("x", coefficient=0.3, fixed=True))
     )
     before = parameter_values(model)
-    estimation = estimate(model, lines_data(frame), chains=30)
+    estimation = estimate(model, lines_data(frame), exploration=5, smoothing=3)
     assert torch.equal(estimation.values["b.covariates.x.beta"], before["b.covariates.x.beta"])
     model = Line(
         a=nlme.Normal(2.1, omega=0.4, fixed=True), b=nlme.Normal(0.0, nlme.Shift("x", coefficient=0.3, fixed=True))
@@ -110,6 +110,67 @@ def test_priors_give_the_maximum_a_posteriori(lines):
     assert abs(found[0][0] - design.maximum()[0][0]) > 0.05, "the prior must matter"
 
 
+class LineByWeights(nlme.Model):
+    """The same straight lines as a network without hidden units: y = W t + b with random weights."""
+
+    def __init__(self, omega, prior=None):
+        super().__init__()
+        self.net = nlme.RandomWeights(nlme.MLP(1, 1, prior=prior), omega)
+        self.sigma = nlme.Positive(1.0)
+
+    def predict(self, t, p, cov):
+        return p.net(t)
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y, p.sigma)}
+
+
+WEIGHTS = {
+    "diagonal": (nlme.Diagonal(1.0), False),
+    "low rank": (nlme.LowRank(2, scale=1.0), True),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_random_weights_reach_maximum_likelihood(name):
+    """Rank two is a full Omega of two weights; with z held in the M-step its mean stops 1.7 units from it."""
+    omega, full = WEIGHTS[name]
+    frame, design = simulate_lines(subjects=30, seed=3, sigma=0.25, slope_on=0.0)
+    design = MixedLinear(
+        design.responses, tuple(x[:, 1::-1] for x in design.fixed), tuple(z[:, ::-1] for z in design.random)
+    )
+    model = LineByWeights(omega)
+    estimation = estimate(model, lines_data(frame), chains=30)
+    values = estimation.values
+    if isinstance(omega, nlme.LowRank):
+        loading = model.net.loading_matrix(values["net.loading"])[0]
+        matrix = (loading @ loading.mT).numpy()
+    else:
+        matrix = Density(model, lines_data(frame).batch(), SOLVER).at(values).covariance()[0].numpy()
+    found = values["net.network.weights"][0].numpy(), matrix, values["sigma.unconstrained"].exp().item()
+    assert design.minus2ll(*found) - design.maximum(full=full)[3] < 0.015
+
+
+def test_a_ridge_on_low_rank_weights_gives_the_maximum_a_posteriori():
+    frame, design = simulate_lines(subjects=30, seed=3, sigma=0.25, slope_on=0.0)
+    design = MixedLinear(
+        design.responses, tuple(x[:, 1::-1] for x in design.fixed), tuple(z[:, ::-1] for z in design.random)
+    )
+    model = LineByWeights(nlme.LowRank(2, scale=1.0), nlme.L2(20.0))
+    values = estimate(model, lines_data(frame), chains=30).values
+    weights, sigma = values["net.network.weights"][0].numpy(), values["sigma.unconstrained"].exp().item()
+    loading = model.net.loading_matrix(values["net.loading"])[0]
+    matrix = (loading @ loading.mT).numpy()
+    # the maximum over the weights at the estimated variances: (information + 2 lambda) w = score
+    _, xy, zy, xx, zx, zz = design._products
+    inner = np.linalg.inv(np.linalg.inv(matrix) + zz / sigma**2) / sigma**2
+    information = (xx - np.einsum("nip,nij,njq->npq", zx, inner, zx)).sum(0) / sigma**2
+    score = (xy - np.einsum("nip,nij,nj->np", zx, inner, zy)).sum(0) / sigma**2
+    expected = np.linalg.solve(information + 40 * np.eye(2), score)
+    np.testing.assert_allclose(weights, expected, atol=0.01)
+    assert np.abs(expected - np.linalg.solve(information, score)).max() > 0.1
+
+
 # ------------------------------------------------------------------ published failures
 
 
@@ -127,7 +188,7 @@ def test_a_parameter_without_effect_reaches_maximum_likelihood_from_far_away(lin
     """A published failure: with eta held in the M-step it crawls, or stops where it began."""
     frame, design = simulate_lines(subjects=20, seed=8, omega=((0.5, 0.0), (0.0, 1e-12)), slope_on=0.0, sigma=0.3)
     model = SharedSlope()
-    found = scalars(model, estimate(model, lines_data(frame), chains=30, exploration=200, smoothing=150))
+    found = scalars(model, estimate(model, lines_data(frame), chains=20, exploration=160, smoothing=80))
     one = MixedLinear(design.responses, tuple(x[:, :2] for x in design.fixed), tuple(z[:, :1] for z in design.random))
     b, omega, sigma, best = one.maximum()
     assert (
@@ -171,17 +232,19 @@ def test_block_proposals_alone_recover_a_full_omega(lines):
     frame, design = lines
     model = Line(full=True)
     moves = nlme.Moves(prior=0, component=0, block=6, laplace=0)
-    found = natural(scalars(model, estimate(model, lines_data(frame), chains=30, moves=moves, exploration=150)))
+    found = natural(scalars(model, estimate(model, lines_data(frame), chains=30, moves=moves)))
     assert design.minus2ll(*found) - design.maximum(full=True)[3] < 0.05
     assert np.linalg.eigvalsh(found[1])[0] > 0.8 * np.linalg.eigvalsh(design.maximum(full=True)[1])[0]
 
 
-@pytest.mark.parametrize("kind", ["component", "laplace", "hamiltonian"])
+@pytest.mark.parametrize("kind", ["component", "hamiltonian"])
 def test_every_kernel_alone_leads_to_the_same_place(lines, kind):
     frame, design = lines
     model = Line()
-    moves = replace(nlme.Moves(prior=0, component=0, block=0, laplace=0), **{kind: 4})
-    found = natural(scalars(model, estimate(model, lines_data(frame), chains=20, moves=moves)))
+    moves = replace(nlme.Moves(prior=0, component=0, block=0, laplace=0), **{kind: 3})
+    found = natural(
+        scalars(model, estimate(model, lines_data(frame), chains=20, moves=moves, exploration=50, smoothing=50))
+    )
     assert design.minus2ll(*found) - design.maximum()[3] < 0.1
 
 
@@ -210,7 +273,7 @@ def test_emax_started_in_the_flat_basin_finds_its_way():
             return {"DV": dist.Normal(y, p.sigma)}
 
     model = Emax()
-    found = scalars(model, estimate(model, nlme.Dataset.from_frame(frame), exploration=200))
+    found = scalars(model, estimate(model, nlme.Dataset.from_frame(frame), exploration=120, smoothing=40))
     assert found["emax"] == pytest.approx(20, rel=0.1) and found["ec50"] == pytest.approx(8, rel=0.2)
     assert found["sigma"] == pytest.approx(1.0, rel=0.15)
 
@@ -341,15 +404,15 @@ def test_the_draws_are_those_of_the_conditional_distribution(lines):
 
 def test_the_reason_for_stopping_is_stated(lines):
     frame, _ = lines
-    stopped = estimate(Line(), lines_data(frame), exploration=150, smoothing=20, window=15, drift_tolerance=50.0)
-    assert "exploration ended after 110 iterations: between two windows of 15" in stopped.termination
+    stopped = estimate(Line(), lines_data(frame), exploration=60, smoothing=10, window=10, drift_tolerance=50.0)
+    assert "exploration ended after 55 iterations: between two windows of 10" in stopped.termination
     assert (
-        "moved by more than" in stopped.termination and "then 20 smoothing iterations, averaged" in stopped.termination
+        "moved by more than" in stopped.termination and "then 10 smoothing iterations, averaged" in stopped.termination
     )
-    assert (stopped.trace.phase == "explore").sum() == 105 and (stopped.trace.phase == "smooth").sum() == 20
-    whole = estimate(Line(), lines_data(frame), exploration=40, smoothing=20, window=5, drift_tolerance=0.0)
-    assert whole.termination.startswith("exploration used all of its 40 iterations; then 20")
-    assert (whole.trace.phase == "explore").sum() == 40
+    assert (stopped.trace.phase == "explore").sum() == 50 and (stopped.trace.phase == "smooth").sum() == 10
+    whole = estimate(Line(), lines_data(frame), exploration=30, smoothing=5, window=5, drift_tolerance=0.0)
+    assert whole.termination.startswith("exploration used all of its 30 iterations; then 5")
+    assert (whole.trace.phase == "explore").sum() == 30
 
 
 def test_the_trace_keeps_every_iterate(lines):
@@ -423,7 +486,7 @@ def test_the_best_of_several_starts_is_kept(lines):
 def test_several_starts_are_reported_and_no_worse_than_one(lines):
     frame, design = lines
     model = Line()
-    estimation = estimate(model, lines_data(frame), starts=3, exploration=60, smoothing=60)
+    estimation = estimate(model, lines_data(frame), starts=3, exploration=50, smoothing=50)
     assert "best of 3 starts by Laplace log-likelihood (-" in estimation.termination
     assert design.minus2ll(*natural(scalars(model, estimation))) - design.maximum()[3] < 0.15
 

@@ -75,6 +75,17 @@ def test_log_joint_of_a_linear_model_by_a_loop(lines, full):
             assert value[chain, 0, subject].item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_oracle_by_cross_products_is_the_textbook_one(lines):
+    _, design = lines
+    dense = -2 * sum(design.log_marginal(np.array(B), FULL_OMEGA, SIGMA))
+    assert design.minus2ll(np.array(B), FULL_OMEGA, SIGMA) == pytest.approx(dense, rel=1e-12)
+    best = design.gls(FULL_OMEGA, SIGMA)
+    for direction in np.eye(3):
+        assert -2 * sum(design.log_marginal(best + 1e-3 * direction, FULL_OMEGA, SIGMA)) > design.minus2ll(
+            best, FULL_OMEGA, SIGMA
+        )
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_joint_over_posterior_is_the_exact_marginal(lines, full):
     """log p(y, eta) - log p(eta | y) = log p(y) at every eta: the whole density at once, constants included."""
