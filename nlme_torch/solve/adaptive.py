@@ -87,7 +87,7 @@ class Adaptive:
         trajectory = torch.cat(states)
         if bool((status > 0).any()):
             trajectory = mask_states(trajectory, reached)
-        statistics = Statistics(*(torch.full_like(reached, count) for count in (accepted, rejected, evaluations)))
+        statistics = Statistics(*(torch.full_like(reached, count) for count in (accepted, rejected, evaluations, 0)))
         return Solution(states=trajectory, status=status, reached=reached.clamp(min=0), statistics=statistics)
 
     def _segment_ends(self, problem: Problem) -> list[int]:

@@ -60,7 +60,8 @@ class RK4:
         status = torch.where(failed, int(Status.NONFINITE), int(Status.OK))
         status = torch.where(bad, int(Status.INVALID_START), status)
         steps = torch.full_like(reached, self.steps * (problem.records - 1))
-        statistics = Statistics(accepted=steps, rejected=torch.zeros_like(steps), evaluations=4 * steps + 1)
+        none = torch.zeros_like(steps)
+        statistics = Statistics(accepted=steps, rejected=none, evaluations=4 * steps + 1, switches=none)
         return Solution(states=states, status=status, reached=reached.clamp(min=0), statistics=statistics)
 
     def _run(self, problem: Problem) -> Tensor:

@@ -4,21 +4,18 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from nlme_torch.solve.explicit import Move, derivative, explicit_step
+from nlme_torch.solve.explicit import derivative, explicit_step
+from nlme_torch.solve.implicit import implicit_step, linearise
 from nlme_torch.solve.problem import Problem
 from nlme_torch.solve.schedule import Schedule
-from nlme_torch.solve.tableau import Tableau
+from nlme_torch.solve.tableau import Method
+from nlme_torch.solve.walk import Move
 
 
 def inputs_of(problem: Problem) -> tuple[Tensor, ...]:
     """Every tensor of a problem that may carry a gradient."""
-    optional = (problem.amounts, problem.rates)
-    return (
-        problem.initial,
-        problem.times,
-        *problem.parameters,
-        *(value for value in optional if value is not None),
-    )
+    optional = [value for value in (problem.amounts, problem.rates) if value is not None]
+    return (problem.initial, problem.times, *problem.parameters, *optional)
 
 
 def is_transformed() -> bool:
@@ -33,54 +30,60 @@ def is_differentiated(problem: Problem) -> bool:
     return torch.is_grad_enabled() and any(value.requires_grad for value in inputs_of(problem))
 
 
-def replay(problem: Problem, schedule: Schedule, tableau: Tableau, tape: list[Move]) -> Tensor:
+def replay(problem: Problem, schedule: Schedule, method: Method, tape: list[Move]) -> Tensor:
     """States on arrival at every stop, by plain differentiable operations.
 
     Args:
         problem: the problem.
         schedule: its stops.
-        tableau: the pair that took the steps.
+        method: what took the steps.
         tape: the moves of the adaptive walk.
 
     Returns:
         (stop, state, *batch) states before the events of each stop.
     """
     state = schedule.leave(0, problem.initial, problem.initial)
-    moving_times = problem.times.requires_grad or not torch.is_grad_enabled()
+    times_move = problem.times.requires_grad or not torch.is_grad_enabled()
     path = [problem.initial]
-    final = schedule.times.shape[0] - 1
     rows = torch.zeros_like(schedule.times, dtype=torch.long)
     for row, move in enumerate(tape):
-        stop = move.stop.clamp(max=final)
-        time, step = move.time, move.step
-        if moving_times:
-            time, step = _follow(schedule, move, stop)
-        rate = None
-        if schedule.rates is not None:
-            rate = schedule.rates.gather(0, (move.stop - 1).expand(1, *state.shape)).squeeze(0)
-        slope = derivative(problem.vector_field, time, state, problem.parameters, rate)
-        state, _ = explicit_step(problem.vector_field, tableau, time, step, state, slope, problem.parameters, rate)
+        time, step = _follow(schedule, move) if times_move else (move.time, move.step)
+        state = _step(problem, method, move, time, step, state, schedule.ahead(move.stop)[1])
         path.append(state)
-        rows.scatter_(0, stop.unsqueeze(0), row + 1)
-        state = _leave_where(schedule, move.arrived, stop, state, problem.initial)
+        rows.scatter_(0, schedule.bounded(move.stop).unsqueeze(0), row + 1)
+        state = schedule.leave_where(move.arrived, move.stop, state, problem.initial)
     index = rows.unsqueeze(1).expand(-1, *problem.initial.shape)
     return torch.stack(path).gather(0, index)
 
 
-def _follow(schedule: Schedule, move: Move, stop: Tensor) -> tuple[Tensor, Tensor]:
+def _step(
+    problem: Problem,
+    method: Method,
+    move: Move,
+    time: Tensor,
+    step: Tensor,
+    state: Tensor,
+    rate: Tensor | None,
+) -> Tensor:
+    field, parameters = problem.vector_field, problem.parameters
+    slope = derivative(field, time, state, parameters, rate)
+    new = state
+    implicit = move.stiff & (move.step > 0)
+    if method.explicit is not None:
+        size = step if method.implicit is None else torch.where(implicit, 0.0, step)
+        new, _, _ = explicit_step(field, method.explicit, time, size, state, slope, parameters, rate)
+    if method.implicit is not None and bool(implicit.any()):
+        size = torch.where(implicit, step, 1.0)
+        jacobian, slant = linearise(field, time, state, parameters)
+        other, _ = implicit_step(field, method.implicit, time, size, state, slope, jacobian, slant, parameters, rate)
+        new = torch.where(implicit, other, new)
+    return new
+
+
+def _follow(schedule: Schedule, move: Move) -> tuple[Tensor, Tensor]:
     """Time and step as constant fractions of the interval between two stops, so that they move with it."""
     begin = schedule.times.gather(0, (move.stop - 1).unsqueeze(0)).squeeze(0)
-    length = schedule.times.gather(0, stop.unsqueeze(0)).squeeze(0) - begin
+    length = schedule.ahead(move.stop)[0] - begin
     fixed = length.detach()
     fixed = torch.where(fixed > 0, fixed, 1.0)
     return begin + (move.time - begin.detach()) / fixed * length, move.step / fixed * length
-
-
-def _leave_where(schedule: Schedule, arrived: Tensor, stop: Tensor, state: Tensor, initial: Tensor) -> Tensor:
-    if schedule.resets is not None:
-        reset = arrived & schedule.resets.gather(0, stop.unsqueeze(0)).squeeze(0)
-        state = torch.where(reset, initial, state)
-    if schedule.amounts is not None:
-        amount = schedule.amounts.gather(0, stop.expand(1, *state.shape)).squeeze(0)
-        state = state + torch.where(arrived, amount, 0.0)
-    return state

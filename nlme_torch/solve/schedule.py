@@ -43,6 +43,52 @@ class Schedule:
             state = torch.where(self.resets[stop], initial, state)
         return state if self.amounts is None else state + self.amounts[stop]
 
+    def bounded(self, stop: Tensor) -> Tensor:
+        """Indices of stops, those past the end set to the last one."""
+        return stop.clamp(max=self.times.shape[0] - 1)
+
+    def ahead(self, stop: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What lies before each subject.
+
+        Args:
+            stop: (*batch) index of the stop that each subject heads for.
+
+        Returns:
+            (*batch) its time, and (state, *batch) the rate on the way or None.
+        """
+        target = self.times.gather(0, self.bounded(stop).unsqueeze(0)).squeeze(0)
+        if self.rates is None:
+            return target, None
+        index = (stop - 1).expand(1, *self.rates.shape[1:])
+        return target, self.rates.gather(0, index).squeeze(0)
+
+    def leave_where(self, arrived: Tensor, stop: Tensor, state: Tensor, initial: Tensor) -> Tensor:
+        """States after the events of the stops at which some subjects arrived.
+
+        Args:
+            arrived: (*batch) who arrived.
+            stop: (*batch) index of the stop.
+            state: (state, *batch) before the event.
+            initial: (state, *batch) the state a reset restores.
+
+        Returns:
+            (state, *batch).
+        """
+        stop = self.bounded(stop)
+        if self.resets is not None:
+            reset = arrived & self.resets.gather(0, stop.unsqueeze(0)).squeeze(0)
+            state = torch.where(reset, initial, state)
+        if self.amounts is not None:
+            amount = self.amounts.gather(0, stop.expand(1, *state.shape)).squeeze(0)
+            state = state + torch.where(arrived, amount, 0.0)
+        return state
+
+    def records_before(self, stop: Tensor) -> Tensor:
+        """(*batch) number of records before a stop."""
+        if self.record_stop is None:
+            return self.bounded(stop)
+        return (self.record_stop < stop).sum(0)
+
     def at_records(self, arrivals: Tensor, initial: Tensor) -> Tensor:
         """States at records, events applied.
 

@@ -53,12 +53,15 @@ class Statistics:
     Attributes:
         accepted: (*batch) accepted steps.
         rejected: (*batch) rejected steps.
-        evaluations: (*batch) evaluations of the vector field that this subject needed.
+        evaluations: (*batch) evaluations of the vector field that this subject needed; a Jacobian counts as
+            one for each state and one for time.
+        switches: (*batch) changes between the explicit and the implicit method.
     """
 
     accepted: Int[Tensor, "*batch"]
     rejected: Int[Tensor, "*batch"]
     evaluations: Int[Tensor, "*batch"]
+    switches: Int[Tensor, "*batch"]
 
 
 @dataclass(frozen=True)

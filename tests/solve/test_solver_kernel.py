@@ -11,13 +11,13 @@ from nlme_torch.solve import Events, Tsit5, solve
 from nlme_torch.solve.kernel import find_kernel
 from nlme_torch.solve.kernel.build import compiler
 from nlme_torch.solve.problem import build_problem
-from nlme_torch.solve.tableau import TSITOURAS
+from nlme_torch.solve.tableau import TSITOURAS, Method
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
 
 def kernel_of(field, initial, times, parameters):
-    return find_kernel(build_problem(field, initial, times, parameters, None), TSITOURAS)
+    return find_kernel(build_problem(field, initial, times, parameters, None), Method(TSITOURAS, None))
 
 
 def both(field, initial, times, parameters, **options):

@@ -10,7 +10,9 @@ class NoDerivativeError(Exception):
     """An operation without a derivative rule."""
 
 
-def tangents(program: Program, seeds: Mapping[int, object], outputs: Sequence[object]) -> list[object]:
+def tangents(
+    program: Program, seeds: Mapping[int, object], outputs: Sequence[object], length: int | None = None
+) -> list[object]:
     """The directional derivative of outputs.
 
         v' = sum_i (dv/du_i) u_i'
@@ -19,6 +21,7 @@ def tangents(program: Program, seeds: Mapping[int, object], outputs: Sequence[ob
         program: receives the new instructions.
         seeds: derivative of each input, by its index.
         outputs: operands to differentiate.
+        length: number of instructions that the outputs can depend on; all by default.
 
     Returns:
         One operand per output.
@@ -28,7 +31,7 @@ def tangents(program: Program, seeds: Mapping[int, object], outputs: Sequence[ob
     """
     moving = dict(seeds)
     program.linear = True
-    for index, (name, operands) in enumerate(list(program.instructions)):
+    for index, (name, operands) in enumerate(program.instructions[:length]):
         if name == "input" or name in MASKS:
             continue
         if name == "select":

@@ -1,19 +1,22 @@
 """C++ text of programs, and a vector field's programs together with the driver that walks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nlme_torch.solve.kernel.field import FieldProgram
 from nlme_torch.solve.kernel.program import Program, Ref
 from nlme_torch.solve.kernel.scalarise import NotScalarError
-from nlme_torch.solve.tableau import Tableau
+from nlme_torch.solve.tableau import Method
 
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==",
     "ne": "!=",
 }  # fmt: skip
 _LOGIC = {"and": "&", "or": "|"}
-_INPUTS = {"t": "t", "y": "y[{}]", "own": "p[{}]", "shared": "p[OWN + {}]", "bar": "bar[{}]"}
+_INPUTS = {
+    "t": "t", "y": "y[{}]", "own": "p[{}]", "shared": "p[OWN + {}]", "bar": "bar[{}]",
+    "jacobian": "jacobian_bar[{}]", "slant": "slant_bar[{}]",
+}  # fmt: skip
 _LARGEST_PROGRAM = 20_000
 
 
@@ -25,49 +28,87 @@ def forward_source(field: FieldProgram) -> str:
 
 def transposed_source(field: FieldProgram) -> str:
     """``field_vjp(t, y, p, bar, t_bar, y_bar, p_bar)`` in C++, adding into p_bar."""
-    program, found = field.transposed()
+    return _pullback("field_vjp", "const V *bar", *field.transposed(), field.states)
+
+
+def jacobian_source(field: FieldProgram) -> str:
+    """``field_jacobian(t, y, p, jacobian, slant)`` in C++."""
+    program, rows, slants = field.jacobian()
+    outputs = [(f"jacobian[{index}] =", value) for index, value in enumerate(rows)]
+    outputs += [(f"slant[{index}] =", value) for index, value in enumerate(slants)]
+    signature = "V t, const V *y, const V *p, V *jacobian, V *slant"
+    return f"static void field_jacobian({signature}) {{\n{_body(program, outputs)}\n}}\n"
+
+
+def jacobian_transposed_source(field: FieldProgram) -> str:
+    """``jacobian_vjp(t, y, p, jacobian_bar, slant_bar, t_bar, y_bar, p_bar)`` in C++, adding into p_bar."""
+    bars = "const V *jacobian_bar, const V *slant_bar"
+    return _pullback("jacobian_vjp", bars, *field.jacobian_transposed(), field.states)
+
+
+def walk_source(field: FieldProgram, method: Method) -> str:
+    """A C++ file with the adaptive walk."""
+    functions = [forward_source(field)]
+    if method.implicit is not None:
+        functions.append(jacobian_source(field))
+    return "\n".join([_constants(field, method, transposed=False), *functions, '#include "adaptive_walk.h"', ""])
+
+
+def reverse_source(field: FieldProgram, method: Method) -> str:
+    """A C++ file with the replay of steps and its transpose."""
+    functions = [forward_source(field), transposed_source(field)]
+    if method.implicit is not None:
+        functions += [jacobian_source(field), jacobian_transposed_source(field)]
+    return "\n".join([_constants(field, method, transposed=True), *functions, '#include "transpose.h"', ""])
+
+
+def _constants(field: FieldProgram, method: Method, transposed: bool) -> str:
+    explicit, implicit = method.explicit, method.implicit
+    main = explicit or implicit
+    assert main is not None
+    lines = [
+        f"#define EXPLICIT {int(explicit is not None)}",
+        f"#define IMPLICIT {int(implicit is not None)}",
+        f"#define TRANSPOSED {int(transposed)}",
+        '#include "lanes.h"',
+        f"constexpr int D = {field.states}, OWN = {field.own}, SHARED = {field.shared};",
+        f"constexpr double ORDER = {main.order}, LIMIT = {1.0 if explicit is None else explicit.limit};",
+    ]
+    if explicit is not None:
+        lines += [
+            f"constexpr int ES = {len(explicit.stages) + 1};",
+            _row("E_NODE", explicit.nodes),
+            _rows("E_A", explicit.stages),
+            _row("E_ERROR", explicit.error),
+        ]
+    if implicit is not None:
+        lines += [
+            f"constexpr int IS = {len(implicit.nodes)};",
+            f"constexpr double I_GAMMA = {implicit.gamma!r};",
+            _row("I_NODE", implicit.nodes),
+            _row("I_SLANT", implicit.slants),
+            _rows("I_A", implicit.stages),
+            _rows("I_C", implicit.couplings),
+        ]
+    return "\n".join(lines)
+
+
+def _row(name: str, values: Sequence[float]) -> str:
+    return f"static const double {name}[] = {{{', '.join(map(repr, values))}}};"
+
+
+def _rows(name: str, rows: Sequence[Sequence[float]]) -> str:
+    text = ",\n  ".join("{" + ", ".join(map(repr, row)) + "}" for row in rows)
+    return f"static const double {name}[][{len(rows[-1])}] = {{\n  {text}}};"
+
+
+def _pullback(name: str, bars: str, program: Program, found: Mapping[tuple[str, int], object], states: int) -> str:
     outputs = [("*t_bar =", found.get(("t", 0), 0.0))]
-    outputs += [(f"y_bar[{index}] =", found.get(("y", index), 0.0)) for index in range(field.states)]
+    outputs += [(f"y_bar[{index}] =", found.get(("y", index), 0.0)) for index in range(states)]
     for kind, place in (("own", "p_bar[{}] +="), ("shared", "p_bar[OWN + {}] +=")):
-        outputs += [
-            (place.format(index), value) for (k, index), value in sorted(found.items(), key=_place) if k == kind
-        ]
-    signature = "V t, const V *y, const V *p, const V *bar, V *t_bar, V *y_bar, V *p_bar"
-    return f"static void field_vjp({signature}) {{\n{_body(program, outputs)}\n}}\n"
-
-
-def driver(field: FieldProgram, tableau: Tableau, functions: Sequence[str], header: str) -> str:
-    """A complete C++ file.
-
-    Args:
-        field: for its sizes.
-        tableau: the Runge-Kutta pair.
-        functions: the C++ functions that the driver calls.
-        header: the driver.
-
-    Returns:
-        C++ text.
-    """
-    count = len(tableau.stages) + 1
-    rows = ",\n  ".join("{" + ", ".join(map(repr, row)) + "}" for row in tableau.stages)
-    return "\n".join(
-        [
-            '#include "lanes.h"',
-            f"constexpr int D = {field.states}, OWN = {field.own}, SHARED = {field.shared};",
-            f"constexpr int S = {count};",
-            f"constexpr double ORDER = {tableau.order};",
-            f"static const double NODE[] = {{{', '.join(map(repr, tableau.nodes))}}};",
-            f"static const double A[][{count - 1}] = {{\n  {rows}}};",
-            f"static const double E[] = {{{', '.join(map(repr, tableau.error))}}};",
-            *functions,
-            f'#include "{header}"',
-            "",
-        ]
-    )
-
-
-def _place(item: tuple[tuple[str, int], object]) -> tuple[str, int]:
-    return item[0]
+        outputs += [(place.format(index), found[k, index]) for k, index in sorted(found) if k == kind]
+    signature = f"V t, const V *y, const V *p, {bars}, V *t_bar, V *y_bar, V *p_bar"
+    return f"static void {name}({signature}) {{\n{_body(program, outputs)}\n}}\n"
 
 
 def _body(program: Program, outputs: Sequence[tuple[str, object]]) -> str:

@@ -48,6 +48,33 @@ class FieldProgram:
         inputs = _inputs(program)
         return program, {place: found[index] for place, index in inputs.items() if index in found}
 
+    def jacobian(self) -> tuple[Program, list[object], list[object]]:
+        """The derivatives of the slopes with respect to states and time.
+
+        Returns:
+            A program, the operands f_y row by row, and the operands f_t.
+        """
+        program = copy.deepcopy(self.program)
+        inputs = _inputs(program)
+        columns = []
+        for place in (*(("y", index) for index in range(self.states)), ("t", 0)):
+            seeds: dict[int, object] = {inputs[place]: 1.0} if place in inputs else {}
+            columns.append(tangents(program, seeds, self.outputs, len(self.program.instructions)))
+        rows = [columns[column][row] for row in range(self.states) for column in range(self.states)]
+        return program, rows, columns[-1]
+
+    def jacobian_transposed(self) -> tuple[Program, dict[tuple[str, int], object]]:
+        """The cotangents of all inputs, for cotangents ("jacobian", i) and ("slant", i) of f_y and f_t.
+
+        Returns:
+            A program, and for each input that the derivatives depend on its operand.
+        """
+        program, rows, slants = self.jacobian()
+        bars = [program.input("jacobian", index) for index in range(len(rows))]
+        bars += [program.input("slant", index) for index in range(len(slants))]
+        found = adjoints(program, [*rows, *slants], bars)
+        return program, {place: found[index] for place, index in _inputs(program).items() if index in found}
+
     def tangent(self) -> "FieldProgram":
         """The field of states and their tangents, parameters and theirs.
 

@@ -11,46 +11,45 @@ import torch
 from nlme_torch._typing import VectorField
 from nlme_torch.solve.kernel.build import build, compiler
 from nlme_torch.solve.kernel.derivatives import NoDerivativeError
-from nlme_torch.solve.kernel.emit import driver, forward_source, transposed_source
+from nlme_torch.solve.kernel.emit import reverse_source, walk_source
 from nlme_torch.solve.kernel.field import FieldProgram, field_program
 from nlme_torch.solve.kernel.layout import Layout, layouts
 from nlme_torch.solve.kernel.library import Inputs, Limits, slopes
 from nlme_torch.solve.kernel.scalarise import NotScalarError
 from nlme_torch.solve.problem import Problem, check_derivative
-from nlme_torch.solve.tableau import Tableau
+from nlme_torch.solve.tableau import Method
 
 _log = logging.getLogger(__name__)
 
 
 class Kernel:
-    """Compiled drivers for one vector field and one Runge-Kutta pair.
+    """Compiled drivers for one vector field and one method.
 
     Args:
         field: the vector field as a program.
         layout: shapes of states and parameters.
-        tableau: the pair.
+        method: what to step with.
     """
 
-    def __init__(self, field: FieldProgram, layout: Layout, tableau: Tableau) -> None:
-        self.field, self.layout, self.tableau = field, layout, tableau
+    def __init__(self, field: FieldProgram, layout: Layout, method: Method) -> None:
+        self.field, self.layout, self.method = field, layout, method
 
     @functools.cached_property
     def forwards(self) -> ctypes.CDLL:
         """Driver of the adaptive walk."""
-        return build(driver(self.field, self.tableau, [forward_source(self.field)], "walk.h"))
+        return build(walk_source(self.field, self.method))
 
     @functools.cached_property
     def backwards(self) -> ctypes.CDLL:
         """Driver of the replay and its transpose."""
-        functions = [forward_source(self.field), transposed_source(self.field)]
-        return build(driver(self.field, self.tableau, functions, "reverse.h"))
+        return build(reverse_source(self.field, self.method))
 
     @functools.cached_property
     def has_gradient(self) -> bool:
         """Whether the field's first and second derivatives can be written out too."""
         try:
-            transposed_source(self.field)
-            transposed_source(self.tangent.field)
+            reverse_source(self.field, self.method)
+            reverse_source(self.tangent.field, self.method)
         except (NoDerivativeError, NotScalarError) as error:
             _log.info("no compiled gradient, plain tensor operations instead: %s", error)
             return False
@@ -59,13 +58,13 @@ class Kernel:
     @functools.cached_property
     def tangent(self) -> "Kernel":
         """The kernel of the same field with a direction: states, then their derivatives along it."""
-        return Kernel(self.field.tangent(), self.layout, self.tableau)
+        return Kernel(self.field.tangent(), self.layout, self.method)
 
 
 _kernels: "weakref.WeakKeyDictionary[Any, dict[Any, Kernel | None]]" = weakref.WeakKeyDictionary()
 
 
-def find_kernel(problem: Problem, tableau: Tableau, differentiated: bool = False) -> Kernel | None:
+def find_kernel(problem: Problem, method: Method, differentiated: bool = False) -> Kernel | None:
     """The kernel of a problem's vector field, compiled at the first call; None where there cannot be one.
 
     The first call (and the first with more than one subject) compares the kernel's slopes with the field's
@@ -74,7 +73,7 @@ def find_kernel(problem: Problem, tableau: Tableau, differentiated: bool = False
 
     Args:
         problem: the problem.
-        tableau: the Runge-Kutta pair.
+        method: what to step with.
         differentiated: whether gradients will be asked for.
 
     Returns:
@@ -87,24 +86,24 @@ def find_kernel(problem: Problem, tableau: Tableau, differentiated: bool = False
     owner, part = getattr(field, "__self__", field), getattr(field, "__func__", None)
     candidates = layouts(problem.initial.shape[0], problem.batch, problem.parameters)
     several = problem.batch.numel() > 1
-    key = (part, tableau.order, several, candidates[0])
+    key = (part, method, several, candidates[0])
     try:
         known = _kernels.setdefault(owner, {})
     except TypeError:
         return None
     if key not in known:
-        known[key] = _make(field, candidates, problem, tableau)
+        known[key] = _make(field, candidates, problem, method)
     kernel = known[key]
     return None if kernel is None or (differentiated and not kernel.has_gradient) else kernel
 
 
-def _make(field: VectorField, candidates: list[Layout], problem: Problem, tableau: Tableau) -> Kernel | None:
+def _make(field: VectorField, candidates: list[Layout], problem: Problem, method: Method) -> Kernel | None:
     reason = "its subjects seem to depend on each other"
     with torch.no_grad():
         check_derivative(field(problem.times[0], problem.initial, problem.parameters), problem.initial)
     for layout in candidates:
         try:
-            kernel = Kernel(field_program(field, layout), layout, tableau)
+            kernel = Kernel(field_program(field, layout), layout, method)
             if _agrees(kernel, problem):
                 return kernel
         except (NotScalarError, OSError) as error:

@@ -2,6 +2,7 @@
 
 import ctypes
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,10 @@ class _Problem(ctypes.Structure):
         _POINTER),
         ("rtol", _DOUBLE), ("atol", _DOUBLE), ("max_steps", _LONG), ("threads", _LONG),
     ]  # fmt: skip
+
+
+class _Counts(ctypes.Structure):
+    _fields_ = [(name, _POINTER) for name in ("status", "stop", "accepted", "rejected", "evaluations", "switches")]
 
 
 class _Gradients(ctypes.Structure):
@@ -68,14 +73,15 @@ class Tape:
         self._library.release(ctypes.c_void_p(self.handle))
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a walk returns besides its states; all (subject) int64."""
 
     status: Tensor
     stop: Tensor
     accepted: Tensor
     rejected: Tensor
+    evaluations: Tensor
+    switches: Tensor
 
 
 def walk(library: ctypes.CDLL, inputs: Inputs, limits: Limits, record: bool) -> tuple[Tensor, Outcome, Tape | None]:
@@ -92,12 +98,11 @@ def walk(library: ctypes.CDLL, inputs: Inputs, limits: Limits, record: bool) -> 
     """
     problem, _alive = _problem(inputs, limits)
     arrivals = torch.full((inputs.times.shape[0], *inputs.initial.shape), torch.nan, dtype=torch.float64)
-    counts = torch.zeros(4, inputs.initial.shape[1], dtype=torch.int64)
+    outcome = Outcome(*torch.zeros(6, inputs.initial.shape[1], dtype=torch.int64).unbind(0))
+    counts = _Counts(*(count.data_ptr() for count in outcome))
     library.walk.restype = _POINTER
-    handle = library.walk(
-        ctypes.byref(problem), _address(arrivals), *(_address(count) for count in counts), int(record)
-    )
-    return arrivals, Outcome(*counts.unbind(0)), Tape(handle, library) if record else None
+    handle = library.walk(ctypes.byref(problem), _address(arrivals), ctypes.byref(counts), int(record))
+    return arrivals, outcome, Tape(handle, library) if record else None
 
 
 def transpose(

@@ -1,0 +1,55 @@
+"""Explicit or linearly implicit steps, as each subject needs."""
+
+from dataclasses import dataclass
+
+from nlme_torch.errors import SolveError
+from nlme_torch.solve.per_subject import integrate_per_subject
+from nlme_torch.solve.problem import Problem
+from nlme_torch.solve.solution import Solution
+from nlme_torch.solve.tableau import RODAS5P, TSITOURAS, Method
+from nlme_torch.solve.walk import Control
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Explicit steps (Tsit5), and linearly implicit ones (Rodas5P) for the subjects that are stiff.
+
+    A subject whose explicit steps are bounded by stability rather than by accuracy for about ten attempts
+    goes on implicitly, and returns once its fastest rate is harmless for the steps it takes. Others in the
+    batch are not affected.
+
+    Attributes:
+        rtol: relative tolerance of the local error of each subject.
+        atol: absolute tolerance [state].
+        max_steps: attempted steps of a subject between two records before it is given up.
+        compile: as for ``Tsit5``.
+
+    Example:
+        >>> import torch
+        >>> from nlme_torch.solve import solve
+        >>> times = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        >>> rates = torch.tensor([1.0, 1e6], dtype=torch.float64)
+        >>> relax = lambda t, y, p: -p[0] * (y - torch.cos(t))
+        >>> start = torch.zeros(1, 2, dtype=torch.float64)
+        >>> solution = solve(relax, start, times[:, None], (rates,), solver=Auto())
+        >>> solution.statistics.switches.tolist()
+        [0, 1]
+
+    References:
+        Hairer, Wanner (1996), Solving Ordinary Differential Equations II, section IV.2,
+        doi:10.1007/978-3-642-05221-7.
+    """
+
+    rtol: float = 1e-6
+    atol: float = 1e-8
+    max_steps: int = 10_000
+    compile: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.rtol > 0 and self.atol > 0 and self.max_steps > 0):
+            raise SolveError("rtol, atol and max_steps must be positive")
+
+    def integrate(self, problem: Problem) -> Solution:
+        """Solve one problem; see ``nlme_torch.solve.solve``."""
+        control = Control(self.rtol, self.atol, self.max_steps)
+        return integrate_per_subject(problem, Method(TSITOURAS, RODAS5P), control, self.compile)
