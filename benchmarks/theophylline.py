@@ -5,12 +5,13 @@
 (a) the classical model by SAEM from ten seeds: exact objective function value (adaptive quadrature, without n log 2 pi)
     against the exact maximum 118.1017;
 (b) the published four-network model with Omega = I; (c) the same with learned Omega; (d) the hybrid that keeps the
-mass balance.
+mass balance. Figures of studies that are not run stay in FILE as they were; X_run says when and how each was made.
 """
 
 import argparse
 import json
 import math
+import os
 import platform
 import statistics
 import time
@@ -46,15 +47,14 @@ NETWORKS = nlme.SAEM(
 SOLVER = nlme.Tsit5(rtol=1e-5, atol=1e-6)
 
 
-def neural(
-    letter: str, model: nlme.Model, likelihood: nlme.AnnealedImportanceSampling | None = None
-) -> dict[str, float]:
+def neural(letter: str, model: nlme.Model) -> dict[str, float]:
     """Fit a model with networks from several starts at once and estimate its marginal likelihood three ways."""
     begun = time.perf_counter()
     fit = nlme.fit(model, nlme.examples.theophylline(), NETWORKS, seed=1, solver=SOLVER, progress=False)
     seconds = time.perf_counter() - begun
     laplace = nlme.loglik(fit, nlme.LaplaceLikelihood(starts=8))
-    marginal = fit.log_likelihood if likelihood is None else nlme.loglik(fit, likelihood)
+    marginal = nlme.loglik(fit, nlme.AnnealedImportanceSampling())
+    sampled = fit.log_likelihood
     print(fit, flush=True)
     print(f"({letter}) Laplace {laplace.value:.2f}; {marginal.value:.2f} by {marginal.method}", flush=True)
     return {
@@ -62,7 +62,9 @@ def neural(
         f"{letter}_seconds": seconds,
         f"{letter}_loglik": marginal.value,
         f"{letter}_loglik_se": marginal.standard_error,
-        f"{letter}_khat_worst": float(fit.log_likelihood.subjects["k_hat"].max()),
+        f"{letter}_loglik_importance": sampled.value,
+        f"{letter}_loglik_importance_se": sampled.standard_error,
+        f"{letter}_khat_worst": float(sampled.subjects["k_hat"].max()),
         f"{letter}_loglik_laplace": laplace.value,
         f"{letter}_aic": 2 * fit.n_parameters - 2 * marginal.value,
         f"{letter}_bic": math.log(132) * fit.n_parameters - 2 * marginal.value,
@@ -72,22 +74,27 @@ def neural(
 
 def published() -> dict[str, float]:
     """(b) Four networks with Omega = I: importance sampling fails there (k-hat above 1), annealing does not."""
-    return neural("b", nlme.examples.TheophyllineFourNetworks(), nlme.AnnealedImportanceSampling())
+    return neural("b", nlme.examples.TheophyllineFourNetworks())
 
 
-def learned() -> dict[str, float]:
+STRUCTURES: dict[str, nlme.Diagonal | nlme.Scalar | nlme.LowRank] = {
+    "diagonal": nlme.Diagonal(0.3),
+    "scalar": nlme.Scalar(0.3),
+    "low_rank": nlme.LowRank(2),
+}
+
+
+def learned() -> dict[str, float | str]:
     """(c) Four networks with a learned Omega: three structures, the best by BIC is reported."""
-    results = {}
-    for name, structure in (
-        ("diagonal", nlme.Diagonal(0.3)),
-        ("scalar", nlme.Scalar(0.3)),
-        ("low_rank", nlme.LowRank(2)),
-    ):
-        figures = neural("c", nlme.examples.TheophyllineFourNetworks(omega=structure))
-        results[name] = figures
+    results: dict[str, dict[str, float]] = {}
+    for name, structure in STRUCTURES.items():
+        print(f"(c) {name}: {structure}", flush=True)
+        results[name] = neural("c", nlme.examples.TheophyllineFourNetworks(omega=structure))
     best = min(results, key=lambda name: results[name]["c_bic"])
-    others = {f"c_{name}_bic": figures["c_bic"] for name, figures in results.items()}
-    return {**results[best], **others}
+    each = {
+        key.replace("c_", f"c_{name}_", 1): value for name, figures in results.items() for key, value in figures.items()
+    }
+    return {**results[best], "c_best": best, **each}
 
 
 def hybrid() -> dict[str, float]:
@@ -95,7 +102,7 @@ def hybrid() -> dict[str, float]:
     return neural("d", nlme.examples.TheophyllineHybrid())
 
 
-STUDIES: dict[str, Callable[[], dict[str, float]]] = {
+STUDIES: dict[str, Callable[[], dict[str, float] | dict[str, float | str]]] = {
     "a": classical,
     "b": published,
     "c": learned,
@@ -110,18 +117,19 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(STUDIES), help="studies to run, comma-separated")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    figures: dict[str, float | str] = {
-        "date": date.today().isoformat(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "processors": float(torch.get_num_threads()),
-    }
+    known = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
+    figures: dict[str, float | str] = known
     for name in arguments.only.split(","):
         figures.update(STUDIES[name]())
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+        figures[f"{name}_run"] = (
+            f"{date.today().isoformat()}, Python {platform.python_version()}, torch {torch.__version__}, "
+            f"{torch.get_num_threads()} thread of {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
+        )
+        if arguments.json:
+            partial = arguments.json.with_suffix(".part")
+            partial.write_text(json.dumps(figures, indent=1) + "\n")
+            partial.replace(arguments.json)
+    print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

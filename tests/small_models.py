@@ -33,8 +33,8 @@ class Line(nlme.Model):
 
 
 class Everything(nlme.Model):
-    """One of each: correlated, fixed-omega and latent effects, shared and random weights, priors, a "
-    "covariate effect."""
+    """One of each: correlated, fixed-omega and latent effects, shared and random weights, priors, a
+    covariate effect."""
 
     states = ("depot", "central", "effect")
 

@@ -1,5 +1,5 @@
-"""What the source itself must look like: the direction of imports, docstrings, lengths, and things "
-"that are not allowed."""
+"""What the source itself must look like: the direction of imports, docstrings, lengths, and things
+that are not allowed."""
 
 import ast
 from pathlib import Path

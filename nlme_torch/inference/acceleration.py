@@ -1,10 +1,8 @@
 r"""Stochastic Newton steps for the means of random weights, where plain EM crawls.
 
 EM moves a mean mu to the mean of the conditional means. Along directions of the weights that the data say little
-about, that is
-a small fraction of the way. Louis's formula gives the observed information of mu from what the chains know anyway,
-the mean
-conditional covariance C of phi, and so the Newton step
+about, that is a small fraction of the way. Louis's formula gives the observed information of mu from what the chains
+know anyway, the mean conditional covariance C of phi, and so the Newton step
 
 .. math:: \mu \leftarrow \mu + g\, (I - C \Omega^{-1})^{-1} (\bar m - \mu)
 

@@ -3,8 +3,7 @@ r"""The other half of SAEM's M-step: parameters without a closed form move along
 .. math:: \nabla_\psi \Big( \tfrac{1}{C} \sum_c \sum_i \log p(y_i \mid \phi_i^{(c)}, \psi) + \log p(\psi) \Big)
 
 taken by Adam with a step that shrinks with the step size of the stochastic approximation. phi is held, not eta: a
-typical value
-that has a random effect never moves this way.
+typical value that has a random effect never moves this way.
 """
 
 from typing import NamedTuple

@@ -107,8 +107,7 @@ def importance_sampling(
 
     Best with a Student-t at the conditional mean with the conditional covariance, or a mixture over the
     distinct modes (``laplace.laplace_mixture``), whose whole density stands in the denominator. It fails
-    quietly with tens of effects: read ``khat`` and ``effective_size``, and use annealed importance sampling
-    or bridge sampling there.
+    quietly with tens of effects: read ``khat`` and ``effective_size``, and use annealed importance sampling there.
 
     Args:
         log_joint: Log joint density with all constants, ``(effect, *batch) -> (*batch)``.

@@ -87,7 +87,7 @@ def laplace_mixture(modes: Modes, *, df: float | int = 5, inflation: float = 1.0
             mass Laplace underrates is still visited.
 
     Returns:
-        A proposal for ``importance_sampling``, ``bridge_sampling`` or the independence kernel.
+        A proposal for ``importance_sampling`` or the independence kernel.
 
     Raises:
         FitError: A precision is not positive definite.

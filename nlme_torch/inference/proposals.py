@@ -1,7 +1,7 @@
 """Mixtures of multivariate normal or Student-t distributions, one mixture per subject.
 
-They serve as independence proposals (``kernels.Independent``), as importance distributions (``importance``),
-as the reference of annealed importance sampling and as the second density of bridge sampling.
+They serve as independence proposals (``kernels.Independent``), as importance distributions (``importance``) and
+as the reference of annealed importance sampling.
 """
 
 import math

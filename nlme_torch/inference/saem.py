@@ -44,8 +44,7 @@ class SAEM:
         acceleration: Gain of the Newton steps (Louis's information) that move the means of random weights; 0 for
             plain EM.
         drift_tolerance: Exploration ends when the mean of no structural or variance parameter moved by more than
-            this many of
-            its own standard deviations between two windows.
+            this many of its own standard deviations between two windows.
         window: Iterations of such a window.
 
     Example:

@@ -1,8 +1,8 @@
 """Fits on disk: a directory of JSON, safetensors and CSV files, never pickle.
 
-``fit.json`` holds settings, versions and hashes; ``tensors.safetensors`` parameters and effects; ``*.csv`` the
-tables that a reader
-opens in a spreadsheet. A directory appears whole or not at all: it is written under a temporary name and renamed.
+``fit.json`` holds settings, versions and hashes; ``tensors.safetensors`` parameters and effects; ``*.csv`` the tables
+that a reader opens in a spreadsheet. A directory appears whole or not at all: it is written under a temporary name and
+renamed.
 """
 
 import copy

@@ -135,7 +135,8 @@ class Conditional:
                 means += list(weights.unbind(0))
             else:
                 means += [density._times.new_zeros(1, 1)] * block.size
-        self.mean = torch.stack(torch.broadcast_tensors(*means)) if means else density._times.new_zeros(0, 1, 1)
+        mean = torch.stack(torch.broadcast_tensors(*means)) if means else density._times.new_zeros(0, 1, 1)
+        self.mean = mean.expand(-1, self.starts, -1)
         self._factors = {
             block.name: block.covariance.cholesky(component_values(values, f"_covariances.{block.name}"))
             for block in model.blocks

@@ -1,11 +1,9 @@
 """Where the density of an outcome is evaluated: at the records at which it was observed, and nowhere else.
 
-An error model may be undefined where nothing was observed: a proportional error has no spread at a dose record
-without drug, a
-log-normal density has no value at the zero that pads a batch. Masking such a density afterwards keeps its value
-right and
-turns its gradient into NaN (0 x inf). So an unobserved record is shown an observed one of the same subject, and
-then masked.
+An error model may be undefined where nothing was observed: a proportional error has no spread at a dose record without
+drug, a log-normal density has no value at the zero that pads a batch. Masking such a density afterwards keeps its
+value right and turns its gradient into NaN (0 x inf). So an unobserved record is shown an observed one of the same
+subject, and then masked.
 """
 
 from collections.abc import Mapping

@@ -6,8 +6,8 @@ proportional to it, and nothing else depends on it. With ``y = f + sigma g epsil
 .. math:: \hat\sigma^2 = \frac{1}{n} \sum_{ij} \frac{(y_{ij} - f_{ij})^2}{g_{ij}^2}
 
 The property is tested numerically, by doubling the parameter at random effects other than zero, so that the user
-writes a
-plain distribution. An outcome has one such scale at most: two that multiply each other are left to the gradient.
+writes a plain distribution. An outcome has one such scale at most: two that multiply each other are left to the
+gradient.
 """
 
 import math

@@ -19,8 +19,8 @@ NAMES = ("c.unconstrained", "sigma.unconstrained")
 
 
 class Shared(nlme.Model):
-    """y = a_i + c t + e with a positive slope c that everybody shares; Student-t errors, so that sigma "
-    "has no closed form."""
+    """y = a_i + c t + e with a positive slope c that everybody shares; Student-t errors, so that sigma
+    has no closed form."""
 
     def __init__(self, prior=None):
         super().__init__()

@@ -31,8 +31,8 @@ def test_laplace_is_exact_for_a_linear_gaussian_model(effect):
 
 
 def test_a_jittered_laplace_would_fail():
-    """A nearly flat direction: jitter of 1e-4, harmless in a solver, moves the answer by far more than "
-    "the tolerance."""
+    """A nearly flat direction: jitter of 1e-4, harmless in a solver, moves the answer by far more than
+    the tolerance."""
     target = LinearGaussian.simulate(3, 6, 5, seed=3)
     wide = LinearGaussian(target.design * 1e-3, target.data, 1e4 * target.omega, target.sigma)
     modes = best_mode(modes_of(wide, 3, 5))

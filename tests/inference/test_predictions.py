@@ -46,8 +46,8 @@ class DecayODE(Decay):
 
 
 def table():
-    """Subjects out of order, with text ids, several rows at a time, outcomes interleaved, rows without "
-    "observation between."""
+    """Subjects out of order, with text ids, several rows at a time, outcomes interleaved, rows without
+    observation between."""
     rows = [
         ("zoe", 0.0, 1, 7.7),
         ("zoe", 0.0, 2, 16.1),

@@ -201,8 +201,7 @@ def test_block_proposals_along_one_direction_leave_omega_with_rank_one(lines):
     """A published failure: a block walk whose shape is learnt from its own moves can close in on one direction.
 
     The chains of a walk with a rank-one factor never leave their lines, and Omega follows. The library's block walk
-    alone, from
-    the same rank-one moments, must recover both directions.
+    alone, from the same rank-one moments, must recover both directions.
     """
     frame, design = lines
     density = Density(Line(full=True), lines_data(frame).batch(), SOLVER)
@@ -361,8 +360,8 @@ def test_parameters_rest_during_the_burn_in(lines):
 
 
 def test_variances_fall_slowly_while_exploring_and_freely_afterwards(lines):
-    """Simulated annealing: no variance falls by more than 3 % per iteration during the first half of "
-    "the exploration."""
+    """Simulated annealing: no variance falls by more than 3 % per iteration during the first half of
+    the exploration."""
     generator = torch.Generator().manual_seed(4)
     model = Line(a=nlme.Normal(1.0, omega=50.0), sigma=nlme.Positive(20.0))
     run = algorithm(lines, model)

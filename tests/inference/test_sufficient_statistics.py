@@ -69,9 +69,8 @@ def test_blending_moves_by_the_step():
 def test_averaging_chains_before_the_products_collapses_omega():
     """A published bug: with C chains the spread within subjects enters divided by C.
 
-    Draws from the exact conditional distributions at the maximum likelihood estimate must reproduce Omega there (it
-    is a fixed
-    point of EM); statistics of the chains' averages give Omega less nearly all of the conditional covariance.
+    Draws from the exact conditional distributions at the maximum likelihood estimate must reproduce Omega there (it is
+    a fixed point of EM); statistics of the chains' averages give Omega less nearly all of the conditional covariance.
     """
     frame, design = simulate_lines(subjects=30, seed=3, sigma=0.6)
     b, omega, sigma, _ = design.maximum(full=True)

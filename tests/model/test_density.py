@@ -1,5 +1,5 @@
-"""The log joint density against loops over subjects in numpy and scipy, and what padding, starts "
-"and failures may not do."""
+"""The log joint density against loops over subjects in numpy and scipy, and what padding, starts
+and failures may not do."""
 
 import math
 
@@ -289,8 +289,8 @@ def test_a_fully_observed_table_needs_no_gathering(theophylline):
 
 
 class Proportional(nlme.Model):
-    """Spread zero at time 0 and values that a log-normal cannot have on padding: masked densities with "
-    "NaN gradients."""
+    """Spread zero at time 0 and values that a log-normal cannot have on padding: masked densities with
+    NaN gradients."""
 
     def __init__(self):
         super().__init__()
@@ -463,3 +463,36 @@ def test_theophylline_hybrid_nests_the_classical_model(theophylline):
     value = joined(hybrid, theophylline).at().log_likelihood(wide)
     expected = joined(nlme.examples.TheophyllineClosedForm(), theophylline).at().log_likelihood(eta)
     torch.testing.assert_close(value, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_a_model_whose_effects_are_all_standard_has_a_mean_for_every_start(lines):
+    """Latents and low-rank weights have no typical value to take the number of starts from."""
+
+    class Latents(nlme.Model):
+        def __init__(self):
+            super().__init__()
+            self.net = nlme.RandomWeights(nlme.MLP(1, 1), nlme.LowRank(1))
+            self.z = nlme.Latent(1)
+            self.sigma = nlme.Positive(1.0)
+
+        def predict(self, t, p, cov):
+            return p.net(t) + p.z
+
+        def observe(self, t, y, p):
+            return {"DV": dist.Normal(y, p.sigma)}
+
+    frame, _ = lines
+    density = joined(Latents(), lines_data(frame))
+    conditional = density.at(parameter_values(density.model, 3))
+    assert conditional.mean.shape[:2] == (2, 3)
+    zero = conditional.mean.new_zeros(2, 1, *conditional.mean.shape[1:2], density.batch.n_subjects)
+    assert conditional.log_joint(zero).shape == (1, 3, density.batch.n_subjects)
+    fit = nlme.fit(
+        Latents(),
+        lines_data(frame),
+        nlme.SAEM(starts=2, chains=2, warm_up=nlme.Pooled(5), schedule=nlme.StepSchedule(exploration=3, smoothing=2)),
+        seed=1,
+        progress=False,
+        likelihood=nlme.LaplaceLikelihood(1),
+    )
+    assert "best of 2 starts" in fit.termination

@@ -46,8 +46,8 @@ def case(model, data, solver, seed=0):
 
 
 def central_differences(density, eta, names, step):
-    """Derivatives by effects, one per subject, and by raw parameters: all displacements in one call on "
-    "the start axis."""
+    """Derivatives by effects, one per subject, and by raw parameters: all displacements in one call on
+    the start axis."""
     values = parameter_values(density.model)
     vector = flatten_values(values, names)
     effects, parameters = eta.shape[0], vector.shape[1]

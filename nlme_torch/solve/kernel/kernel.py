@@ -51,7 +51,7 @@ class Kernel:
             reverse_source(self.field, self.method)
             reverse_source(self.tangent.field, self.method)
         except (NoDerivativeError, NotScalarError) as error:
-            _log.info("no compiled gradient, plain tensor operations instead: %s", error)
+            _log.warning("no compiled gradient, slower tensor operations instead: %s", error)
             return False
         return True
 
@@ -108,7 +108,7 @@ def _make(field: VectorField, candidates: list[Layout], problem: Problem, method
                 return kernel
         except (NotScalarError, OSError) as error:
             reason = str(error)
-    _log.info("no compiled kernel for %s, plain tensor operations instead: %s", field, reason)
+    _log.warning("no compiled kernel for %s, slower tensor operations instead: %s", field, reason)
     return None
 
 

@@ -55,9 +55,8 @@ class Layout:
 def layouts(states: int, batch: torch.Size, parameters: tuple[Tensor, ...]) -> list[Layout]:
     """The possible readings of the parameters' shapes, the likeliest first.
 
-    A parameter is a subject's own when its trailing axes are the batch's (each equal, or 1 in some places).
-    Tensors with
-    as many axes as the batch or fewer may also be shared vectors that happen to have that length: the second
+    A parameter is a subject's own when its trailing axes are the batch's (each equal, or 1 in some places). Tensors
+    with as many axes as the batch or fewer may also be shared vectors that happen to have that length: the second
         reading.
 
     Args:
