@@ -10,7 +10,7 @@ from nlme_torch._typing import Float
 from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.kernels import State
 from nlme_torch.inference.modes import Modes, best_mode, conditional_modes
-from nlme_torch.inference.saem_kernels import Moves, PhiMoments, build_cycle
+from nlme_torch.inference.saem_kernels import ConditionalModes, Moves, PhiMoments, build_cycle
 from nlme_torch.model.density import Conditional, Density
 
 
@@ -104,11 +104,13 @@ def conditional_draws(
     log_joint = column_density(conditional)
     effects = draws
     moments = PhiMoments.start(effects[:, :, None] + mean, conditional.covariance())
+    with torch.enable_grad():
+        modes = ConditionalModes.search(conditional, None, 20) if moves.laplace else None
     tunings: dict[str, Any] = {}
     kept = []
     for iteration in range(2 * iterations):
         if iteration <= iterations:
-            cycle, names = build_cycle(moves, conditional, moments)
+            cycle, names = build_cycle(moves, conditional, moments, modes)
         for name, kernel, repeats in zip(names, cycle.kernels, cycle.repeats, strict=True):
             state: State = kernel.init(effects, log_joint)
             if name in tunings:

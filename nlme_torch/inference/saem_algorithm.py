@@ -6,12 +6,11 @@ Iteration k
 1. moves several Markov chains for every subject's phi_i under p(phi_i | y_i; theta_{k-1}) (E-step),
 2. updates averaged sufficient statistics, s_k = s_{k-1} + gamma_k (S(y, phi^{(k)}) - s_{k-1}),
 3. maximises the complete-data likelihood at s_k: in closed form for everything that a Gaussian phi or a residual
-scale covers,
-   along the gradient at the current draws for the rest.
+   scale covers, along the gradient at the current draws for the rest.
 
 gamma_k is one while exploring and falls while smoothing; the iterates of the smoothing phase are averaged. While
-exploring,
-variances may not fall by more than a few per cent per iteration (simulated annealing), which keeps the chains mobile.
+exploring, variances may not fall by more than a few per cent per iteration (simulated annealing), which keeps the
+chains mobile.
 
 References:
     Delyon, Lavielle and Moulines (1999), Convergence of a stochastic approximation version of the EM algorithm.
@@ -34,7 +33,7 @@ from nlme_torch.inference.gradient_step import AdamState, adam_init, gradient_st
 from nlme_torch.inference.kernels import State
 from nlme_torch.inference.maximisation import ClosedForm
 from nlme_torch.inference.modes import best_mode, conditional_modes
-from nlme_torch.inference.saem_kernels import Moves, PhiMoments, build_cycle
+from nlme_torch.inference.saem_kernels import ConditionalModes, Moves, PhiMoments, build_cycle
 from nlme_torch.inference.schedule import StepSchedule
 from nlme_torch.inference.sufficient_statistics import Statistics, blend, statistics
 from nlme_torch.model.density import Conditional, Density
@@ -54,6 +53,7 @@ class SAEMState(NamedTuple):
         transformed: Draws of phi, ``(effect, chain, start, subject)``.
         tunings: Adapted scales of the kernels.
         moments: Running conditional moments of phi, for the kernels.
+        modes: Laplace's approximation of the conditional distributions at the last search, or None.
         statistics: Averaged sufficient statistics, None before the first M-step.
         adam: Gradient moments of the parameters without a closed form.
         acceptance: Mean acceptance of each kernel at the last iteration.
@@ -67,6 +67,7 @@ class SAEMState(NamedTuple):
     transformed: Tensor
     tunings: dict[str, Any]
     moments: PhiMoments
+    modes: ConditionalModes | None
     statistics: Statistics | None
     adam: AdamState | None
     acceptance: dict[str, float]
@@ -132,7 +133,7 @@ class SAEMAlgorithm:
         adam = adam_init(values, self.by_gradient) if self.by_gradient else None
         values = {name: value.detach().clone() for name, value in values.items()}
         moments = PhiMoments.start(transformed, conditional.covariance())
-        return SAEMState(0, 0, values, values, transformed, {}, moments, None, adam, {}, log_joint)
+        return SAEMState(0, 0, values, values, transformed, {}, moments, None, None, adam, {}, log_joint)
 
     def step(self, state: SAEMState, generator: torch.Generator, smoothing: bool) -> SAEMState:
         """Do one iteration.
@@ -181,7 +182,11 @@ class SAEMAlgorithm:
 
     def _move_chains(self, state: SAEMState, conditional: Conditional, generator: torch.Generator) -> SAEMState:
         mean = conditional.mean[:, None]
-        cycle, names = build_cycle(self.moves, conditional, state.moments)
+        modes = state.modes
+        if self.moves.laplace and self.moves.search_is_due(state.iteration):
+            with torch.enable_grad():
+                modes = ConditionalModes.search(conditional, modes, 20 if modes is None else 4)
+        cycle, names = build_cycle(self.moves, conditional, state.moments, modes)
         effects = (state.transformed - mean).flatten(-2)
         shape = state.transformed.shape[1:]
 
@@ -208,6 +213,7 @@ class SAEMAlgorithm:
             transformed=transformed,
             tunings=tunings,
             moments=state.moments.update(transformed),
+            modes=modes,
             acceptance=acceptance,
             log_joint=value.unflatten(-1, shape[1:]).sum(-1).mean(0),
         )

@@ -6,14 +6,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.cycle import Cycle
 from nlme_torch.inference.hamiltonian import HMC
 from nlme_torch.inference.kernels import BlockRandomWalk, Independent, Kernel, RandomWalk
-from nlme_torch.inference.proposals import normal
+from nlme_torch.inference.modes import best_mode, conditional_modes
+from nlme_torch.inference.proposals import factor_of_precision, normal, student
 from nlme_torch.model.density import Conditional
 from nlme_torch.model.model import Model
 
 MANY_EFFECTS = 8
+TAILS = 8
+"""Degrees of freedom of Laplace proposals: heavier tails than a normal's, so that no chain is caught in one."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,15 @@ class Moves:
         prior: Independent proposals from N(0, Omega).
         component: Sweeps of the component-wise random walk.
         block: Random walks of all components together, shaped by the conditional covariance.
-        laplace: Independent proposals from a normal fitted to the conditional distribution.
+        laplace: Independent proposals from a Student-t at the conditional mode with Laplace's covariance.
         hamiltonian: Hamiltonian trajectories.
         leapfrogs: Leapfrog steps per trajectory.
         group: Components moved together by the component-wise walk.
+        refresh: Most iterations between two searches of the conditional modes.
+
+    References:
+        Karimi, Lavielle and Moulines (2020), f-SAEM: a fast stochastic approximation of the EM algorithm for
+        nonlinear mixed effects models. doi:10.1016/j.csda.2019.07.001
     """
 
     prior: int = 1
@@ -37,6 +46,7 @@ class Moves:
     hamiltonian: int = 0
     leapfrogs: int = 5
     group: int = 1
+    refresh: int = 20
 
     @classmethod
     def automatic(cls, model: Model) -> "Moves":
@@ -44,6 +54,11 @@ class Moves:
         if model.n_effects <= MANY_EFFECTS:
             return cls()
         return cls(prior=0, component=0, block=1, laplace=0, hamiltonian=2)
+
+    def search_is_due(self, iteration: int) -> bool:
+        """Whether modes are searched at an iteration: less and less often, because parameters move fast at first."""
+        period = 1 << max(0, (iteration // 4).bit_length() - 1)
+        return iteration % min(self.refresh, period) == 0
 
 
 class PhiMoments(NamedTuple):
@@ -83,13 +98,50 @@ class PhiMoments(NamedTuple):
         return torch.linalg.cholesky(matrix).permute(1, 2, 0)
 
 
-def build_cycle(moves: Moves, conditional: Conditional, moments: PhiMoments) -> tuple[Any, tuple[str, ...]]:
+class ConditionalModes(NamedTuple):
+    """Where Laplace's approximation of every subject's conditional distribution of phi stands.
+
+    A proposal must not depend on where its chain is now: modes are found from earlier modes, never from draws.
+
+    Attributes:
+        mode: ``(effect, start, subject)``, of phi.
+        factor: Lower Cholesky factor of the inverse of minus the Hessian, ``(effect, effect, start * subject)``.
+    """
+
+    mode: Tensor
+    factor: Tensor
+
+    @classmethod
+    def search(cls, conditional: Conditional, previous: "ConditionalModes | None", steps: int) -> "ConditionalModes":
+        """Climb from the previous modes, at first from eta = 0.
+
+        Args:
+            conditional: Densities at the current parameters.
+            previous: Result of the last search.
+            steps: Most Newton steps.
+        """
+        omega = conditional.covariance().permute(1, 2, 0)[..., None]
+        subjects = conditional.density.batch.n_subjects
+        mean = conditional.mean.expand(-1, -1, subjects)
+        eta = torch.zeros_like(mean) if previous is None else previous.mode - mean
+        found = best_mode(conditional_modes(column_density(conditional), eta.flatten(1)[:, None], newton_steps=steps))
+        factor = factor_of_precision(found.precision)
+        # where the density is not concave yet, the prior's own spread
+        prior = torch.linalg.cholesky(omega.movedim((0, 1), (-2, -1))).movedim((-2, -1), (0, 1))
+        prior = prior.expand(-1, -1, -1, subjects).flatten(-2)
+        return cls(found.effects.unflatten(-1, mean.shape[1:]) + mean, torch.where(factor.isnan(), prior, factor))
+
+
+def build_cycle(
+    moves: Moves, conditional: Conditional, moments: PhiMoments, modes: ConditionalModes | None
+) -> tuple[Any, tuple[str, ...]]:
     """Return the kernels of one iteration with their repeats, and their names.
 
     Args:
         moves: How often each one runs.
         conditional: Densities at the current parameters.
-        moments: Running conditional moments of phi.
+        moments: Running conditional moments of phi, which shape the random walks.
+        modes: Laplace's approximation of the conditional distributions, None without its proposals.
     """
     subjects = conditional.density.batch.n_subjects
     kernels: list[Kernel] = []
@@ -97,7 +149,7 @@ def build_cycle(moves: Moves, conditional: Conditional, moments: PhiMoments) -> 
     repeats: list[int] = []
     omega = conditional.covariance().permute(1, 2, 0)[..., None].expand(-1, -1, -1, subjects).flatten(-2)
     deviations = moments.covariance.diagonal(dim1=0, dim2=1).permute(2, 0, 1).flatten(-2).sqrt().clamp_min(1e-10)
-    factor = moments.factor() if moves.block or moves.laplace or moves.hamiltonian else None
+    factor = moments.factor() if moves.block or moves.hamiltonian else None
 
     def add(name: str, kernel: Kernel, count: int) -> None:
         if count:
@@ -109,9 +161,9 @@ def build_cycle(moves: Moves, conditional: Conditional, moments: PhiMoments) -> 
         root = torch.linalg.cholesky(omega.permute(2, 0, 1)).permute(1, 2, 0)
         add("prior", Independent(normal(torch.zeros_like(deviations), root)), moves.prior)
     if moves.laplace:
-        centre = (moments.mean - conditional.mean).flatten(-2)
-        assert factor is not None
-        add("laplace", Independent(normal(centre, 1.1 * factor)), moves.laplace)
+        assert modes is not None
+        centre = (modes.mode - conditional.mean).flatten(-2)
+        add("laplace", Independent(student(centre, modes.factor, df=TAILS)), moves.laplace)
     add("component", RandomWalk(scale=deviations, size=moves.group), moves.component)
     add("block", BlockRandomWalk(factor=factor), moves.block)
     add("hamiltonian", HMC(factor=factor, leapfrogs=moves.leapfrogs), moves.hamiltonian)

@@ -171,6 +171,14 @@ def test_a_ridge_on_low_rank_weights_gives_the_maximum_a_posteriori():
     assert np.abs(expected - np.linalg.solve(information, score)).max() > 0.1
 
 
+def test_laplace_proposals_are_nearly_all_accepted_where_the_model_is_gaussian(lines):
+    """The conditional distribution is normal: only the heavier tails of the proposal and its age are refused."""
+    frame, _ = lines
+    moves = nlme.Moves(prior=0, component=0, block=0, laplace=2)
+    trace = estimate(Line(full=True), lines_data(frame), chains=10, moves=moves, exploration=60, smoothing=20).trace
+    assert trace.acceptance_laplace.iloc[10:].mean() > 0.8 and trace.acceptance_laplace.iloc[:5].min() > 0.5
+
+
 # ------------------------------------------------------------------ published failures
 
 
@@ -236,7 +244,7 @@ def test_block_proposals_alone_recover_a_full_omega(lines):
     assert np.linalg.eigvalsh(found[1])[0] > 0.8 * np.linalg.eigvalsh(design.maximum(full=True)[1])[0]
 
 
-@pytest.mark.parametrize("kind", ["component", "hamiltonian"])
+@pytest.mark.parametrize("kind", ["component", "laplace", "hamiltonian"])
 def test_every_kernel_alone_leads_to_the_same_place(lines, kind):
     frame, design = lines
     model = Line()
