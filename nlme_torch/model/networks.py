@@ -81,23 +81,40 @@ class MLP(Network):
     Args:
         *sizes: Inputs, hidden widths ..., outputs; ``MLP(2, 6, 1)`` has 25 weights.
         activation: Hidden activation: tanh, softplus, sigmoid or silu (non-smooth ones slow an adaptive solver).
-        output: Output activation: identity, softplus, exp, sigmoid or tanh.
+        output: Output activation: identity, softplus, exp, sigmoid or tanh; softplus, exp and sigmoid are positive.
+        increasing: Positions of inputs in which every output increases, at all values of the other inputs.
+        decreasing: Positions of inputs in which every output decreases.
+        zero_at_zero: Whether the output is zero where all inputs are: a network without biases.
         prior: Univariate distribution of every weight and bias (``L2(1.0)``), or None.
 
     Raises:
-        ModelError: Fewer than two sizes, a size below one, or an unknown activation.
+        ModelError: Fewer than two sizes, a size below one, an unknown activation, or constraints that contradict one
+            another.
+
+    A network is monotone in an input when the first layer's weights of that input have one sign, and all later ones
+    are positive: these are ``softplus`` of what is estimated.
 
     Example:
         >>> import nlme_torch as nlme
         >>> nlme.MLP(2, 6, 1).weights.shape
         torch.Size([25])
+        >>> nlme.MLP(1, 4, 1, increasing=[0], zero_at_zero=True).weights.shape
+        torch.Size([8])
 
     References:
         Glorot and Bengio (2010), Understanding the difficulty of training deep feedforward neural networks, AISTATS.
+        Sill (1997), Monotonic networks, NIPS 10.
     """
 
     def __init__(
-        self, *sizes: int, activation: str = "tanh", output: str = "identity", prior: Distribution | None = None
+        self,
+        *sizes: int,
+        activation: str = "tanh",
+        output: str = "identity",
+        increasing: Sequence[int] = (),
+        decreasing: Sequence[int] = (),
+        zero_at_zero: bool = False,
+        prior: Distribution | None = None,
     ) -> None:
         if len(sizes) < 2 or min(sizes) < 1:
             raise ModelError(
@@ -106,10 +123,34 @@ class MLP(Network):
         for name in (activation, output):
             if name not in ACTIVATIONS:
                 raise ModelError(f"MLP: unknown activation {name!r}; choose from {', '.join(ACTIVATIONS)}.")
-        count = sum((inputs + 1) * outputs for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True))
-        super().__init__(torch.zeros(count, dtype=torch.float64), sizes[0], sizes[-1], prior)
+        _check_constraints(sizes[0], activation, output, increasing, decreasing, zero_at_zero)
         self.sizes, self.activation, self.output = sizes, activation, output
+        self.increasing, self.decreasing = tuple(increasing), tuple(decreasing)
+        self.zero_at_zero = zero_at_zero
+        layers = zip(sizes[:-1], sizes[1:], strict=True)
+        count = sum((inputs + self._biases) * outputs for inputs, outputs in layers)
+        super().__init__(torch.zeros(count, dtype=torch.float64), sizes[0], sizes[-1], prior)
+        self._signs = self._sign_of_weights()
         self.initialise(torch.Generator().manual_seed(0))
+
+    @property
+    def _biases(self) -> int:
+        """Biases per unit, one or none."""
+        return 0 if self.zero_at_zero else 1
+
+    def _sign_of_weights(self) -> Tensor | None:
+        """The sign that each weight must have, 0 where it is free, ``(weight,)``; None without constraints."""
+        if not (self.increasing or self.decreasing):
+            return None
+        pieces = []
+        for layer, (n_in, n_out) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
+            row = torch.ones(n_in, dtype=torch.float64)
+            if layer == 0:
+                row = torch.zeros_like(row)
+                row[list(self.increasing)] = 1.0
+                row[list(self.decreasing)] = -1.0
+            pieces += [row.repeat(n_out), torch.zeros(self._biases * n_out, dtype=torch.float64)]
+        return torch.cat(pieces)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw Glorot-uniform weights and zero biases in place."""
@@ -117,18 +158,27 @@ class MLP(Network):
         for inputs, outputs in zip(self.sizes[:-1], self.sizes[1:], strict=True):
             bound = math.sqrt(6 / (inputs + outputs))
             uniform = torch.rand(outputs * inputs, generator=generator, dtype=torch.float64)
-            pieces += [bound * (2 * uniform - 1), torch.zeros(outputs, dtype=torch.float64)]
-        self.weights.data = torch.cat(pieces).to(self.weights)
+            pieces += [bound * (2 * uniform - 1), torch.zeros(self._biases * outputs, dtype=torch.float64)]
+        drawn = torch.cat(pieces)
+        if self._signs is not None:  # the estimated number whose softplus is the size drawn
+            drawn = torch.where(self._signs == 0, drawn, drawn.abs().clamp_min(1e-2).expm1().log())
+        self.weights.data = drawn.to(self.weights)
 
     def evaluate(self, weights: Tensor, inputs: Tensor) -> Tensor:
         """Apply the network to ``(input, *batch)`` with weights ``(weight, *batch)``."""
+        if self._signs is not None:
+            signs = self._signs.to(weights).reshape(-1, *(1,) * (weights.dim() - 1))
+            weights = torch.where(signs == 0, weights, signs * nn.functional.softplus(weights))
         shared = weights[0].numel() == 1
         hidden, start = inputs, 0
         last = len(self.sizes) - 2
         for layer, (n_in, n_out) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
             matrix = weights[start : start + n_in * n_out]
-            bias = weights[start + n_in * n_out : start + (n_in + 1) * n_out]
-            start += (n_in + 1) * n_out
+            start += n_in * n_out
+            bias = weights.new_zeros(n_out, *weights.shape[1:])
+            if not self.zero_at_zero:
+                bias = weights[start : start + n_out]
+                start += n_out
             if shared:
                 flat = torch.addmm(bias.reshape(n_out, 1), matrix.reshape(n_out, n_in), hidden.reshape(n_in, -1))
                 hidden = flat.reshape(n_out, *hidden.shape[1:])
@@ -142,12 +192,15 @@ class MLP(Network):
         names = []
         for layer, (n_in, n_out) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True), start=1):
             names += [f"W{layer}[{row},{column}]" for row in range(n_out) for column in range(n_in)]
-            names += [f"b{layer}[{row}]" for row in range(n_out)]
+            names += [f"b{layer}[{row}]" for row in range(self._biases * n_out)]
         return names
 
     def extra_repr(self) -> str:
         """Show the layer sizes in the module's printed form."""
-        return f"{'-'.join(map(str, self.sizes))}, {self.activation}, output={self.output}, {len(self.weights)} weights"
+        shape = f"{'-'.join(map(str, self.sizes))}, {self.activation}, output={self.output}"
+        for word, inputs in (("increasing", self.increasing), ("decreasing", self.decreasing)):
+            shape += f", {word} in {', '.join(map(str, inputs))}" if inputs else ""
+        return f"{shape}{', zero at zero' if self.zero_at_zero else ''}, {len(self.weights)} weights"
 
 
 class ModuleNetwork(Network):
@@ -234,6 +287,23 @@ class BoundNetwork:
         stacked = torch.stack(torch.broadcast_tensors(*scalars)) if len(scalars) > 1 else scalars[0][None]
         outputs = self.network.evaluate(self.weights, stacked)
         return outputs[0] if outputs.shape[0] == 1 else tuple(outputs.unbind(0))
+
+
+def _check_constraints(
+    inputs: int, activation: str, output: str, increasing: Sequence[int], decreasing: Sequence[int], zero_at_zero: bool
+) -> None:
+    """Refuse constraints that the architecture cannot keep."""
+    named = (*increasing, *decreasing)
+    if any(not 0 <= position < inputs for position in named) or len(set(named)) < len(named):
+        raise ModelError(
+            f"MLP with {inputs} inputs: increasing={tuple(increasing)} and decreasing={tuple(decreasing)} must name "
+            f"different inputs by position, 0 to {inputs - 1}."
+        )
+    if named and "silu" in (activation, output):
+        raise ModelError("MLP: silu is not monotone; use tanh, softplus or sigmoid.")
+    for name, value in (("activation", activation), ("output", output)):
+        if zero_at_zero and value not in ("tanh", "silu", "identity"):
+            raise ModelError(f"MLP: {name}={value!r} is not zero at zero; use tanh, silu or identity.")
 
 
 def _align(tensor: Tensor, batch_dimensions: int) -> Tensor:

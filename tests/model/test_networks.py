@@ -1,11 +1,14 @@
 """Networks against torch.nn, shared and per subject, with every broadcasting that user code can cause."""
 
+import pandas as pd
+import pyro.distributions as dist
 import pytest
 import torch
 from small_models import DOUBLE, number
 from torch import nn
 
 import nlme_torch as nlme
+from nlme_torch.model.density import Density
 from nlme_torch.model.networks import ACTIVATIONS, BoundNetwork, ModuleNetwork
 
 LAYERS = {"tanh": nn.Tanh, "softplus": nn.Softplus, "sigmoid": nn.Sigmoid, "silu": nn.SiLU, "identity": nn.Identity}
@@ -196,3 +199,74 @@ def test_every_activation_is_smooth():
         (slope,) = torch.autograd.grad(activation(x).sum(), x, create_graph=True)
         left, right = activation(x - 1e-6), activation(x + 1e-6)
         assert ((right - left) / 2e-6 - slope).abs().item() < 1e-6, name
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "sigmoid"])
+@pytest.mark.parametrize("per_subject", [False, True])
+def test_a_monotone_network_is_monotone_whatever_its_weights(activation, per_subject):
+    network = nlme.MLP(3, 5, 4, 1, activation=activation, increasing=[0], decreasing=[2])
+    generator = torch.Generator().manual_seed(0)
+    shape = (len(network.weights), 200 if per_subject else 1)
+    weights = 2 * torch.randn(*shape, generator=generator, dtype=DOUBLE)
+    x = torch.randn(3, 200, generator=generator, dtype=DOUBLE).requires_grad_()
+    (slope,) = torch.autograd.grad(network.evaluate(weights, x).sum(), x)
+    assert (slope[0] >= 0).all() and (slope[2] <= 0).all() and (slope[0] > 0).any() and (slope[2] < 0).any()
+    assert (slope[1] > 0).any() and (slope[1] < 0).any() or not per_subject, "the free input goes both ways"
+
+
+def test_a_network_that_is_zero_at_zero():
+    network = nlme.MLP(2, 4, 3, 1, activation="silu", zero_at_zero=True)
+    weights = torch.randn(len(network.weights), 6, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    assert torch.equal(network.evaluate(weights, torch.zeros(2, 6, dtype=DOUBLE)), torch.zeros(1, 6, dtype=DOUBLE))
+    assert (network.evaluate(weights, torch.ones(2, 6, dtype=DOUBLE)) != 0).all()
+    assert len(network.weights) == 8 + 12 + 3 == len(network.weight_names())
+    assert "zero at zero" in network.extra_repr()
+
+
+def test_constrained_weights_begin_with_glorots_sizes():
+    free, bound = nlme.MLP(2, 3, 1), nlme.MLP(2, 3, 1, increasing=[0, 1])
+    sizes = torch.nn.functional.softplus(bound.weights)
+    matrix = [index for index, name in enumerate(free.weight_names()) if name.startswith("W")]
+    torch.testing.assert_close(sizes[matrix], free.weights[matrix].abs().clamp_min(1e-2))
+    assert "increasing in 0, 1" in bound.extra_repr()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"increasing": [2]}, "must name different inputs by position, 0 to 1"),
+        ({"increasing": [0], "decreasing": [0]}, "must name different inputs"),
+        ({"increasing": [0], "activation": "silu"}, "silu is not monotone"),
+        ({"zero_at_zero": True, "output": "softplus"}, "output='softplus' is not zero at zero"),
+    ],
+)
+def test_constraints_that_cannot_be_kept_are_refused(settings, words):
+    with pytest.raises(nlme.ModelError, match=words):
+        nlme.MLP(2, 3, 1, **settings)
+
+
+def test_a_monotone_network_is_solved_by_compiled_code():
+    class Saturating(nlme.Model):
+        states = ("central",)
+
+        def __init__(self):
+            super().__init__()
+            self.k = nlme.LogNormal(0.5)
+            self.loss = nlme.MLP(1, 3, 1, increasing=[0], zero_at_zero=True)
+            self.sigma = nlme.Positive(1.0)
+
+        def initial(self, p):
+            return (10.0,)
+
+        def dynamics(self, t, y, p):
+            return (-p.k * y.central - p.loss(y.central),)
+
+        def observe(self, t, y, p):
+            return {"DV": dist.Normal(y.central, p.sigma)}
+
+    frame = pd.DataFrame({"ID": [1, 1, 2, 2], "TIME": [0.0, 2.0, 1.0, 4.0], "DV": [10.0, 3.0, 10.0, 0.5]})
+    batch = nlme.Dataset.from_frame(frame).batch()
+    eta = torch.tensor([[0.3, -0.2]], dtype=DOUBLE)[:, None, None]
+    solvers = nlme.Tsit5(1e-10, 1e-12), nlme.Tsit5(1e-10, 1e-12, compile=False)
+    compiled, plain = (Density(Saturating(), batch, solver).at().log_joint(eta) for solver in solvers)
+    torch.testing.assert_close(compiled, plain, rtol=1e-12, atol=1e-12)
