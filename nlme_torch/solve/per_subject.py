@@ -6,6 +6,7 @@ from torch import Tensor
 from nlme_torch.solve.explicit import derivative
 from nlme_torch.solve.isolate import find_bad_starts, mask_states
 from nlme_torch.solve.kernel import Kernel, Limits, Outcome, Solve, find_kernel
+from nlme_torch.solve.moving_times import drop_times, hold_times
 from nlme_torch.solve.problem import Problem
 from nlme_torch.solve.replay import is_differentiated, is_transformed, replay
 from nlme_torch.solve.schedule import Schedule, build_schedule
@@ -27,9 +28,13 @@ def integrate_per_subject(problem: Problem, method: Method, control: Control, co
         The solution.
     """
     if compile and not is_transformed() and 0 not in problem.batch:
-        kernel = find_kernel(problem, method, is_differentiated(problem))
+        differentiated = is_differentiated(problem)
+        moving = differentiated and problem.times.requires_grad and not hasattr(problem.vector_field, "__self__")
+        posed = hold_times(problem) if moving else problem
+        kernel = find_kernel(posed, method, differentiated)
         if kernel is not None:
-            return _by_kernel(problem, control, kernel)
+            solution = _by_kernel(posed, control, kernel)
+            return drop_times(solution) if moving else solution
     return _by_operations(problem, method, control)
 
 

@@ -1,11 +1,10 @@
-"""A compiled solve as a differentiable function: backward, and backward again."""
+"""A compiled solve as a differentiable function: backward, and backward again as often as the field allows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nlme_torch.solve.kernel.kernel import Kernel
 from nlme_torch.solve.kernel.library import Inputs, Limits, Outcome, Tape, replay, transpose, walk
@@ -38,6 +37,10 @@ class Solve:
         initial, times, own, shared, amounts, rates = tensors
         assert initial is not None and times is not None and own is not None and shared is not None
         return Inputs(initial, times, self.last, own, shared, amounts, rates, self.resets)
+
+    def tangent(self) -> "Solve":
+        """The same solve of states and their derivatives along a direction, by the same steps."""
+        return replace(self, kernel=self.kernel.tangent)
 
     def arrivals(self, *tensors: Tensor | None) -> Tensor:
         """(stop, state, subject) states on arrival; fills outcome and tape.
@@ -82,28 +85,40 @@ class _Transpose(torch.autograd.Function):
         )  # fmt: skip
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *directions: Tensor | None) -> tuple[Any, ...]:
         solve: Solve = ctx.solve
         cotangent, *tensors = ctx.saved_tensors
         if ctx.with_times:
             raise NotImplementedError("second derivatives with respect to times need Tsit5(compile=False)")
-        library = solve.kernel.tangent.backwards
-        assert solve.tape is not None and solve.outcome is not None
         pairs = [
             value if index == 1 or value is None else torch.cat([value, _or_zero(direction, value)], _AXES[index])
             for index, (value, direction) in enumerate(zip(tensors, directions, strict=True))
         ]
-        inputs = solve.inputs(tuple(pairs))
-        states = tensors[0].shape[0]
-        tangents = replay(library, inputs, solve.limits, solve.tape, solve.outcome.status)[:, states:]
+        tangent = solve.tangent()
+        tangents = _Replay.apply(tangent, *pairs)[:, tensors[0].shape[0] :]
         padded = torch.cat([torch.zeros_like(cotangent), cotangent], 1)
-        gradients = transpose(library, inputs, solve.limits, solve.tape, solve.outcome.status, padded, False)
+        gradients = _Transpose.apply(tangent, False, padded, *pairs)
         halves = [
             None if gradient is None or value is None else gradient.narrow(_AXES[index], 0, value.shape[_AXES[index]])
             for index, (gradient, value) in enumerate(zip(gradients, tensors, strict=True))
         ]
         return (None, None, torch.where(torch.isfinite(tangents), tangents, 0.0), *halves)
+
+
+class _Replay(torch.autograd.Function):
+    """The arrivals by the steps of an earlier walk, as a function of everything but the steps."""
+
+    @staticmethod
+    def forward(ctx: Any, solve: Solve, *tensors: Tensor | None) -> Tensor:
+        ctx.solve = solve
+        ctx.save_for_backward(*tensors)
+        assert solve.tape is not None and solve.outcome is not None
+        return replay(solve.kernel.backwards, solve.inputs(tensors), solve.limits, solve.tape, solve.outcome.status)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
+        cotangent = torch.where(torch.isfinite(cotangent), cotangent, 0.0)
+        return (None, *_Transpose.apply(ctx.solve, False, cotangent, *ctx.saved_tensors))
 
 
 # The axis along which values and their tangents are joined: initial, times, own, shared, amounts, rates.
