@@ -103,6 +103,7 @@ def runs(problem: Problem, name: str) -> Iterator[tuple[str, list[tuple[float, C
     if name == "smooth":
         yield "rk4", [(DEFAULT, by(RK4(20)))]
         yield "closed_form", [(DEFAULT, lambda parameters: closed_form(problem, parameters))]
+        yield "linear", [(DEFAULT, lambda parameters: linear(problem, parameters))]
     if (method := torchode(problem)) is not None:
         yield "torchode", [(DEFAULT, method)]
 
@@ -114,6 +115,14 @@ def closed_form(problem: Problem, parameters: Tensor) -> Tensor:
     gut = initial[0] * torch.exp(-ka * times)
     central = initial[0] * ka / (ka - ke) * (torch.exp(-ke * times) - torch.exp(-ka * times))
     return torch.stack([gut, central], 1)
+
+
+def linear(problem: Problem, parameters: Tensor) -> Tensor:
+    """The smooth problem as linear compartments, in the library's closed form."""
+    _, initial, times, _ = problem
+    absorption, elimination = parameters
+    system = nlme.compartments.OneCompartment(elimination, 1.0, absorption)
+    return nlme.compartments.solve_linear(system, initial, times).states
 
 
 def torchode(problem: Problem) -> Callable[..., Tensor] | None:

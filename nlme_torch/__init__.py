@@ -1,5 +1,6 @@
 """nlme_torch: nonlinear mixed-effects models with neural networks inside the dynamics."""
 
+from nlme_torch import compartments as compartments
 from nlme_torch import diagnostics as diagnostics
 from nlme_torch import examples as examples
 from nlme_torch import plots as plots
@@ -11,24 +12,39 @@ from nlme_torch.errors import FitError as FitError
 from nlme_torch.errors import ModelError as ModelError
 from nlme_torch.errors import NLMEError as NLMEError
 from nlme_torch.errors import SolveError as SolveError
+from nlme_torch.inference import BFGS as BFGS
+from nlme_torch.inference import FO as FO
+from nlme_torch.inference import FOCE as FOCE
+from nlme_torch.inference import FOCEI as FOCEI
+from nlme_torch.inference import LBFGS as LBFGS
 from nlme_torch.inference import SAEM as SAEM
+from nlme_torch.inference import Adam as Adam
 from nlme_torch.inference import AnnealedImportanceSampling as AnnealedImportanceSampling
+from nlme_torch.inference import Comparison as Comparison
 from nlme_torch.inference import Fit as Fit
 from nlme_torch.inference import ImportanceSampling as ImportanceSampling
+from nlme_torch.inference import Laplace as Laplace
 from nlme_torch.inference import LaplaceLikelihood as LaplaceLikelihood
 from nlme_torch.inference import LogLikelihood as LogLikelihood
 from nlme_torch.inference import Moves as Moves
+from nlme_torch.inference import ObjectiveValue as ObjectiveValue
 from nlme_torch.inference import Pooled as Pooled
+from nlme_torch.inference import Quadrature as Quadrature
 from nlme_torch.inference import QuadratureLikelihood as QuadratureLikelihood
 from nlme_torch.inference import StepSchedule as StepSchedule
+from nlme_torch.inference import Uncertainty as Uncertainty
+from nlme_torch.inference import compare as compare
 from nlme_torch.inference import fit as fit
 from nlme_torch.inference import load as load
 from nlme_torch.inference import loglik as loglik
+from nlme_torch.inference import ofv as ofv
+from nlme_torch.inference import standard_errors as standard_errors
 from nlme_torch.model import L1 as L1
 from nlme_torch.model import L2 as L2
 from nlme_torch.model import MLP as MLP
 from nlme_torch.model import Bounded as Bounded
 from nlme_torch.model import Diagonal as Diagonal
+from nlme_torch.model import Dosing as Dosing
 from nlme_torch.model import Fixed as Fixed
 from nlme_torch.model import Full as Full
 from nlme_torch.model import Latent as Latent
@@ -37,6 +53,7 @@ from nlme_torch.model import LogNormal as LogNormal
 from nlme_torch.model import LowRank as LowRank
 from nlme_torch.model import Model as Model
 from nlme_torch.model import Normal as Normal
+from nlme_torch.model import Occasions as Occasions
 from nlme_torch.model import Omega as Omega
 from nlme_torch.model import Positive as Positive
 from nlme_torch.model import Power as Power
@@ -44,6 +61,10 @@ from nlme_torch.model import RandomWeights as RandomWeights
 from nlme_torch.model import Real as Real
 from nlme_torch.model import Scalar as Scalar
 from nlme_torch.model import Shift as Shift
+from nlme_torch.model import observation as observation
+from nlme_torch.model import simulate as simulate
 from nlme_torch.solve import RK4 as RK4
 from nlme_torch.solve import Adaptive as Adaptive
+from nlme_torch.solve import Auto as Auto
+from nlme_torch.solve import Rodas5P as Rodas5P
 from nlme_torch.solve import Tsit5 as Tsit5

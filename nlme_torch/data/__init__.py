@@ -13,3 +13,4 @@ from .events import Event as Event
 from .examples import phenobarbital as phenobarbital
 from .examples import theophylline as theophylline
 from .regimen import Regimen as Regimen
+from .simulated import with_outcomes as with_outcomes

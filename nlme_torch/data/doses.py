@@ -49,8 +49,10 @@ class Doses:
     * the end of an infusion, which is no record either: after F·amount / rate where ``kind`` is RATE, after
       ``duration`` (at the rate F·amount / duration) where it is DURATION, and by the model's rate or duration
       where it is MODELLED_RATE or MODELLED_DURATION; a reset and a dose with SS=1 end what still runs;
-    * steady state: the state that doses like this one, repeated every ``interval`` since ever (or a constant
-      infusion at ``rate``, where ``interval`` is 0), have led to just before this dose; then the dose itself.
+    * steady state: the state that doses like this one, repeated every ``interval`` since ever, have led to just
+      before this dose; then the dose itself. A lag time is that of all these doses: the last one acted at
+      TIME + lag - II. Where ``interval`` is 0 it is the state under a constant infusion at ``rate``, which ends
+      at this record, as in NONMEM.
 
     **At one record** the order is: reset, steady state, dose; an observation at the same time sees the dose
     if and only if its row comes later in the file.
@@ -65,7 +67,7 @@ class Doses:
         steady_state: ``(record, subject)``, 0 none; 1 the state is replaced by the steady state of this dose;
             2 it is added to the state.
         interval: ``(record, subject)``, II in time units where ``steady_state`` is not 0 (0 there means a
-            constant infusion that never ends), else 0.
+            constant infusion that ends here), else 0.
         reset: ``(record, subject)``, True where all states return to their initial value and every infusion
             stops before the record's dose, if any, is given (EVID 3 and 4).
         source: ``(record, subject)``, 0-based row of the table from which the event stems (for an ADDL repeat

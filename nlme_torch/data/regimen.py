@@ -51,8 +51,8 @@ class Regimen:
         compartment: a state's name or its number from 1.
         every: interval between doses.
         additional: number of doses after the first; needs ``every``.
-        rate: rate of an infusion, mass per time; with ``amount`` 0 and ``steady_state`` an infusion without
-            end.
+        rate: rate of an infusion, mass per time; with ``amount`` 0 and ``steady_state`` an infusion that has
+            gone on for ever and ends at ``time``.
         duration: duration of an infusion.
         steady_state: True (or 1) if the first dose finds the steady state of doses given ``every`` so often;
             2 to add that steady state to what is there.

@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 
 from nlme_torch._typing import Bool, Float
 from nlme_torch.model.density import Conditional
+from nlme_torch.model.individual import Covariates, Individual, at_records
 
 _CHUNK = 2_000_000
 
@@ -111,13 +112,15 @@ def observation_mixture(
     times = density.batch.times[here, None, None]
     with unchecked():
         individual = conditional.individual(eta)
+        there = Individual(at_records(vars(individual), lambda value: value[here]))
         if model.has_dynamics:
             states, solved = conditional.predict(individual, eta)
             prediction = model.state_tuple()(*(state[here] for state in states))
         else:
-            prediction = model.predict(times, individual, density._covariates)
+            covariates = Covariates(at_records(vars(density._covariates), lambda value: value[here]))
+            prediction = model.predict(times, there, covariates)
             solved = torch.ones_like(eta[0], dtype=torch.bool)
-        observed = model.observe(times, prediction, individual)
+        observed = model.observe(times, prediction, there)
     return Mixture(observed[outcome], solved.expand(eta.shape[1:])[:, 0, 0])
 
 

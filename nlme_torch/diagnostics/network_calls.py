@@ -10,7 +10,7 @@ from torch import Tensor
 from nlme_torch._typing import Bool, Float
 from nlme_torch.errors import ModelError
 from nlme_torch.model.density import Conditional
-from nlme_torch.model.individual import Individual
+from nlme_torch.model.individual import Individual, at_records
 from nlme_torch.model.networks import BoundNetwork, Network
 from nlme_torch.model.random_weights import RandomWeights
 
@@ -82,7 +82,7 @@ def network_calls(
             times, mask = times[:1], mask[:1]
             states = None if states is None else tuple(state[:1] for state in states)
         recorder = _Recorder(getattr(individual, name))
-        p = Individual({**vars(individual), name: recorder})
+        p = Individual({**at_records(vars(individual), lambda value: value[: len(times)]), name: recorder})
         _run(conditional, recorder, p, times, states)
     if not recorder.calls:
         raise ModelError(f"{type(model).__name__} never calls its network {name!r}: there is nothing to show.")
@@ -115,15 +115,18 @@ def _run(
         recorder.know(vars(p), vars(covariates), {"time": times})
         model.observe(times, model.predict(times, p, covariates), p)
         return
-    model.initial(p)
+    model.initial(_at(p, 0))
     steps = []
     before, recorder.calls = recorder.calls, []
-    for record in range(times.shape[0]):
-        y = model.state_tuple()(*(state[record] for state in states))
-        recorder.know(vars(p), y._asdict(), {"time": times[record]})
-        model.dynamics(times[record], y, p)
+    for record in range(0 if model.has_compartments else times.shape[0]):
+        y, now = model.state_tuple()(*(state[record] for state in states)), _at(p, record)
+        recorder.know(vars(now), y._asdict(), {"time": times[record]})
+        model.dynamics(times[record], y, now)
         steps.append(recorder.calls)
         recorder.calls = []
+    if model.has_compartments:
+        model.compartments(p)
+        before, recorder.calls = before + recorder.calls, []
     # the same call of every record, as one value along the record axis
     for calls in zip(*steps, strict=True):
         inputs, outputs = zip(*calls, strict=True)
@@ -132,6 +135,11 @@ def _run(
     y = model.state_tuple()(*states)
     recorder.know(vars(p), y._asdict(), {"time": times})
     model.observe(times, y, p)
+
+
+def _at(p: Individual, record: int) -> Individual:
+    """The parameters at one record."""
+    return Individual(at_records(vars(p), lambda value: value[record]))
 
 
 def _along_records(values: Sequence[list[Tensor]]) -> list[Tensor]:

@@ -1,5 +1,7 @@
 """Estimation: one entry point, one file per method, and the result."""
 
+from nlme_torch.inference.comparison import Comparison as Comparison
+from nlme_torch.inference.comparison import compare as compare
 from nlme_torch.inference.fit import fit as fit
 from nlme_torch.inference.likelihood import AnnealedImportanceSampling as AnnealedImportanceSampling
 from nlme_torch.inference.likelihood import ImportanceSampling as ImportanceSampling
@@ -7,9 +9,21 @@ from nlme_torch.inference.likelihood import LaplaceLikelihood as LaplaceLikeliho
 from nlme_torch.inference.likelihood import LogLikelihood as LogLikelihood
 from nlme_torch.inference.likelihood import QuadratureLikelihood as QuadratureLikelihood
 from nlme_torch.inference.likelihood import loglik as loglik
+from nlme_torch.inference.marginal_methods import FO as FO
+from nlme_torch.inference.marginal_methods import FOCE as FOCE
+from nlme_torch.inference.marginal_methods import FOCEI as FOCEI
+from nlme_torch.inference.marginal_methods import Laplace as Laplace
+from nlme_torch.inference.marginal_methods import Quadrature as Quadrature
+from nlme_torch.inference.ofv import ObjectiveValue as ObjectiveValue
+from nlme_torch.inference.ofv import ofv as ofv
+from nlme_torch.inference.optim import BFGS as BFGS
+from nlme_torch.inference.optim import LBFGS as LBFGS
+from nlme_torch.inference.optim import Adam as Adam
 from nlme_torch.inference.pooled import Pooled as Pooled
 from nlme_torch.inference.result import Fit as Fit
 from nlme_torch.inference.saem import SAEM as SAEM
 from nlme_torch.inference.saem_kernels import Moves as Moves
 from nlme_torch.inference.saving import load as load
 from nlme_torch.inference.schedule import StepSchedule as StepSchedule
+from nlme_torch.inference.uncertainty import Uncertainty as Uncertainty
+from nlme_torch.inference.uncertainty import standard_errors as standard_errors

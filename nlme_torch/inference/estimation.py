@@ -7,6 +7,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from nlme_torch.inference.effects import EffectEstimates
+from nlme_torch.inference.likelihood import LogLikelihood
 from nlme_torch.model.density import Density
 
 
@@ -20,6 +22,8 @@ class Estimation:
         termination: Why it stopped, in a sentence.
         warnings: Things the user must know, one sentence each.
         draws: Draws of the random effects from their conditional distributions, ``(effect, draw, subject)``, or None.
+        effects: What the method itself knows of the random effects, or None.
+        log_likelihood: The method's own approximation of the marginal likelihood, or None.
     """
 
     values: dict[str, Tensor]
@@ -27,6 +31,8 @@ class Estimation:
     termination: str
     warnings: tuple[str, ...]
     draws: Tensor | None = None
+    effects: EffectEstimates | None = None
+    log_likelihood: LogLikelihood | None = None
 
 
 @runtime_checkable

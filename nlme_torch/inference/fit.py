@@ -15,7 +15,7 @@ from nlme_torch.inference.saem import SAEM
 from nlme_torch.model.density import Density
 from nlme_torch.model.model import Model
 from nlme_torch.model.values import assign
-from nlme_torch.solve import Solver, Tsit5
+from nlme_torch.solve import Auto, Solver
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
@@ -39,8 +39,9 @@ def fit(
         data: The data set.
         method: An estimation method; ``SAEM()`` if None.
         seed: Seed of everything random; the same seed gives the same result, bit for bit on one machine.
-        solver: How differential equations are solved; ``Tsit5()`` if None.
-        likelihood: How the marginal likelihood is computed at the end; None chooses by the number of effects.
+        solver: How differential equations are solved; ``Auto()`` if None.
+        likelihood: How the marginal likelihood is computed at the end; None takes the method's own approximation where
+            it has one, and else chooses by the number of effects.
         device: Where tensors live; the CPU if None.
         progress: Whether to show a tqdm line.
 
@@ -64,13 +65,15 @@ def fit(
     chosen = method or SAEM()
     fitted = copy.deepcopy(model).to(device=device)
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    density = Density(fitted, data.batch(device=device), solver or Tsit5())
+    density = Density(fitted, data.batch(device=device), solver or Auto())
     estimation = chosen.estimate(density, generator, progress)
     assign(fitted, estimation.values)
-    effects = estimate_effects(density, estimation.draws, generator)
-    log_likelihood = evaluate_likelihood(
-        density, effects, likelihood or default_likelihood(fitted.n_effects), generator
-    )
+    effects = estimation.effects or estimate_effects(density, estimation.draws, generator)
+    log_likelihood = estimation.log_likelihood
+    if likelihood is not None or log_likelihood is None:
+        log_likelihood = evaluate_likelihood(
+            density, effects, likelihood or default_likelihood(fitted.n_effects), generator
+        )
     return Fit(
         model=fitted,
         data=data,

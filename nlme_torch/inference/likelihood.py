@@ -1,6 +1,7 @@
 """Marginal likelihoods of a fitted model: one strategy per approximation, never mixed up."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -220,16 +221,22 @@ def evaluate_likelihood(
         zero, name = torch.zeros_like(effects.log_joint), "exact (no random effects)"
         estimate = MarginalEstimate(effects.log_joint, zero, zero + math.nan, zero + math.nan, 0)
 
+    subjects = subject_table(density.batch.subjects, estimate)
+    return LogLikelihood(estimate.total, estimate.total_standard_error, name, subjects, density.batch.n_observations)
+
+
+def subject_table(subjects: Sequence[Any], estimate: MarginalEstimate) -> pd.DataFrame:
+    """Return one row per subject: id, log_likelihood, standard_error, effective_size, k_hat."""
+
     def column(values: Tensor) -> Any:
         return values.numpy(force=True)
 
-    subjects = pd.DataFrame(
+    return pd.DataFrame(
         {
-            "id": list(density.batch.subjects),
+            "id": list(subjects),
             "log_likelihood": column(estimate.log_marginal),
             "standard_error": column(estimate.standard_error),
             "effective_size": column(estimate.effective_size),
             "k_hat": column(estimate.khat),
         }
     )
-    return LogLikelihood(estimate.total, estimate.total_standard_error, name, subjects, density.batch.n_observations)

@@ -114,6 +114,8 @@ class ClosedForm:
 
     def _regression(self, block: RandomEffectBlock) -> tuple[_Column, ...]:
         model, columns = self.density.model, []
+        if block.kind == "occasion":
+            return ()
         for position, owner in enumerate(block.owners):
             component = model.components[owner]
             if isinstance(component, IndividualParameter):

@@ -11,8 +11,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from nlme_torch.inference.approximation import Approximation
 from nlme_torch.inference.estimation import Estimation
 from nlme_torch.inference.gradient_step import adam_init, gradient_step
+from nlme_torch.inference.naive import Naive
 from nlme_torch.inference.progress import progress_line
 from nlme_torch.model.density import Density
 from nlme_torch.model.scalars import all_scalars, scalar_matrix
@@ -53,6 +55,19 @@ class Pooled:
         trace.insert(1, "phase", "pooled")
         warning = "pooled fit: random effects were held at zero and Omega at its initial value"
         return Estimation(values, trace, f"{self.steps} steps of Adam", (warning,))
+
+    @property
+    def name(self) -> str:
+        """What the values of this method are called."""
+        return "Pooled"
+
+    def searches(self, density: Density) -> int:
+        """Return the number of searches for each mode: there are none."""
+        return 1
+
+    def approximation(self, density: Density) -> Approximation:
+        """Return the likelihood at zero effects for one model and its data."""
+        return Naive(density)
 
     def maximise(self, density: Density, values: ParameterValues, report: object = None) -> dict[str, Tensor]:
         """Maximise from several starts at once.

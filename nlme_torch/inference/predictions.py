@@ -25,7 +25,7 @@ def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.Dat
         One row per observation (and per requested new time): row, id, time, outcome, DV, PRED (typical subject, eta
         = 0),
         IPRED (eta at the conditional mode), RES = DV - PRED, IRES = DV - IPRED, IWRES = IRES / standard deviation; NaN
-        for a subject whose equation cannot be solved.
+        for a subject whose equation cannot be solved, and residuals of censored values.
     """
     with torch.no_grad():
         conditional = density.at()
@@ -48,6 +48,10 @@ def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.Dat
         observed = np.where(
             outcome.mask[record, subject].numpy(force=True), outcome.value[record, subject].numpy(force=True), np.nan
         )
+        if outcome.censoring is not None:
+            known = np.where(outcome.censoring[record, subject].numpy(force=True) == 0, observed, np.nan)
+        else:
+            known = observed
         pred = pick(torch.where(typical_solved, typical[name].mean, torch.nan))
         ipred = pick(torch.where(individual_solved, individual[name].mean, torch.nan))
         sd = pick(individual[name].stddev)
@@ -61,9 +65,9 @@ def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.Dat
                     "DV": observed,
                     "PRED": pred,
                     "IPRED": ipred,
-                    "RES": observed - pred,
-                    "IRES": observed - ipred,
-                    "IWRES": (observed - ipred) / sd,
+                    "RES": known - pred,
+                    "IRES": known - ipred,
+                    "IWRES": (known - ipred) / sd,
                 }
             )
         )

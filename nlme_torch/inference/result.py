@@ -15,6 +15,7 @@ from nlme_torch.inference.likelihood import LogLikelihood
 from nlme_torch.inference.predictions import prediction_table
 from nlme_torch.inference.tables import effect_table, omega_table, parameter_table, render
 from nlme_torch.model.density import Density
+from nlme_torch.model.individual import is_changing
 from nlme_torch.model.model import Model
 from nlme_torch.model.scalars import free_scalar_count
 from nlme_torch.model.values import parameter_values
@@ -104,9 +105,14 @@ class Fit:
     def individual_parameters(self) -> pd.DataFrame:
         """Individual parameters at the conditional modes on the natural scale, one row per subject."""
         with torch.no_grad():
-            individual = self.density.at().individual(self.effects.modes[:, None, None])
+            modes = self.effects.modes.clone()
+            for block in self.model.blocks:
+                if block.kind == "occasion":  # the subject's own value, apart from its occasions
+                    modes[block.slice] = 0.0
+            individual = self.density.at().individual(modes[:, None, None])
         owners = [owner for block in self.model.blocks if block.kind == "individual" for owner in block.owners]
-        columns = {owner: getattr(individual, owner)[0, 0].numpy(force=True) for owner in owners}
+        values = {owner: getattr(individual, owner) for owner in owners}
+        columns = {k: (v[0] if is_changing(v) else v)[0, 0].numpy(force=True) for k, v in values.items()}
         return pd.DataFrame(columns, index=pd.Index(self.data.subjects, name="id"))
 
     @cached_property

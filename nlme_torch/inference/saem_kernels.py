@@ -40,8 +40,8 @@ class Moves:
     """
 
     prior: int = 1
-    component: int = 2
-    block: int = 2
+    component: int = 1
+    block: int = 1
     laplace: int = 1
     hamiltonian: int = 0
     leapfrogs: int = 5

@@ -89,6 +89,7 @@ def render(fit: "Fit") -> str:
         f"observations, in {fit.seconds:.1f} s",
         f"{fit.log_likelihood}",
         f"AIC {fit.aic:.2f}  BIC {fit.bic:.2f}  ({fit.n_parameters} parameters)",
+        f"solved by {_solved_by(fit)}",
     ]
     if fit.log_prior:
         penalised = fit.minus2ll - 2 * fit.log_prior
@@ -109,6 +110,11 @@ def render(fit: "Fit") -> str:
     lines += ["", fit.termination]
     lines += [f"warning: {message}" for message in fit.warnings]
     return "\n".join(lines)
+
+
+def _solved_by(fit: "Fit") -> str:
+    closed_form = fit.model.has_compartments or not fit.model.has_dynamics
+    return "closed form" if closed_form else str(fit.solver)
 
 
 def _parameter_text(table: pd.DataFrame) -> str:

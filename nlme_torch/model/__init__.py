@@ -9,10 +9,12 @@ from nlme_torch.model.covariate_effects import Power as Power
 from nlme_torch.model.covariate_effects import Shift as Shift
 from nlme_torch.model.density import Conditional as Conditional
 from nlme_torch.model.density import Density as Density
+from nlme_torch.model.dosing import Dosing as Dosing
 from nlme_torch.model.individual_parameters import Latent as Latent
 from nlme_torch.model.individual_parameters import LogitNormal as LogitNormal
 from nlme_torch.model.individual_parameters import LogNormal as LogNormal
 from nlme_torch.model.individual_parameters import Normal as Normal
+from nlme_torch.model.individual_parameters import Occasions as Occasions
 from nlme_torch.model.model import Model as Model
 from nlme_torch.model.networks import MLP as MLP
 from nlme_torch.model.parameters import Bounded as Bounded
@@ -22,3 +24,4 @@ from nlme_torch.model.priors import L1 as L1
 from nlme_torch.model.priors import L2 as L2
 from nlme_torch.model.random_effects import Omega as Omega
 from nlme_torch.model.random_weights import RandomWeights as RandomWeights
+from nlme_torch.model.simulation import simulate as simulate

@@ -20,18 +20,22 @@ from torch.distributions import Distribution
 from nlme_torch._typing import Float
 from nlme_torch.data.batch import Batch
 from nlme_torch.errors import ModelError
-from nlme_torch.model.covariate_effects import CovariateEffect, Power
-from nlme_torch.model.individual import Covariates, Individual, flatten, stack_states
+from nlme_torch.model.changing_covariates import changing_covariates
+from nlme_torch.model.dose_plan import DosePlan, dose_plan
+from nlme_torch.model.dosing import check_dosing
+from nlme_torch.model.individual import ChangingIndividual, Covariates, Individual, at_records, is_changing
 from nlme_torch.model.individual_parameters import IndividualParameter, Latent
 from nlme_torch.model.model import Model
 from nlme_torch.model.networks import BoundNetwork, Network
 from nlme_torch.model.observed import ObservedRecords, observed_records
+from nlme_torch.model.occasions import occasions, of_occasion
 from nlme_torch.model.parameters import PopulationParameter
 from nlme_torch.model.probe import probe
 from nlme_torch.model.random_weights import RandomWeights
+from nlme_torch.model.regressors import regressor
+from nlme_torch.model.trajectory import Trajectory
 from nlme_torch.model.values import ParameterValues, component_values, parameter_values
-from nlme_torch.model.vector_field import vector_field
-from nlme_torch.solve import Solution, Solver, solve
+from nlme_torch.solve import Solution, Solver
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -50,12 +54,11 @@ class Density:
 
     def __init__(self, model: Model, batch: Batch, solver: Solver) -> None:
         self.model, self.batch, self.solver = model, batch, solver
-        _refuse_unread(batch)
+        _refuse_unread(batch, model)
         self._times = batch.times[:, None, None, :]
-        constant = {name: value for name, value in batch.covariates.items() if value.dim() == 1}
-        self._covariates = Covariates(constant, tuple(set(batch.covariates) - set(constant)))
+        self._covariates, self._covariates_between = changing_covariates(batch)
         self._regressors = {
-            (name, covariate): _regressor(name, effect, batch)  # type: ignore[arg-type]
+            (name, covariate): regressor(name, effect, batch)  # type: ignore[arg-type]
             for name, component in model.components.items()
             if isinstance(component, IndividualParameter)
             for covariate, effect in component.covariates.items()
@@ -67,8 +70,15 @@ class Density:
             for index, owner in enumerate(block.owners)
         }
         self._slices = {block.owners[0]: block.slice for block in model.blocks if block.kind != "individual"}
+        self._occasions = occasions(batch, model)
         self._observed = observed_records(batch)
+        self._plan: DosePlan | None = None
         with torch.no_grad():
+            if model.has_dynamics:
+                effects = self._times.new_zeros(model.n_effects, 1, 1, batch.n_subjects)
+                dosing = model.dosing(self.at().individual(effects))
+                check_dosing(dosing, model.states)
+                self._plan = dose_plan(batch, model.states, dosing)
             probe(self)
 
     def at(self, values: ParameterValues | None = None) -> "Conditional":
@@ -123,7 +133,7 @@ class Conditional:
             if isinstance(component, PopulationParameter):
                 self._population[name] = component.natural(values[f"{name}.unconstrained"])[:, None]
             elif isinstance(component, Network):
-                weights = values[f"{name}.weights"].mT[:, :, None]
+                weights = values[f"{name}.weights"].mT[:, None, :, None]
                 self._population[name] = BoundNetwork(component, weights)
             elif isinstance(component, RandomWeights) and component.low_rank:
                 self._loading[name] = component.loading_matrix(values[f"{name}.loading"])
@@ -208,7 +218,10 @@ class Conditional:
             if isinstance(component, PopulationParameter | Network):
                 values[name] = self._population[name]
             elif isinstance(component, IndividualParameter):
-                values[name] = component.transform.forward(transformed[density._position[name]])
+                inner = transformed[density._position[name]]
+                if density._occasions is not None and component.occasions is not None:
+                    inner = inner + of_occasion(eta[density._slices[name]], density._occasions)
+                values[name] = component.transform.forward(inner)
             elif isinstance(component, Latent):
                 effects = eta[density._slices[name]]
                 values[name] = effects[0] if component.size == 1 else tuple(effects.unbind(0))
@@ -219,32 +232,27 @@ class Conditional:
                 else:
                     weights = transformed[density._slices[name]]
                 values[name] = BoundNetwork(component.network, weights)
-        p = Individual(values)
-        derived = density.model.individual(p, density._covariates)
-        if not isinstance(derived, dict):
-            raise ModelError(f"individual must return a dict of name to value, got {type(derived).__name__}.")
-        return Individual({**values, **derived}) if derived else p
+        return _derive(density, values)
 
-    def _initial(self, individual: Individual, eta: Tensor) -> Tensor:
-        like = self.mean.new_zeros(torch.broadcast_shapes(eta.shape[1:], (self.starts, 1)))
-        return stack_states(self.density.model.initial(individual), self.density.model.states, like, "initial")
-
-    def solution(self, individual: Individual, eta: Tensor) -> Solution:
-        """Solve the differential equation of every subject.
+    def trajectory(self, individual: Individual, eta: Tensor) -> Trajectory:
+        """Return the equations of all subjects with their doses and changing quantities, ready to be solved.
 
         Args:
             individual: Parameters from :meth:`individual`.
             eta: The effects they came from, for the batch shape.
         """
         density = self.density
-        leaves, specification = flatten(vars(individual))
-        # a solver tells a subject's own values from shared ones by their batch axes: give every tensor all three
-        leaves = tuple(
-            leaf.reshape((1,) * (3 - leaf.dim()) + leaf.shape) if leaf.dim() < 3 else leaf for leaf in leaves
-        )
-        initial = self._initial(individual, eta)
-        field = vector_field(density.model, specification)
-        return solve(field, initial, density._times, leaves, solver=density.solver)
+        like = self.mean.new_zeros(torch.broadcast_shapes(eta.shape[1:], (self.starts, 1)))
+        return Trajectory(density.model, individual, like, density._times, density._plan, density.solver)
+
+    def solution(self, individual: Individual, eta: Tensor) -> Solution:
+        """Solve the equations of every subject.
+
+        Args:
+            individual: Parameters from :meth:`individual`.
+            eta: The effects they came from, for the batch shape.
+        """
+        return self.trajectory(individual, eta).solve()
 
     def observe(self, eta: Tensor) -> tuple[Mapping[str, Distribution], Tensor]:
         """Return the distribution of every outcome at every record, and where it can be trusted.
@@ -279,11 +287,13 @@ class Conditional:
             observed = []
             for records in density._observed:
                 times = records.take(density._times)
+                there = Individual(at_records(vars(individual), records.take))
                 if model.has_dynamics:
                     prediction = model.state_tuple()(*(records.take(state) for state in states))
                 else:
-                    prediction = model.predict(times, individual, density._covariates)
-                observed.append((records, model.observe(times, prediction, individual)))
+                    covariates = Covariates(at_records(vars(density._covariates), records.take))
+                    prediction = model.predict(times, there, covariates)
+                observed.append((records, records.complete(model.observe(times, prediction, there))))
         return tuple(observed), solved
 
     def predict(self, individual: Individual, eta: Tensor) -> tuple[Any, Tensor]:
@@ -362,32 +372,27 @@ def _without_validation() -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-def _refuse_unread(batch: Batch) -> None:
-    """Never fit a table whose doses, censoring marks or changing covariates would be read as if they were not there."""
-    if batch.doses is not None:
-        raise ModelError(
-            "the data have dosing events, which models do not read yet; give the dose as a covariate and use it "
-            "in initial or "
-            "predict, and leave the dosing rows out."
-        )
-    for name, outcome in batch.outcomes.items():
-        if outcome.censoring is not None:
-            raise ModelError(f"outcome {name!r} has censored values, which models do not read yet; leave them out.")
+def _derive(density: Density, values: Mapping[str, Any]) -> Individual:
+    """Join the parameters with what ``individual`` derives from them and from covariates."""
+
+    def join(covariates: Covariates) -> dict[str, Any]:
+        derived = density.model.individual(Individual(values), covariates)
+        if not isinstance(derived, dict):
+            raise ModelError(f"individual must return a dict of name to value, got {type(derived).__name__}.")
+        return {**values, **derived}
+
+    joined = join(density._covariates)
+    if density._covariates_between is None or not any(map(is_changing, joined.values())):
+        return Individual(joined)
+    after, until = density._covariates_between
+    held = joined if after is density._covariates else join(after)
+    return ChangingIndividual(joined, held, held if until is after else join(until))
 
 
-def _regressor(parameter: str, effect: CovariateEffect, batch: Batch) -> Tensor:
-    """A covariate effect's regressor, ``(subject,)``."""
-    kind = f"{type(effect).__name__}({effect.covariate!r}) of {parameter!r}"
-    if effect.covariate not in batch.covariates:
-        known = ", ".join(map(repr, sorted(batch.covariates))) or "none"
-        raise ModelError(f"{kind}: the data have no covariate {effect.covariate!r}; they have {known}.")
-    covariate = batch.covariates[effect.covariate]
-    if covariate.dim() > 1:
-        raise ModelError(f"{kind}: the covariate changes within subjects; effects on parameters need a constant one.")
-    if isinstance(effect, Power) and bool((covariate <= 0).any()):
-        subject = int((covariate <= 0).nonzero()[0])
+def _refuse_unread(batch: Batch, model: Model) -> None:
+    """Never fit a table whose doses would be read as if they were not there."""
+    if batch.doses is not None and not model.has_dynamics:
         raise ModelError(
-            f"{kind}: a power needs positive values, but subject {batch.subjects[subject]!r} has "
-            f"{covariate[subject].item():g}; correct it, or use nlme.Shift."
+            "the data have dosing events, which predict does not see; write the model with dynamics, or give the dose "
+            "as a covariate and leave the dosing rows out."
         )
-    return effect.regressor(covariate)

@@ -1,8 +1,9 @@
 """What user code sees of one subject: ``p`` with its parameters and networks, ``y`` with its states."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from nlme_torch.errors import ModelError
 from nlme_torch.model.networks import BoundNetwork
 
 Value = Tensor | BoundNetwork | tuple[Tensor, ...] | float
+
+RECORD_DIMENSIONS = 4  # (record, chain, start, subject)
 
 
 class Individual:
@@ -34,32 +37,85 @@ class Individual:
         return iter(self.__dict__)
 
 
-class Covariates(Individual):
-    """The constant covariates of the current subjects, by column name.
+class ChangingIndividual(Individual):
+    """An individual some of whose quantities change from record to record: ``(record, chain, start, subject)``.
 
     Args:
-        values: Covariate name to ``(subject,)``.
-        changing: Names of covariates that change within subjects, for the message.
+        values: Attribute name to value at the records.
+        after: The same as they hold just after each record, which ``dynamics`` sees.
+        until: The same just before the next record.
     """
 
-    def __init__(self, values: Mapping[str, Any], changing: tuple[str, ...] = ()) -> None:
+    __slots__ = ("_after", "_until")
+
+    def __init__(self, values: Mapping[str, Any], after: Mapping[str, Any], until: Mapping[str, Any]) -> None:
         super().__init__(values)
-        self.__dict__["__changing"] = changing
+        object.__setattr__(self, "_after", after)
+        object.__setattr__(self, "_until", until)
+
+
+class Covariates(Individual):
+    """The covariates of the current subjects, by column name.
+
+    Args:
+        values: Covariate name to ``(subject,)``, or to ``(record, 1, 1, subject)`` where it changes.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if name in self.__dict__["__changing"]:
-            raise ModelError(
-                f"covariate {name!r} changes within subjects, which models do not read yet; use a constant one."
-            )
         raise ModelError(f"the data have no covariate {name!r}; they have {', '.join(sorted(self)) or 'none'}.")
 
-    def __iter__(self) -> Iterator[str]:
-        return (name for name in self.__dict__ if name != "__changing")
+
+def is_changing(value: Any) -> bool:
+    """Whether a value of one subject has a record axis, ``(record, chain, start, subject)``."""
+    if isinstance(value, tuple | list):
+        return any(is_changing(entry) for entry in value)
+    return isinstance(value, Tensor) and value.dim() == RECORD_DIMENSIONS
 
 
-def flatten(values: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], tuple[tuple[str, Any], ...]]:
+def at_records(values: Mapping[str, Any], take: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Apply a function to what changes from record to record, and leave the rest.
+
+    Args:
+        values: Attribute name to value.
+        take: Selects records of a tensor ``(record, chain, start, subject)``.
+    """
+
+    def chosen(value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return tuple(chosen(entry) for entry in value)
+        return take(value) if is_changing(value) else value
+
+    return {name: chosen(value) if is_changing(value) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Changing:
+    """Stands in a specification for a tensor that changes from record to record, or for a tuple with such tensors.
+
+    Attributes:
+        entries: For a tuple, which of its entries change; None for a tensor.
+    """
+
+    entries: tuple[bool, ...] | None = None
+
+
+class Flat(NamedTuple):
+    """Named values taken apart.
+
+    Attributes:
+        leaves: The tensors that hold at all times.
+        specification: With which :func:`unflatten` restores the values.
+        changing: The tensors ``(record, chain, start, subject)`` that change from record to record.
+    """
+
+    leaves: tuple[Tensor, ...]
+    specification: tuple[tuple[str, Any], ...]
+    changing: tuple[Tensor, ...]
+
+
+def flatten(values: Mapping[str, Any]) -> Flat:
     """Split named values into tensors and the static rest, for pure functions of tensors.
 
     Args:
@@ -72,17 +128,20 @@ def flatten(values: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], tuple[tuple[
         ModelError: A value holds tensors where they cannot be found, which would lose their gradients.
     """
     leaves: list[Tensor] = []
+    changing: list[Tensor] = []
     specification: list[tuple[str, Any]] = []
     for name, value in values.items():
         if isinstance(value, Tensor):
-            leaves.append(value)
-            specification.append((name, None))
+            (changing if is_changing(value) else leaves).append(value)
+            specification.append((name, Changing() if is_changing(value) else None))
         elif isinstance(value, BoundNetwork):
             leaves.append(value.weights)
             specification.append((name, value.network))
         elif isinstance(value, tuple | list) and all(isinstance(entry, Tensor) for entry in value):
-            leaves.extend(value)
-            specification.append((name, len(value)))
+            flags = tuple(is_changing(entry) for entry in value)
+            for entry, flag in zip(value, flags, strict=True):
+                (changing if flag else leaves).append(entry)
+            specification.append((name, Changing(flags) if any(flags) else len(value)))
         elif isinstance(value, Real | str | None):
             specification.append((name, (value,)))
         else:
@@ -90,25 +149,28 @@ def flatten(values: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], tuple[tuple[
                 f"individual returned a {type(value).__name__} for {name!r}; return a tensor, a number or a tuple of "
                 "tensors."
             )
-    return tuple(leaves), tuple(specification)
+    return Flat(tuple(leaves), tuple(specification), tuple(changing))
 
 
-def unflatten(specification: tuple[tuple[str, Any], ...], leaves: tuple[Tensor, ...]) -> Individual:
-    """Restore the values that :func:`flatten` took apart."""
+def unflatten(
+    specification: tuple[tuple[str, Any], ...], leaves: tuple[Tensor, ...], changing: tuple[Tensor, ...] = ()
+) -> Individual:
+    """Restore the values that :func:`flatten` took apart, with what holds at the moment in place of what changes."""
     values: dict[str, Any] = {}
-    position = 0
+    constant, current = iter(leaves), iter(changing)
     for name, kind in specification:
         if kind is None:
-            values[name] = leaves[position]
-            position += 1
+            values[name] = next(constant)
+        elif isinstance(kind, Changing):
+            flags = (True,) if kind.entries is None else kind.entries
+            entries = tuple(next(current if flag else constant) for flag in flags)
+            values[name] = entries[0] if kind.entries is None else entries
         elif isinstance(kind, int):
-            values[name] = leaves[position : position + kind]
-            position += kind
+            values[name] = tuple(next(constant) for _ in range(kind))
         elif isinstance(kind, tuple):
             values[name] = kind[0]
         else:
-            values[name] = BoundNetwork(kind, leaves[position])
-            position += 1
+            values[name] = BoundNetwork(kind, next(constant))
     return Individual(values)
 
 

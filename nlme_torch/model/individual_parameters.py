@@ -1,5 +1,7 @@
 """Individual parameters: a typical value, a transform, covariate effects and one random effect per subject."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -12,10 +14,40 @@ from nlme_torch.model.priors import check_prior, log_prior
 from nlme_torch.model.transforms import Identity, Log, Logit, Transform
 
 
+@dataclass(frozen=True)
+class Occasions:
+    """Variation of an individual parameter between the occasions of a subject.
+
+    Args:
+        count: Number of occasions of the subject with most of them.
+        omega: Initial variance between occasions (transformed scale), the same for all of them, or ``Fixed(variance)``.
+
+    Raises:
+        ModelError: The count is below 1 or the variance not positive.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> cl = nlme.LogNormal(2.7, omega=0.09, occasions=nlme.Occasions(3, omega=0.02))
+
+    References:
+        Karlsson and Sheiner (1993), The importance of modeling interoccasion variability in population pharmacokinetic
+        analyses, doi:10.1007/BF01113502.
+    """
+
+    count: int
+    omega: float | Fixed = 0.05
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.count, int) or self.count < 1:
+            raise ModelError(f"Occasions({self.count!r}): the number of occasions must be 1 or more.")
+        check_variance(self.omega.value if isinstance(self.omega, Fixed) else self.omega, "Occasions")
+
+
 class IndividualParameter(nn.Module):
     r"""A parameter that differs between subjects; subclasses fix its transform h.
 
-    .. math:: h(\phi_i) = h(\phi_{pop}) + \sum_k \beta_k x_k(c_i) + \eta_i, \qquad \eta \sim N(0, \Omega)
+    .. math:: h(\phi_{ij}) = h(\phi_{pop}) + \sum_k \beta_k x_k(c_i) + \eta_i + \kappa_{i,occ(j)}, \qquad
+              \eta \sim N(0, \Omega), \quad \kappa \sim N(0, \gamma)
 
     Args:
         typical: Initial typical value on the natural scale, in the parameter's own unit.
@@ -24,6 +56,7 @@ class IndividualParameter(nn.Module):
         omega: Initial variance of eta, or ``Fixed(variance)``.
         prior: Univariate distribution of the typical value (natural scale), or None.
         fixed: Keep the typical value.
+        occasions: Variation kappa between occasions of a subject, or None.
 
     Raises:
         ModelError: The typical value lies outside the range, or a variance is not positive.
@@ -37,6 +70,7 @@ class IndividualParameter(nn.Module):
         omega: float | Fixed,
         prior: Distribution | None,
         fixed: bool,
+        occasions: Occasions | None = None,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -51,6 +85,7 @@ class IndividualParameter(nn.Module):
         check_variance(omega.value if isinstance(omega, Fixed) else omega, f"{name}({typical})")
         self.transform = transform
         self.omega = omega
+        self.occasions = occasions
         self.prior = check_prior(prior, name)
         initial = transform.inverse(torch.tensor(float(typical), dtype=torch.float64))
         self.typical = nn.Parameter(initial, requires_grad=not fixed)
@@ -88,6 +123,7 @@ class Normal(IndividualParameter):
         omega: Initial variance of eta (squared unit of the parameter), or ``Fixed(variance)``.
         prior: Univariate distribution of the typical value, or None.
         fixed: Keep the typical value.
+        occasions: Variation between occasions of a subject, or None.
     """
 
     def __init__(
@@ -97,8 +133,9 @@ class Normal(IndividualParameter):
         omega: float | Fixed = 0.2,
         prior: Distribution | None = None,
         fixed: bool = False,
+        occasions: Occasions | None = None,
     ) -> None:
-        super().__init__(typical, covariates, Identity(), omega, prior, fixed)
+        super().__init__(typical, covariates, Identity(), omega, prior, fixed, occasions)
 
 
 class LogNormal(IndividualParameter):
@@ -110,6 +147,7 @@ class LogNormal(IndividualParameter):
         omega: Initial variance of eta (log scale; 0.09 is about 30 % CV), or ``Fixed(variance)``.
         prior: Univariate distribution of the typical value, or None.
         fixed: Keep the typical value.
+        occasions: Variation between occasions of a subject, or None.
 
     Example:
         >>> import nlme_torch as nlme
@@ -125,8 +163,9 @@ class LogNormal(IndividualParameter):
         omega: float | Fixed = 0.2,
         prior: Distribution | None = None,
         fixed: bool = False,
+        occasions: Occasions | None = None,
     ) -> None:
-        super().__init__(typical, covariates, Log(), omega, prior, fixed)
+        super().__init__(typical, covariates, Log(), omega, prior, fixed, occasions)
 
 
 class LogitNormal(IndividualParameter):
@@ -140,6 +179,7 @@ class LogitNormal(IndividualParameter):
         omega: Initial variance of eta (logit scale), or ``Fixed(variance)``.
         prior: Univariate distribution of the typical value, or None.
         fixed: Keep the typical value.
+        occasions: Variation between occasions of a subject, or None.
     """
 
     def __init__(
@@ -151,8 +191,9 @@ class LogitNormal(IndividualParameter):
         omega: float | Fixed = 0.2,
         prior: Distribution | None = None,
         fixed: bool = False,
+        occasions: Occasions | None = None,
     ) -> None:
-        super().__init__(typical, covariates, Logit(lower, upper), omega, prior, fixed)
+        super().__init__(typical, covariates, Logit(lower, upper), omega, prior, fixed, occasions)
 
 
 class Latent(nn.Module):

@@ -18,7 +18,9 @@ from nlme_torch.model.covariance import (
     FixedCovariance,
     FullCovariance,
     LowRank,
+    Scalar,
 )
+from nlme_torch.model.dosing import Dosing
 from nlme_torch.model.individual import Covariates, Individual
 from nlme_torch.model.individual_parameters import IndividualParameter, Latent
 from nlme_torch.model.named_modules import NamedModules
@@ -26,11 +28,15 @@ from nlme_torch.model.networks import ModuleNetwork, Network
 from nlme_torch.model.parameters import PopulationParameter, Real
 from nlme_torch.model.random_effects import Omega, RandomEffectBlock
 from nlme_torch.model.random_weights import RandomWeights
-from nlme_torch.solve import Solver, Tsit5
+from nlme_torch.solve import Auto, Solver
+from nlme_torch.solve.linear import Linear
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
 
+ARGUMENTS = {
+    "individual": 2, "dosing": 1, "initial": 1, "dynamics": 3, "compartments": 1, "predict": 3, "observe": 3,
+}  # fmt: skip
 COMPONENTS = (PopulationParameter, IndividualParameter, Latent, Network, RandomWeights)
 
 
@@ -53,7 +59,10 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
     ``LogitNormal``), population parameters (``Positive``, ``Real``, ``Bounded``), ``Latent`` effects, networks
     (``MLP`` or any ``nn.Module``), ``RandomWeights`` and ``Omega`` blocks. Every one is then an attribute of ``p``.
 
-    Write ``dynamics`` (with ``states`` and ``initial``) or ``predict``, and ``observe``; optionally ``individual``.
+    Write ``dynamics`` or ``compartments`` (with ``states`` and ``initial``) or ``predict``, and ``observe``; optionally
+    ``individual`` and ``dosing``. Doses and resets of the table act on the states. A covariate that changes within
+    subjects is read in ``individual``, and what depends on it changes with it: between records by the covariate's
+    rule, where ``"linear"`` moves the derived quantity itself in a straight line.
     All code is written for one subject with plain arithmetic; the library evaluates it for all subjects at once.
 
     Raises:
@@ -113,6 +122,14 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
         """Return dx/dt, one value per state, in the unit of the state per unit of time."""
         raise NotImplementedError
 
+    def dosing(self, p: Individual) -> dict[str, Dosing]:
+        """Return how doses enter: state name to ``nlme.Dosing`` with lag, bioavailability, rate and duration."""
+        return {}
+
+    def compartments(self, p: Individual) -> Linear:
+        """Return linear compartments, such as ``nlme.compartments.OneCompartment``: ``dynamics`` in closed form."""
+        raise NotImplementedError
+
     def predict(self, t: Tensor, p: Individual, cov: Covariates) -> Any:
         """Return the prediction at time t in closed form; ``observe`` gets it as y."""
         raise NotImplementedError
@@ -145,8 +162,13 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
 
     @property
     def has_dynamics(self) -> bool:
-        """Whether the model is a differential equation rather than a closed form."""
-        return type(self).dynamics is not Model.dynamics
+        """Whether the model has states that move in time, by ``dynamics`` or ``compartments``."""
+        return type(self).dynamics is not Model.dynamics or self.has_compartments
+
+    @property
+    def has_compartments(self) -> bool:
+        """Whether the states are linear compartments, solved in closed form."""
+        return type(self).compartments is not Model.compartments
 
     @property
     def has_network(self) -> bool:
@@ -185,7 +207,7 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
         """Return the model with its data as a Pyro program; see :func:`nlme_torch.model.program.program`."""
         from nlme_torch.model.program import program
 
-        return program(self, data, solver or Tsit5())
+        return program(self, data, solver or Auto())
 
     def summary(self, data: "Dataset | None" = None) -> Any:
         """Return states, parameters, effects, shapes and priors as a printable table."""
@@ -224,20 +246,21 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
         owner = type(self).__name__
         if type(self).observe is Model.observe:
             raise ModelError(f"{owner} has no observe(t, y, p): say how each outcome is distributed.")
-        closed_form = type(self).predict is not Model.predict
-        if self.has_dynamics == closed_form:
-            what = "both dynamics and predict" if closed_form else "neither dynamics nor predict"
+        ways = ("dynamics", "compartments", "predict")
+        written = [name for name in ways if getattr(type(self), name) is not getattr(Model, name)]
+        if len(written) != 1:
+            what = f"both {' and '.join(written)}" if written else "neither dynamics nor compartments nor predict"
             raise ModelError(f"{owner} has {what}; write exactly one.")
         if not isinstance(self.states, tuple):
             raise ModelError(f"{owner}: states must be a tuple of names such as ('central',), got {self.states!r}.")
         if self.has_dynamics and not self.states:
-            raise ModelError(f"{owner} has dynamics but no states; set states = ('central', ...) on the class.")
+            raise ModelError(f"{owner} has {written[0]} but no states; set states = ('central', ...) on the class.")
         if len(set(self.states)) < len(self.states):
             raise ModelError(f"{owner} names a state twice: {self.states}.")
         for name in self.states:
             if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
                 raise ModelError(f"{owner}: state {name!r} is not a valid name; use letters, digits and underscores.")
-        for method, count in (("initial", 1), ("dynamics", 3), ("predict", 3), ("observe", 3), ("individual", 2)):
+        for method, count in ARGUMENTS.items():
             signature = inspect.signature(getattr(self, method))
             try:
                 signature.bind(*(None,) * count)
@@ -305,6 +328,12 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
                 else:
                     labels = [f"{name}.{weight}" for weight in component.network.weight_names()]
                     add(name, labels, [name], "weights", component.omega.build(component.n_effects))
+        for name, component in individual.items():
+            if component.occasions is not None:
+                count, variance = component.occasions.count, component.occasions.omega
+                structure = variance if isinstance(variance, Fixed) else Scalar(variance)
+                labels = [f"eta_{name}_occasion{number}" for number in range(1, count + 1)]
+                add(f"{name}_occasion", labels, [name], "occasion", structure.build(count))
         self._blocks = tuple(blocks)
 
 

@@ -7,13 +7,17 @@ subject, and then masked.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from nlme_torch._typing import Bool, Float, Int
 from nlme_torch.data.batch import Batch, Outcome
+from nlme_torch.model.observation import Censored, IntervalCensoredEvent
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,38 @@ class ObservedRecords:
         mask: ``(record, subject)``, True where they were observed.
         values: Outcome name to ``(record, subject)``, with an observed value wherever the mask is False.
         index: ``(record, subject)``, the record to evaluate in place of each one; None where each stands for itself.
+        censoring: Outcome name to CENS and LIMIT, each ``(record, subject)``, for outcomes with censored values.
     """
 
     mask: Bool[Tensor, "record subject"]
     values: Mapping[str, Float[Tensor, "record subject"]]
     index: Int[Tensor, "record subject"] | None
+    censoring: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def complete(self, observed: Any) -> Any:
+        """Add to distributions what only the data know: what is censored, and the record before each one.
+
+        Args:
+            observed: What ``observe`` returned; anything but a dictionary is left to the probe.
+        """
+        if not isinstance(observed, dict):
+            return observed
+        completed = dict(observed)
+        for name in self.values:
+            distribution = completed.get(name)
+            if isinstance(distribution, IntervalCensoredEvent):
+                completed[name] = distribution.since(self.previous[:, None, None])
+            if name in self.censoring and isinstance(distribution, Distribution):
+                code, limit = self.censoring[name]
+                completed[name] = Censored(distribution, code[:, None, None], limit[:, None, None])
+        return completed
+
+    @cached_property
+    def previous(self) -> Int[Tensor, "record subject"]:
+        """The subject's last observed record before each one, -1 where there is none."""
+        record = torch.arange(self.mask.shape[0], device=self.mask.device)[:, None]
+        seen = torch.where(self.mask, record, -1).cummax(0).values
+        return torch.cat([torch.full_like(seen[:1], -1), seen[:-1]])
 
     def take(self, tensor: Tensor) -> Tensor:
         """Show an observed record wherever nothing was observed.
@@ -54,14 +85,19 @@ def observed_records(batch: Batch) -> tuple[ObservedRecords, ...]:
     Returns:
         One entry per pattern, with all outcomes that share it.
     """
-    groups: list[tuple[Tensor, dict[str, Tensor]]] = []
+    groups: list[tuple[Tensor, dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]] = []
     for name, outcome in batch.outcomes.items():
-        values = next((values for mask, values in groups if torch.equal(mask, outcome.mask)), None)
-        if values is None:
-            values = {}
-            groups.append((outcome.mask, values))
-        values[name] = _filled(outcome)
-    return tuple(ObservedRecords(mask, values, _stand_in(mask, batch.record_mask)) for mask, values in groups)
+        group = next((group for group in groups if torch.equal(group[0], outcome.mask)), None)
+        if group is None:
+            group = (outcome.mask, {}, {})
+            groups.append(group)
+        group[1][name] = _filled(outcome)
+        if outcome.censoring is not None and outcome.limit is not None:
+            group[2][name] = torch.where(outcome.mask, outcome.censoring, 0), outcome.limit
+    return tuple(
+        ObservedRecords(mask, values, _stand_in(mask, batch.record_mask), censoring)
+        for mask, values, censoring in groups
+    )
 
 
 def _filled(outcome: Outcome) -> Tensor:

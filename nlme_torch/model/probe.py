@@ -30,9 +30,10 @@ def probe(density: "Density") -> None:
     eta = conditional.mean.new_zeros(model.n_effects, 1, 1, batch.n_subjects)
     individual = conditional.individual(eta)
     if model.has_dynamics:
-        leaves, specification = flatten(vars(individual))
-        initial = conditional._initial(individual, eta)
-        vector_field(model, specification)(density._times[0].expand_as(initial[0]), initial, leaves)
+        flat = flatten(vars(individual))
+        initial = conditional.trajectory(individual, eta).initial
+        if not model.has_compartments:
+            vector_field(model, flat.specification)(density._times[0].expand_as(initial[0]), initial, flat.leaves)
     observations, _ = conditional.observations(eta)
     for group, observed in observations:
         if not isinstance(observed, dict):
@@ -75,7 +76,11 @@ def why_not_finite(conditional: "Conditional", eta: Tensor, start: int, subject:
             if isinstance(value, Tensor) and not bool(torch.isfinite(_entry(value, start, subject)).all()):
                 return f"its parameter {name!r} is not finite; check initial values, covariates and individual()."
         if density.model.has_dynamics:
-            solution = conditional.solution(individual, eta)
+            trajectory = conditional.trajectory(individual, eta)
+            for reason, where in trajectory.refusals:
+                if bool(_entry(where, start, subject)):
+                    return f"{reason}; check dosing(p), the initial values and the subject's dosing rows."
+            solution = trajectory.solve()
             here = torch.zeros_like(solution.status)
             here[..., start, subject] = solution.status[..., start, subject]
             try:

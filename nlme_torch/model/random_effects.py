@@ -52,7 +52,8 @@ class RandomEffectBlock:
         labels: One label per effect.
         start: Position of the first effect in the effect vector.
         owners: Attribute names of what the effects belong to, in order.
-        kind: ``individual`` (of individual parameters), ``weights`` or ``standard`` (latent, low-rank).
+        kind: ``individual`` (of individual parameters), ``weights``, ``occasion`` (of one individual parameter, one
+            effect for each occasion) or ``standard`` (latent, low-rank).
         covariance: The covariance module; None for standard normal effects.
     """
 
@@ -60,7 +61,7 @@ class RandomEffectBlock:
     labels: tuple[str, ...]
     start: int
     owners: tuple[str, ...]
-    kind: Literal["individual", "weights", "standard"]
+    kind: Literal["individual", "weights", "occasion", "standard"]
     covariance: Covariance | None = field(repr=False)
 
     @property

@@ -48,7 +48,9 @@ def residual_scales(density: Density) -> dict[str, tuple[str, ...]]:
             doubled[f"{name}.unconstrained"] = values[f"{name}.unconstrained"] + math.log(2.0)
             scaled = _scaled_outcomes(reference, _moments(density.at(doubled), eta))
             claimed = {outcome for outcomes in found.values() for outcome in outcomes}
-            if scaled and not claimed & set(scaled):
+            # what is censored has no residual
+            censored = {outcome for outcome, data in density.batch.outcomes.items() if data.censoring is not None}
+            if scaled and not (claimed | censored) & set(scaled):
                 found[name] = scaled
     return found
 

@@ -59,7 +59,7 @@ def omega_scalars(model: Model, values: ParameterValues) -> dict[str, Tensor]:
             continue
         matrix = block.covariance.matrix(component_values(values, f"_covariances.{block.name}")).expand(starts, -1, -1)
         common = isinstance(block.covariance, ScalarCovariance) or not block.covariance.free()
-        if block.kind == "weights" and common:
+        if block.kind in ("weights", "occasion") and common:
             scalars[f"omega_{block.name}"] = matrix[:, 0, 0]
             continue
         labels = effect_names(block)

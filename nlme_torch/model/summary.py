@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from nlme_torch.data.doses import DoseKind
 from nlme_torch.model.individual_parameters import IndividualParameter, Latent
 from nlme_torch.model.model import Model
 from nlme_torch.model.networks import Network
@@ -61,12 +62,14 @@ def summary(model: Model, data: "Dataset | None" = None) -> ModelSummary:
         >>> nlme.examples.TheophyllineClosedForm().summary().lines[0]
         'closed form (predict)'
     """
-    lines = [f"states: {', '.join(model.states)}" if model.has_dynamics else "closed form (predict)"]
+    kind = " (compartments in closed form)" if model.has_compartments else ""
+    lines = [f"states: {', '.join(model.states)}{kind}" if model.has_dynamics else "closed form (predict)"]
     if data is not None:
         lines.append(
             f"data: {data.n_subjects} subjects, {data.n_observations} observations of {', '.join(data.outputs)}; "
-            f"covariates: {', '.join(data.covariate_names) or 'none'}"
+            f"covariates: {', '.join(_covariates(data)) or 'none'}"
         )
+        lines += _doses(data)
     lines.append(f"{model.n_effects} random effects per subject, {free_scalar_count(model)} estimated parameters")
     parameters = pd.DataFrame([_row(name, component) for name, component in model.components.items()])
     effects = pd.DataFrame(
@@ -86,6 +89,24 @@ def summary(model: Model, data: "Dataset | None" = None) -> ModelSummary:
     return ModelSummary(type(model).__name__, tuple(lines), parameters.fillna(""), effects)
 
 
+def _covariates(data: "Dataset") -> list[str]:
+    """Names of the covariates, with the rule between records where they change."""
+    rules = data.batch().interpolation
+    return [f"{name} (changes, {rules[name]})" if name in rules else name for name in data.covariate_names]
+
+
+def _doses(data: "Dataset") -> list[str]:
+    """One line on the doses, if there are any."""
+    doses = data.batch().doses
+    if doses is None:
+        return []
+    names = {kind: kind.name.lower().replace("_", " ") for kind in DoseKind if kind != DoseKind.NONE}
+    counts = {text: int((doses.kind == kind).sum()) for kind, text in names.items()}
+    parts = [f"{count} {text}" for text, count in counts.items() if count]
+    parts += [f"{int((doses.steady_state > 0).sum())} at steady state"] if bool((doses.steady_state > 0).any()) else []
+    return [f"doses: {', '.join(parts)}; {int(doses.reset.sum())} resets"]
+
+
 def _row(name: str, component: object) -> dict[str, object]:
     row: dict[str, object] = {"parameter": name, "kind": type(component).__name__}
     if isinstance(component, PopulationParameter | IndividualParameter):
@@ -97,6 +118,8 @@ def _row(name: str, component: object) -> dict[str, object]:
         }
         if isinstance(component, IndividualParameter):
             row["covariates"] = ", ".join(component.covariates)
+            if component.occasions is not None:
+                row["occasions"] = component.occasions.count
     elif isinstance(component, Latent):
         row |= {"initial": f"{component.size} x N(0, 1)"}
     elif isinstance(component, Network):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nlme_torch.model.individual import stack_states, unflatten
@@ -12,6 +13,8 @@ class ModelVectorField:
     """``dy/dt = dynamics(t, y, p)`` with every tensor of ``p`` passed in, none captured.
 
     A continuous adjoint then differentiates all of them, and a compiled solver can reuse its code for every call.
+    Quantities that change from record to record follow the model's states as states of their own, which stand still
+    between records unless a rate moves them: so every solver and every gradient sees their current values.
 
     Args:
         model: The model.
@@ -27,14 +30,17 @@ class ModelVectorField:
 
         Args:
             t: ``(*batch)`` [time].
-            y: ``(state, *batch)``.
+            y: ``(state, *batch)``, the model's states and then what changes from record to record.
             parameters: The tensors of ``p``, right-aligned with the batch.
 
         Returns:
             ``(state, *batch)`` [state / time].
         """
-        p = unflatten(self.specification, parameters)
-        return stack_states(self.dynamics(t, self.state_tuple(*y.unbind(0)), p), self.states, y[0], "dynamics")
+        rows = y.unbind(0)
+        states, changing = rows[: len(self.states)], rows[len(self.states) :]
+        p = unflatten(self.specification, parameters, changing)
+        derivative = stack_states(self.dynamics(t, self.state_tuple(*states), p), self.states, y[0], "dynamics")
+        return torch.cat([derivative, torch.zeros_like(y[len(states) :])]) if changing else derivative
 
 
 def vector_field(model: Model, specification: tuple[tuple[str, Any], ...]) -> ModelVectorField:

@@ -1,0 +1,145 @@
+"""How long do FO, FOCE, FOCEI and Laplace take to the maximum, and is it the maximum?
+
+    python benchmarks/foce.py --json FILE [--only theoph_fo,theoph_focei,...] [--shared FOLDER]
+
+theoph_fo, theoph_focei, theoph_laplace: theophylline with full Omega and combined error in closed form, from the start
+of a published NONMEM run (optima 57.321065, 92.830870, 93.558704). phenobarbital_focei: repeated doses through a
+differential equation (586.27606). hiv_classical, hiv_network: viral dynamics, from FOLDER/data and FOLDER/reference;
+their objective is -log-likelihood (- log prior). Compiling the equations is not counted: every fit is run twice and the
+second is timed.
+"""
+
+import argparse
+import copy
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pyro.distributions as dist
+import torch
+from hiv_models import Classical, WithNetwork, read
+
+import nlme_torch as nlme
+from nlme_torch.inference.natural import values_from_natural
+from nlme_torch.model.values import assign
+
+Figures = dict[str, float | str]
+
+
+class Theophylline(nlme.Model):
+    """One compartment in closed form, every dose 320 mg, variance s1 f^2 + s2."""
+
+    def __init__(self):
+        super().__init__()
+        self.ka, self.v, self.k = nlme.LogNormal(2.0), nlme.LogNormal(50.0), nlme.LogNormal(0.1)
+        self.s1, self.s2 = nlme.Positive(0.1), nlme.Positive(0.1)
+        self.all = nlme.Omega("ka", "v", "k", structure="full")
+
+    def predict(self, t, p, cov):
+        """Concentration (mg/L)."""
+        return 320 / p.v * p.ka / (p.ka - p.k) * (torch.exp(-p.k * t) - torch.exp(-p.ka * t))
+
+    def observe(self, t, y, p):
+        """Combined error, variances added."""
+        return {"conc": dist.Normal(y, (p.s1 * y**2 + p.s2).sqrt())}
+
+
+def started(model: nlme.Model, params: dict) -> nlme.Model:
+    """A copy of a model at given parameters."""
+    model = copy.deepcopy(model)
+    assign(model, values_from_natural(model, params))
+    return model
+
+
+def timed(name: str, model: nlme.Model, data: nlme.Dataset, method, once: bool = False) -> tuple[nlme.Fit, Figures]:
+    """Fit (a second time, unless once) and report."""
+    if not once:
+        nlme.fit(model, data, method, progress=False)
+    begun = time.perf_counter()
+    fit = nlme.fit(model, data, method, progress=False)
+    seconds = time.perf_counter() - begun
+    figures: Figures = {
+        f"{name}_ofv": fit.ofv,
+        f"{name}_seconds": seconds,
+        f"{name}_iterations": len(fit.trace),
+        f"{name}_gradient": float(fit.trace["gradient"].iloc[-1]),
+        f"{name}_termination": fit.termination,
+    }
+    print(f"{name}: OFV {fit.ofv:.6f} in {seconds:.2f} s; {fit.termination}", flush=True)
+    return fit, figures
+
+
+def theophylline(name: str, method) -> Figures:
+    correlated = [[0.2, 0.1, 0.1], [0.1, 0.2, 0.1], [0.1, 0.1, 0.2]]
+    model = started(Theophylline(), {"all": correlated})
+    return timed(name, model, nlme.examples.theophylline(), method)[1]
+
+
+def phenobarbital() -> Figures:
+    params = {"cl": 0.00469307, "v": 1.00916, "asphyxia": 0.1, "omega_cl": 0.0309626, "omega_v": 0.031128}
+    model = started(nlme.examples.Phenobarbital(), {**params, "sigma": math.sqrt(0.0130865)})
+    return timed("phenobarbital_focei", model, nlme.examples.phenobarbital(), nlme.FOCEI())[1]
+
+
+def hiv(name: str, shared: Path) -> Figures:
+    reference = json.loads((shared / "reference" / "hiv_foce_reference.json").read_text())
+    table = shared / "data" / "hiv_viral_dynamics.csv"
+    classical = name == "hiv_classical"
+    block = reference["classical" if classical else "deepnlme_v"]
+    kind = Classical if classical else WithNetwork
+    data = read(table, None if classical else range(1, 21))
+    figures: Figures = {}
+    for point in ("init", "final"):
+        value = nlme.ofv(kind(), data, nlme.FOCE(), kind.named(block[point]))
+        figures[f"{name}_objective_at_reference_{point}"] = value.penalised / 2
+        figures[f"{name}_reference_{point}"] = block[f"objective_{point}"]
+    fit, more = timed(name, started(kind(), kind.named(block["init"])), data, nlme.FOCE(), once=True)
+    figures.update(more)
+    figures[f"{name}_objective"] = fit.minus2ll / 2 - fit.log_prior
+    if not classical:
+        others = read(table, range(21, 101))
+        for label, model in (("own", fit.model), ("reference", started(kind(), kind.named(block["final"])))):
+            figures[f"{name}_held_out_{label}"] = nlme.ofv(model, others, nlme.FOCE()).minus2ll / 2
+    return figures
+
+
+STUDIES: dict[str, Callable[[Path], Figures]] = {
+    "theoph_fo": lambda shared: theophylline("theoph_fo", nlme.FO()),
+    "theoph_focei": lambda shared: theophylline("theoph_focei", nlme.FOCEI()),
+    "theoph_laplace": lambda shared: theophylline("theoph_laplace", nlme.Laplace()),
+    "phenobarbital_focei": lambda shared: phenobarbital(),
+    "hiv_classical": lambda shared: hiv("hiv_classical", shared),
+    "hiv_network": lambda shared: hiv("hiv_network", shared),
+}
+
+
+def main() -> None:
+    """Run the studies and write their figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="file for the figures, as flat keys")
+    parser.add_argument("--only", default=",".join(STUDIES), help="studies to run, comma-separated")
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    parser.add_argument("--shared", type=Path, default=beside, help="folder of the HIV data and their reference")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    figures: Figures = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
+    for name in arguments.only.split(","):
+        if name.startswith("hiv") and not arguments.shared.exists():
+            print(f"{name}: no data in {arguments.shared}, skipped")
+            continue
+        figures.update(STUDIES[name](arguments.shared))
+        figures[f"{name}_run"] = (
+            f"{date.today().isoformat()}, Python {platform.python_version()}, torch {torch.__version__}, "
+            f"{torch.get_num_threads()} thread of {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
+        )
+        if arguments.json:
+            arguments.json.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

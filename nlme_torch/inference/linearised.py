@@ -1,0 +1,230 @@
+r"""FO, FOCE and FOCEI: the model linearised in the effects, its -2 log-likelihood and exact gradient.
+
+With :math:`e = y - f`, :math:`a = \partial f/\partial z`, :math:`c = \partial \log r / \partial z` and
+:math:`H = I + \sum (a a^\top / r + \tfrac12 c c^\top)` at the mode of g (FOCE: r at z = 0, c = 0),
+
+.. math:: -2 \log p(y_i) \approx \sum \left(e^2 / r + \log r\right) + \hat z^\top \hat z + \log |H|
+
+FO expands at z = 0, where :math:`y \sim N(f, a a^\top + r)`; by Woodbury's identity it is the same expression with the
+linear predictor :math:`u = H^{-1} \sum a e / r` of the effects in place of the mode and :math:`e - a^\top u` in place
+of e.
+
+The gradient needs second derivatives of f only. The value's derivatives with respect to (f, log r, a, c) are written
+out; a is a derivative itself, and :math:`\sum W_j^\top \partial_j f` is differentiated as the gradient of
+:math:`W^\top f`. The mode moves by :math:`d\hat z = -(\nabla^2 g)^{-1} \partial_\theta \nabla g\, d\theta` with the
+exact Hessian, which is not H.
+
+References:
+    Beal and Sheiner (1982), Estimating population kinetics, Crit. Rev. Biomed. Eng. 8, 195-222.
+    Lindstrom and Bates (1990), Nonlinear mixed effects models for repeated measures data. doi:10.2307/2532087
+    Wang (2007), Derivation of various NONMEM estimation methods. doi:10.1007/s10928-007-9060-6
+    Almquist, Leander and Jirstrand (2015), Using sensitivity equations for computing gradients of the FOCE and FOCEI
+    approximations to the population likelihood. doi:10.1007/s10928-015-9409-1
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import grad
+
+from nlme_torch.inference.approximation import (
+    Approximation,
+    Evaluation,
+    Integrand,
+    own_replica,
+    replicas,
+    solve_per_subject,
+)
+from nlme_torch.inference.normal_records import NormalRecords
+from nlme_torch.model.density import Conditional, Density
+from nlme_torch.model.values import ParameterValues
+
+
+class Linearised(Approximation):
+    """FO, FOCE or FOCEI for one model and its data.
+
+    Args:
+        density: The model, joined to data and solver.
+        kind: Which.
+    """
+
+    def __init__(self, density: Density, kind: Literal["FO", "FOCE", "FOCEI"]) -> None:
+        super().__init__(density)
+        self.kind = kind
+        self.records = NormalRecords(density, kind)
+
+    @property
+    def has_modes(self) -> bool:  # type: ignore[override]
+        """Whether the expansion point is a mode rather than zero."""
+        return self.kind != "FO"
+
+    def integrand(self, conditional: Conditional) -> Integrand:
+        """Return g: with the variance at zero effects for FOCE, with interaction otherwise."""
+        records = self.records
+        observed, weight, half = records.observed[:, None], records.weight[:, None], 0.5 * records.constant
+        frozen = None
+        if self.kind == "FOCE":
+            with torch.no_grad():
+                zero = self.origin(conditional.starts)[:, None]
+                frozen = records.predict(conditional, zero)[1]
+
+        def negative_log_joint(effects: Tensor) -> Tensor:
+            location, log_variance, solved = records.predict(conditional, conditional.colour(effects))
+            log_variance = log_variance if frozen is None else frozen
+            squares = (observed - location).square() * torch.exp(-log_variance)
+            value = 0.5 * (weight * (squares + log_variance)).sum(0) + half + 0.5 * effects.square().sum(0)
+            return torch.where(solved & torch.isfinite(value), value, torch.inf)
+
+        return negative_log_joint
+
+    def evaluate(
+        self, values: ParameterValues, centre: Tensor, *, gradient: bool, weights: Tensor | None = None
+    ) -> Evaluation:
+        """Approximate -2 log-likelihood; see :meth:`Approximation.evaluate`."""
+        if self.kind == "FO":
+            centre = torch.zeros_like(centre)
+        with torch.enable_grad():
+            vector, conditional = self.parameters(values, gradient)
+            copies = replicas(centre)
+            location, log_variance, solved = self._predict(conditional, copies)
+            slope, bend = _slopes(location, log_variance, copies)
+        expansion = _Expansion(
+            self.records.observed - location[:, 0].detach(),
+            log_variance[:, 0].detach(),
+            slope,
+            bend,
+            self.records.weight,
+            centre,
+        )
+        result = _linear(expansion) if self.kind == "FO" else _conditional(expansion)
+        value = result.value + self.records.constant
+        value = torch.where(solved.expand(copies.shape[1:])[0] & torch.isfinite(value), value, torch.inf)
+        centre = result.effects
+        if not gradient:
+            return Evaluation(value, result.curvature, centre, None)
+        if weights is not None:
+            result = result._replace(
+                by_location=weights * result.by_location,
+                by_log_variance=weights * result.by_log_variance,
+                by_slope=weights * result.by_slope,
+                by_bend=weights * result.by_bend,
+                by_effects=weights * result.by_effects,
+            )
+        with torch.enable_grad():
+            total = _total_derivative(self, result, vector, copies, location, log_variance)
+        return Evaluation(value, result.curvature, centre, total)
+
+    def _predict(self, conditional: Conditional, copies: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Location and log variance at the copies; FO and FOCE know the variance at zero effects only."""
+        if self.kind == "FOCEI":
+            return self.records.predict(conditional, conditional.colour(copies))
+        joined = conditional.colour(torch.cat([copies, torch.zeros_like(copies[:, :1])], 1))
+        location, log_variance, solved = self.records.predict(conditional, joined)
+        return location[:, :-1], log_variance[:, -1:].expand_as(location[:, :-1]), solved.expand(joined.shape[1:])[:-1]
+
+
+class _Expansion(NamedTuple):
+    """Everything at the expansion point: ``(record, start, subject)``, slopes ``(record, effect, start, subject)``."""
+
+    residual: Tensor
+    log_variance: Tensor
+    slope: Tensor
+    bend: Tensor
+    weight: Tensor
+    effects: Tensor
+
+
+class _Value(NamedTuple):
+    """-2 log-likelihood without constants, and its derivatives with respect to f, log r, a, c and the effects."""
+
+    value: Tensor
+    curvature: Tensor
+    effects: Tensor
+    by_location: Tensor
+    by_log_variance: Tensor
+    by_slope: Tensor
+    by_bend: Tensor
+    by_effects: Tensor
+
+
+def _slopes(location: Tensor, log_variance: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives of location and log variance, replica j with respect to effect j; by transposing a transpose."""
+    probes = [torch.zeros_like(location).requires_grad_() for _ in range(2)]
+    pulled = _pull(location, log_variance, copies, *probes)
+    slope, bend = grad(own_replica(pulled), probes, retain_graph=True, materialize_grads=True)
+    return slope, bend
+
+
+def _pull(location: Tensor, log_variance: Tensor, copies: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """The gradient of ``first . location + second . log_variance`` with respect to the copies, with a graph."""
+    pairs = [(o, v) for o, v in ((location, first), (log_variance, second)) if o.requires_grad]
+    outputs, vectors = zip(*pairs, strict=True)
+    (pulled,) = grad(outputs, copies, vectors, create_graph=True, materialize_grads=True)
+    return pulled
+
+
+def _conditional(at: _Expansion) -> _Value:
+    precision = at.weight * torch.exp(-at.log_variance)
+    scaled = at.residual * precision
+    squares = at.residual * scaled
+    curvature, inverse, log_determinant = _curvature(at, precision)
+    fitted = torch.einsum("ijsn,rjsn->risn", inverse, at.slope)
+    leverage = precision * (fitted * at.slope).sum(1)
+    value = (squares + at.weight * at.log_variance).sum(0) + at.effects.square().sum(0) + log_determinant
+    return _Value(
+        value,
+        curvature,
+        at.effects,
+        -2 * scaled,
+        at.weight - squares - leverage,
+        2 * precision[:, None] * fitted,
+        at.weight[:, None] * torch.einsum("ijsn,rjsn->risn", inverse, at.bend),
+        2 * at.effects,
+    )
+
+
+def _linear(at: _Expansion) -> _Value:
+    precision = at.weight * torch.exp(-at.log_variance)
+    curvature, inverse, _ = _curvature(at._replace(bend=torch.zeros_like(at.bend)), precision)
+    predictor = torch.einsum("ijsn,rjsn,rsn->isn", inverse, at.slope, precision * at.residual)
+    residual = at.residual - (at.slope * predictor).sum(1)
+    result = _conditional(at._replace(residual=residual, effects=predictor, bend=torch.zeros_like(at.bend)))
+    by_slope = result.by_slope - 2 * (precision * residual)[:, None] * predictor
+    return result._replace(by_slope=by_slope, by_bend=torch.zeros_like(at.bend))
+
+
+def _curvature(at: _Expansion, precision: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """H, its inverse (both ``(effect, effect, start, subject)``) and its log determinant."""
+    count = at.slope.shape[1]
+    columns = (at.slope * precision.sqrt()[:, None]).permute(2, 3, 1, 0)
+    bends = (at.bend * (0.5 * at.weight[:, None]).sqrt()).permute(2, 3, 1, 0)
+    identity = torch.eye(count, dtype=columns.dtype, device=columns.device)
+    matrix = identity + columns @ columns.mT + bends @ bends.mT
+    factor, _ = torch.linalg.cholesky_ex(matrix)
+    inverse = torch.cholesky_inverse(factor)
+    log_determinant = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return matrix.movedim((-2, -1), (0, 1)), inverse.movedim((-2, -1), (0, 1)), log_determinant
+
+
+def _total_derivative(
+    approximation: Linearised, result: _Value, vector: Tensor, copies: Tensor, location: Tensor, log_variance: Tensor
+) -> Tensor:
+    """The derivative of the value with respect to the parameters, through f, log r, a, c and the mode."""
+    pulled = _pull(location, log_variance, copies, result.by_slope.detach(), result.by_bend.detach())
+    surrogate = (
+        (result.by_location * location[:, 0]).sum()
+        + (result.by_log_variance * log_variance[:, 0]).sum()
+        + own_replica(pulled)
+    )
+    if approximation.kind == "FO":
+        return grad(surrogate, vector)[0]
+    records = approximation.records
+    squares = (records.observed[:, None] - location).square() * torch.exp(-log_variance)
+    joint = 0.5 * (records.weight[:, None] * (squares + log_variance)).sum() + 0.5 * copies.square().sum()
+    (score,) = grad(joint, copies, create_graph=True)
+    (hessian,) = grad(own_replica(score), copies, retain_graph=True)
+    by_effects, direct = grad(surrogate, (copies, vector), retain_graph=True, materialize_grads=True)
+    moved = solve_per_subject(hessian, by_effects.sum(1) + result.by_effects)
+    (through,) = grad((moved * score[:, 0]).sum(), vector, materialize_grads=True)
+    return direct - through

@@ -1,0 +1,238 @@
+"""FO, FOCE, FOCEI, Laplace and quadrature: likelihood evaluations and estimation methods in one object each.
+
+One class per approximation; every value carries its class's name. What is approximated stands in ``linearised`` and
+``curved``, how the maximum is found in ``maximum_likelihood``.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+from nlme_torch.errors import FitError
+from nlme_torch.inference.approximation import Approximation
+from nlme_torch.inference.curved import Curved
+from nlme_torch.inference.effects import EffectEstimates
+from nlme_torch.inference.estimation import Estimation
+from nlme_torch.inference.linearised import Linearised
+from nlme_torch.inference.marginal import MarginalEstimate
+from nlme_torch.inference.marginal_objective import MarginalObjective
+from nlme_torch.inference.optim import Optimiser
+from nlme_torch.model.density import Density
+from nlme_torch.model.values import parameter_values
+
+
+@dataclass(frozen=True)
+class MarginalMethod(ABC):
+    """What FO, FOCE, FOCEI, Laplace and Quadrature share.
+
+    Attributes:
+        optimiser: Minimiser of a fit; None takes ``BFGS()``, and ``LBFGS()`` above 150 parameters.
+        mode_starts: Searches for each subject's conditional mode at the beginning and the end; None takes 1, and 6 for
+            a model with a network, whose individual posteriors may have several modes.
+        starts: Fits from different initial values, one after the other; the best is kept.
+        spread: How far the further starts are jittered on the estimation scale.
+    """
+
+    optimiser: Optimiser | None = None
+    mode_starts: int | None = None
+    starts: int = 1
+    spread: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.starts < 1 or (self.mode_starts is not None and self.mode_starts < 1):
+            raise FitError(f"{self.name} needs at least one start, got starts={self.starts}.")
+
+    @property
+    def name(self) -> str:
+        """What the values of this method are called."""
+        return type(self).__name__
+
+    def __str__(self) -> str:
+        return self.name
+
+    @abstractmethod
+    def build(self, density: Density) -> Approximation:
+        """Return the approximation for one model and its data."""
+
+    def approximation(self, density: Density) -> Approximation:
+        """Return the approximation for one model and its data.
+
+        Args:
+            density: The model, joined to data and solver.
+
+        Raises:
+            FitError: The model has no random effects, or something that this approximation cannot do.
+        """
+        if not density.model.n_effects:
+            raise FitError(f"the model has no random effects for {self.name} to integrate; use nlme.Pooled().")
+        return self.build(density)
+
+    def searches(self, density: Density) -> int:
+        """Return the number of searches for each mode."""
+        return self.mode_starts or (6 if density.model.has_network else 1)
+
+    def estimate(self, density: Density, generator: torch.Generator, progress: bool) -> Estimation:
+        """Maximise the approximate likelihood (with priors: the posterior density) from the model's own values.
+
+        Args:
+            density: The model, joined to data and solver.
+            generator: Source of randomness, for further starts.
+            progress: Whether to show a progress line.
+
+        Raises:
+            FitError: The model does not suit the method, or a subject cannot be evaluated at the initial values.
+        """
+        from nlme_torch.inference.maximum_likelihood import maximise
+
+        return maximise(self, density, generator, progress)
+
+    def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
+        """Approximate every subject's log marginal likelihood at the model's own parameters."""
+        values = parameter_values(density.model)
+        objective = MarginalObjective(self.approximation(density), values, self.searches(density))
+        value = -0.5 * objective.expansion(objective.initial, gradient=False).evaluation.value[0]
+        nothing = torch.full_like(value, torch.nan)
+        return MarginalEstimate(value, torch.zeros_like(value), nothing, nothing, objective.evaluations)
+
+
+@dataclass(frozen=True)
+class FO(MarginalMethod):
+    r"""First-order: the model linearised in the effects at zero.
+
+    .. math:: y_i \sim N\!\big(f(0),\; G \Omega G^\top + R(0)\big), \qquad G = \partial f / \partial \eta
+
+    Quick and biased; of use for initial values. Normal and log-normal outcomes only.
+
+    Attributes:
+        optimiser: Minimiser of a fit; None takes ``BFGS()``, and ``LBFGS()`` above 150 parameters.
+        mode_starts: Not used.
+        starts: Fits from different initial values, one after the other; the best is kept.
+        spread: How far the further starts are jittered on the estimation scale.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
+        >>> round(nlme.fit(model, data, nlme.FO(), progress=False).ofv, 3)
+        103.869
+
+    References:
+        Beal and Sheiner (1982), Estimating population kinetics, Crit. Rev. Biomed. Eng. 8, 195-222.
+    """
+
+    def build(self, density: Density) -> Approximation:
+        """Return the approximation for one model and its data."""
+        return Linearised(density, "FO")
+
+
+@dataclass(frozen=True)
+class FOCE(MarginalMethod):
+    r"""First-order conditional estimation without interaction: the residual variance stays at its value for eta = 0.
+
+    .. math:: H_i = \Omega^{-1} + \sum_j a_j a_j^\top / r_j(0), \qquad a = \partial f / \partial \eta
+
+    r is frozen in the search of the modes and in the objective alike, as in NONMEM. Normal and log-normal outcomes
+    only.
+
+    Attributes:
+        optimiser: Minimiser of a fit; None takes ``BFGS()``, and ``LBFGS()`` above 150 parameters.
+        mode_starts: Searches for each conditional mode; None takes 1, and 6 for a model with a network.
+        starts: Fits from different initial values, one after the other; the best is kept.
+        spread: How far the further starts are jittered on the estimation scale.
+
+    References:
+        Lindstrom and Bates (1990), Nonlinear mixed effects models for repeated measures data. doi:10.2307/2532087
+    """
+
+    def build(self, density: Density) -> Approximation:
+        """Return the approximation for one model and its data."""
+        return Linearised(density, "FOCE")
+
+
+@dataclass(frozen=True)
+class FOCEI(MarginalMethod):
+    r"""First-order conditional estimation with interaction between effects and residual variance.
+
+    .. math:: H_i = \Omega^{-1} + \sum_j \big(a_j a_j^\top / r_j + \tfrac12 c_j c_j^\top\big), \qquad
+              a = \partial f / \partial \eta,\; c = \partial \log r / \partial \eta
+
+    Normal and log-normal outcomes only.
+
+    Attributes:
+        optimiser: Minimiser of a fit; None takes ``BFGS()``, and ``LBFGS()`` above 150 parameters.
+        mode_starts: Searches for each conditional mode; None takes 1, and 6 for a model with a network.
+        starts: Fits from different initial values, one after the other; the best is kept.
+        spread: How far the further starts are jittered on the estimation scale.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
+        >>> fit = nlme.fit(model, data, nlme.FOCEI(), progress=False)
+        >>> round(fit.ofv, 3)
+        116.803
+
+    References:
+        Wang (2007), Derivation of various NONMEM estimation methods. doi:10.1007/s10928-007-9060-6
+    """
+
+    def build(self, density: Density) -> Approximation:
+        """Return the approximation for one model and its data."""
+        return Linearised(density, "FOCEI")
+
+
+@dataclass(frozen=True)
+class Laplace(MarginalMethod):
+    r"""Laplace's approximation with the exact Hessian and with interaction; any outcome.
+
+    .. math:: -2 \log p(y_i) \approx 2 g(\hat\eta_i) + \log |\nabla^2 g(\hat\eta_i)|
+
+    Attributes:
+        optimiser: Minimiser of a fit; None takes ``BFGS()``, and ``LBFGS()`` above 150 parameters.
+        mode_starts: Searches for each conditional mode; None takes 1, and 6 for a model with a network.
+        starts: Fits from different initial values, one after the other; the best is kept.
+        spread: How far the further starts are jittered on the estimation scale.
+
+    References:
+        Tierney and Kadane (1986), Accurate approximations for posterior moments and marginal densities.
+        doi:10.1080/01621459.1986.10478240
+    """
+
+    def build(self, density: Density) -> Approximation:
+        """Return the approximation for one model and its data."""
+        return Curved(density)
+
+
+@dataclass(frozen=True)
+class Quadrature(MarginalMethod):
+    """Adaptive Gauss-Hermite quadrature around each mode: the exact likelihood, for a handful of effects.
+
+    Attributes:
+        optimiser: Minimiser of a fit; None takes ``BFGS()``, and ``LBFGS()`` above 150 parameters.
+        mode_starts: Searches for each conditional mode; None takes 1, and 6 for a model with a network.
+        starts: Fits from different initial values, one after the other; the best is kept.
+        spread: How far the further starts are jittered on the estimation scale.
+        nodes: Nodes per effect.
+
+    References:
+        Pinheiro and Bates (1995), Approximations to the log-likelihood function in the nonlinear mixed-effects model.
+        doi:10.1080/10618600.1995.10474663
+    """
+
+    nodes: int = 9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nodes < 1:
+            raise FitError(f"Quadrature needs at least one node per effect, got {self.nodes}.")
+
+    @property
+    def name(self) -> str:
+        """What the values of this method are called."""
+        return f"Quadrature(nodes={self.nodes})"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def build(self, density: Density) -> Approximation:
+        """Return the approximation for one model and its data."""
+        return Curved(density, self.nodes)

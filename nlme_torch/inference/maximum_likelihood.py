@@ -1,0 +1,246 @@
+"""Maximum likelihood (or a posteriori) by minimising an approximate -2 log-likelihood from outside."""
+
+import math
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nlme_torch.errors import FitError
+from nlme_torch.inference.approximation import Approximation, batched
+from nlme_torch.inference.effects import EffectEstimates
+from nlme_torch.inference.estimation import Estimation
+from nlme_torch.inference.likelihood import LogLikelihood, subject_table
+from nlme_torch.inference.marginal import MarginalEstimate
+from nlme_torch.inference.marginal_methods import MarginalMethod
+from nlme_torch.inference.marginal_objective import Expansion, MarginalObjective, subject_gradients
+from nlme_torch.inference.newton import inner_modes
+from nlme_torch.inference.optim import BFGS, LBFGS, Adam, Iterate, Minimum
+from nlme_torch.inference.progress import Progress, progress_line
+from nlme_torch.inference.starts import jittered_starts
+from nlme_torch.model.density import Density
+from nlme_torch.model.scalars import all_scalars, scalar_matrix, structural_scalars
+from nlme_torch.model.values import ParameterValues, parameter_values
+
+DENSE_LIMIT = 150
+SCALING_SUBJECTS = 24
+
+
+def maximise(method: MarginalMethod, density: Density, generator: torch.Generator, progress: bool) -> Estimation:
+    """Fit by FO, FOCE, FOCEI, Laplace or quadrature.
+
+    Args:
+        method: Which, and how.
+        density: The model, joined to data and solver; its own parameters are the initial values.
+        generator: Source of randomness, for further starts.
+        progress: Whether to show a progress line.
+
+    Returns:
+        Estimates with modes, likelihood and trace.
+
+    Raises:
+        FitError: A subject cannot be evaluated at the initial values, or nothing is to be estimated.
+    """
+    approximation = method.approximation(density)
+    if not approximation.names:
+        raise FitError("every parameter is fixed, so there is nothing to estimate; evaluate nlme.ofv instead.")
+    starts = jittered_starts(density, parameter_values(density.model), method.starts, method.spread, generator)
+    runs: list[_Run] = []
+    for start in range(method.starts):
+        values = {name: value[start : start + 1] for name, value in starts.items()}
+        try:
+            run = _Run(method, approximation, values, progress)
+        except FitError:
+            if start == 0 or runs:
+                raise
+            continue
+        run.go()
+        runs.append(run)
+        if run.minimum.reason == "interrupted":
+            break
+    best = min(runs, key=lambda run: run.minimum.iterate.value)
+    return best.estimation(runs, generator)
+
+
+class _Run:
+    """One minimisation."""
+
+    def __init__(
+        self, method: MarginalMethod, approximation: Approximation, values: ParameterValues, progress: bool
+    ) -> None:
+        self.method, self.approximation, self.progress = method, approximation, progress
+        self.objective = MarginalObjective(approximation, values, method.searches(approximation.density))
+        count = len(self.objective.initial)
+        self.optimiser = method.optimiser or (BFGS() if count <= DENSE_LIMIT else LBFGS())
+        self.rows: list[Tensor] = []
+        self.numbers: list[dict[str, float]] = []
+        self.minimum: Minimum
+
+    def go(self) -> None:
+        """Minimise; where posteriors may have several modes, look for better ones at the end and go on from there."""
+        objective = self.objective
+        with progress_line(self.optimiser.iterations, self.method.name, self.progress) as line:
+            start, iterations, evaluations = objective.initial, 0, 0
+            for _ in range(4):
+                self.minimum = self.optimiser.minimise(
+                    objective, start, self._scale(start), lambda point: self._report(point, line)
+                )
+                iterations, evaluations = iterations + self.minimum.iterations, evaluations + self.minimum.evaluations
+                start = self.minimum.iterate.vector
+                left = iterations < self.optimiser.iterations and not self._interrupted
+                if objective.mode_starts == 1 or not self.approximation.has_modes or not left:
+                    break
+                centre = objective.centre
+                objective.restart(start)
+                better, _ = objective(start)
+                if not better < self.minimum.iterate.value - 1e-4:
+                    objective.centre = centre
+                    break
+            self.minimum = self.minimum._replace(iterations=iterations, evaluations=evaluations)
+            line.finish(self.method.name, iterations)
+
+    @property
+    def _interrupted(self) -> bool:
+        return self.minimum.reason == "interrupted"
+
+    def _scale(self, start: Tensor) -> Tensor:
+        r"""T with :math:`T T^\top` near the inverse Hessian: from some subjects' scores, drawn to their diagonal."""
+        identity = torch.eye(len(start), dtype=start.dtype, device=start.device)
+        if len(start) > DENSE_LIMIT or isinstance(self.optimiser, Adam):
+            return identity
+        approximation, centre = self.approximation, self.objective.centre
+        density, subjects = approximation.density, centre.shape[-1]
+        if subjects > SCALING_SUBJECTS:
+            index = torch.linspace(0, subjects - 1, SCALING_SUBJECTS).round().long()
+            centre = centre[..., index]
+            some = Density(density.model, density.batch.select(index.tolist()), density.solver)
+            approximation = self.method.approximation(some)
+        scores = subject_gradients(approximation, self.objective.at(start), centre)
+        information = 0.5 * subjects / len(scores) * scores.mT @ scores
+        diagonal = information.diagonal().clamp_min(1e-6 * float(information.diagonal().max()) + 1e-12)
+        information = 0.5 * information + 0.5 * torch.diag(diagonal)
+        factor, failed = torch.linalg.cholesky_ex(information)
+        if int(failed) or not bool(torch.isfinite(factor).all()):
+            return identity
+        return torch.linalg.solve_triangular(factor, identity, upper=False).mT
+
+    def _report(self, point: Iterate, line: Progress) -> None:
+        values = self.objective.at(point.vector)
+        model = self.approximation.density.model
+        self.rows.append(scalar_matrix(all_scalars(model, values))[0])
+        observations = self.approximation.density.batch.n_observations
+        penalty = -2 * float(self.objective.log_prior(point.vector))
+        ofv = point.value - penalty - observations * math.log(2 * math.pi)
+        numbers = {"ofv": ofv, "gradient": point.scaled_gradient}
+        self.numbers.append({**numbers, "penalised": point.value} if penalty else numbers)
+        shown = {name: float(value[0]) for name, value in list(structural_scalars(model, values).items())[:3]}
+        line.advance(self.method.name, {**numbers, **shown})
+
+    def estimation(self, runs: "list[_Run]", generator: torch.Generator) -> Estimation:
+        """Put the result together."""
+        vector = self.minimum.iterate.vector
+        values = {name: value.detach() for name, value in self.objective.at(vector).items()}
+        found = self.objective.expansion(vector, gradient=False)
+        names = list(all_scalars(self.approximation.density.model, values))
+        table = torch.stack(self.rows).numpy(force=True) if self.rows else torch.zeros(0, len(names)).numpy()
+        trace = pd.DataFrame(table, columns=names)
+        trace.insert(0, "iteration", range(1, len(trace) + 1))
+        trace.insert(1, "phase", self.method.name)
+        trace = pd.concat([trace, pd.DataFrame(self.numbers)], axis=1)
+        return Estimation(
+            values=values,
+            trace=trace,
+            termination=self._termination(runs),
+            warnings=self._warnings(found),
+            effects=effect_estimates(self.approximation, values, found, generator),
+            log_likelihood=log_likelihood(self.approximation, self.method.name, found),
+        )
+
+    def _termination(self, runs: "list[_Run]") -> str:
+        end = self.minimum
+        kind = type(self.optimiser).__name__
+        state = "converged" if end.converged else ("interrupted" if self._interrupted else "did not converge")
+        text = (
+            f"{kind} {state} after {end.iterations} iterations ({end.evaluations} evaluations): {end.reason}; gradient "
+            f"norm {float(end.iterate.gradient.norm()):.2g} on the estimation scale, largest scaled component "
+            f"{end.iterate.scaled_gradient:.2g}"
+        )
+        if len(runs) > 1:
+            ranking = ", ".join(f"{run.minimum.iterate.value:.3f}" for run in runs)
+            text += f"; best of {len(runs)} starts (objectives {ranking})"
+        return text
+
+    def _warnings(self, found: Expansion) -> tuple[str, ...]:
+        messages = []
+        if self._interrupted:
+            messages.append("the fit was interrupted: these are the best values seen, not a maximum")
+        elif not self.minimum.converged:
+            messages.append(
+                f"the minimisation did not converge ({self.minimum.reason}; largest scaled gradient "
+                f"{self.minimum.iterate.scaled_gradient:.2g})"
+            )
+        if not found.finite:
+            messages.append("a subject has no conditional mode at the estimates; its likelihood is not known")
+        messages += collapsed(self.approximation.density, self.objective.at(self.minimum.iterate.vector))
+        return tuple(messages)
+
+
+def collapsed(density: Density, values: ParameterValues) -> list[str]:
+    """Name the random effects whose variance has fallen to nothing."""
+    messages = []
+    with torch.no_grad():
+        conditional = density.at(values)
+        for block in density.model.blocks:
+            if block.covariance is None or not block.covariance.free():
+                continue
+            deviations = conditional.cholesky(block.name)[0].square().sum(-1).sqrt()
+            messages += [
+                f"the standard deviation of {label} is {deviation:.2g}: its variance has fallen to nothing; drop the "
+                "random effect"
+                for label, deviation in zip(block.labels, deviations.tolist(), strict=True)
+                if deviation < 0.01
+            ]
+    return messages[:5]
+
+
+def natural_effects(approximation: Approximation, values: ParameterValues, found: Expansion) -> tuple[Tensor, Tensor]:
+    """Return eta ``(effect, subject)`` and its curvature ``(effect, effect, subject)`` from standardised effects."""
+    with torch.no_grad():
+        conditional = approximation.density.at(values)
+        centre, curvature = found.evaluation.centre, found.evaluation.curvature[:, :, 0]
+        identity = torch.eye(len(centre), dtype=centre.dtype, device=centre.device)
+        factor = conditional.colour(identity[:, :, None, None].expand(-1, -1, conditional.starts, 1))[:, :, 0, 0]
+        eta = conditional.colour(centre[:, None])[:, 0, 0]
+        inverse = torch.linalg.inv(factor)
+        return eta, torch.einsum("ai,abn,bj->ijn", inverse, curvature, inverse)
+
+
+def effect_estimates(
+    approximation: Approximation, values: ParameterValues, found: Expansion, generator: torch.Generator
+) -> EffectEstimates:
+    """Return modes, normal approximations and 100 draws of the effects; after FO, modes of the joint density."""
+    density = approximation.density
+    with torch.no_grad():
+        conditional = density.at(values)
+    if not approximation.has_modes:
+        integrand = approximation.integrand(conditional)
+        modes = inner_modes(integrand, found.evaluation.centre)
+        evaluation = found.evaluation._replace(centre=modes.effects)
+        found = Expansion(evaluation, modes.status, modes.evaluations)
+    eta, precision = natural_effects(approximation, values, found)
+    with torch.no_grad():
+        covariance = torch.linalg.inv(batched(precision))
+        factor = torch.linalg.cholesky_ex(0.5 * (covariance + covariance.mT))[0]
+        noise = torch.randn(*eta.shape[::-1], 100, generator=generator, dtype=eta.dtype).to(eta.device)
+        kept = eta[:, None] + (factor @ noise).permute(1, 2, 0)
+        joint = conditional.log_joint(eta[:, None, None])[0, 0]
+    return EffectEstimates(eta, precision, joint, eta, covariance.permute(1, 2, 0), kept)
+
+
+def log_likelihood(approximation: Approximation, name: str, found: Expansion) -> LogLikelihood:
+    """Return the approximate log-likelihood with its method's name."""
+    value = -0.5 * found.evaluation.value[0].detach()
+    nothing = torch.full_like(value, math.nan)
+    estimate = MarginalEstimate(value, torch.zeros_like(value), nothing, nothing, 0)
+    batch = approximation.density.batch
+    return LogLikelihood(estimate.total, 0.0, name, subject_table(batch.subjects, estimate), batch.n_observations)

@@ -1,0 +1,80 @@
+r"""Normal outcomes as numbers: observation, location and log variance at every observed record.
+
+.. math:: y_{ij} \sim N(f_{ij}(\eta_i), r_{ij}(\eta_i))
+
+FO, FOCE and FOCEI expand f and r, so they need them rather than a density. A log-normal outcome is a normal one of
+the logarithm, with the Jacobian :math:`\sum \log y` added.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import LogNormal, Normal
+
+from nlme_torch.errors import FitError
+from nlme_torch.model.density import Conditional, Density
+
+
+class NormalRecords:
+    """The observations of a data set, stacked along one record axis, and how to predict them.
+
+    Args:
+        density: The model, joined to data and solver.
+        method: Name of the method that asks, for the message.
+
+    Attributes:
+        observed: ``(record, start 1, subject)``, on the log scale for log-normal outcomes.
+        weight: ``(record, start 1, subject)``, 1 where something was observed and 0 elsewhere.
+        constant: ``(subject,)``, what -2 log-likelihood holds besides squares and log variances.
+
+    Raises:
+        FitError: An outcome is neither normal nor log-normal.
+    """
+
+    def __init__(self, density: Density, method: str) -> None:
+        with torch.no_grad():
+            conditional = density.at()
+            zero = conditional.mean.new_zeros(density.model.n_effects, 1, 1, density.batch.n_subjects)
+            groups, _ = conditional.observations(zero)
+        observed, weights = [], []
+        self.constant = density.batch.times.new_zeros(density.batch.n_subjects)
+        for records, distributions in groups:
+            for name, values in records.values.items():
+                kind = distributions[name]
+                if not isinstance(kind, Normal | LogNormal):
+                    raise FitError(
+                        f"{method} linearises a normal or log-normal outcome, but {name!r} is a "
+                        f"{type(kind).__name__}; use nlme.Laplace(), which takes any outcome."
+                    )
+                weight = records.mask.to(values.dtype)
+                logarithmic = isinstance(kind, LogNormal)
+                observed.append(values.log() if logarithmic else values)
+                weights.append(weight)
+                self.constant = self.constant + (weight * math.log(2 * math.pi)).sum(0)
+                if logarithmic:
+                    self.constant = self.constant + 2 * (weight * values.log()).sum(0)
+        self.observed = torch.cat(observed)[:, None]
+        self.weight = torch.cat(weights)[:, None]
+
+    def predict(self, conditional: Conditional, eta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return location, log variance and the mask of solved subjects.
+
+        Args:
+            conditional: The model at fixed parameters.
+            eta: ``(effect, chain, start, subject)``.
+
+        Returns:
+            Two tensors ``(record, chain, start, subject)`` and one that broadcasts to ``(chain, start, subject)``.
+        """
+        groups, solved = conditional.observations(eta)
+        locations, log_variances = [], []
+        for records, distributions in groups:
+            for name in records.values:
+                shape = (records.mask.shape[0], *eta.shape[1:])
+                kind = distributions[name]
+                locations.append(kind.loc.expand(shape))
+                log_variances.append(2 * kind.scale.log().expand(shape))
+        if len(locations) == 1:
+            return locations[0], log_variances[0], solved
+        return torch.cat(locations), torch.cat(log_variances), solved

@@ -1,0 +1,143 @@
+"""Objective function values at given parameters, without any estimation."""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nlme_torch._typing import Float
+from nlme_torch.errors import FitError
+from nlme_torch.inference.marginal_methods import FOCEI, MarginalMethod
+from nlme_torch.inference.marginal_objective import expand, search_modes
+from nlme_torch.inference.maximum_likelihood import natural_effects
+from nlme_torch.inference.modes import ModeStatus
+from nlme_torch.inference.natural import values_from_natural
+from nlme_torch.inference.pooled import Pooled
+from nlme_torch.inference.tables import effect_table
+from nlme_torch.model.density import Density
+from nlme_torch.model.model import Model
+from nlme_torch.model.values import parameter_values
+from nlme_torch.solve import Auto, Solver
+
+if TYPE_CHECKING:
+    from nlme_torch.data import Dataset
+
+
+@dataclass(frozen=True)
+class ObjectiveValue:
+    """An approximate -2 log-likelihood at given parameters; it prints as one line.
+
+    Attributes:
+        method: Name of the approximation.
+        minus2ll: -2 log-likelihood with all constants; infinite if a subject failed.
+        ofv: The same without ``n log 2 pi`` (NONMEM's and nlmixr2's objective function value).
+        log_prior: Log prior density of the parameters, 0 without priors.
+        subjects: One row per subject: id, ofv, minus2ll, n_observations, status of its mode.
+        modes: Conditional modes of the random effects, one row per subject (FO: the linear predictor).
+        curvatures: H at the modes, ``(effect, effect, subject)``.
+    """
+
+    method: str
+    minus2ll: float
+    ofv: float
+    log_prior: float
+    subjects: pd.DataFrame
+    modes: pd.DataFrame
+    curvatures: Float[Tensor, "effect effect subject"]
+
+    @property
+    def penalised(self) -> float:
+        """-2 (log-likelihood + log prior): what a MAP fit minimises. Not a likelihood."""
+        return self.minus2ll - 2 * self.log_prior
+
+    def __str__(self) -> str:
+        text = f"OFV {self.ofv:.6f}, -2LL {self.minus2ll:.6f}, by {self.method}"
+        if self.log_prior:
+            text += f"; with priors: penalised objective {self.penalised:.6f} (not a likelihood)"
+        failed = self.subjects[~self.subjects["status"].isin(["CONVERGED", "STALLED"])]
+        if len(failed):
+            text += f"; no value for {len(failed)} subjects: {', '.join(map(str, failed['id'].head(5)))}"
+        return text
+
+    __repr__ = __str__
+
+
+def ofv(
+    model: Model,
+    data: "Dataset",
+    method: MarginalMethod | Pooled | None = None,
+    params: Mapping[str, Any] | None = None,
+    *,
+    solver: Solver | None = None,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+) -> ObjectiveValue:
+    """Evaluate an approximation of the marginal likelihood, estimating nothing.
+
+    Args:
+        model: The model; it is not changed.
+        data: The data set.
+        method: ``FO()``, ``FOCE()``, ``FOCEI()``, ``Laplace()``, ``Quadrature(nodes=)``, or ``Pooled()`` for the
+            likelihood of typical subjects; ``FOCEI()`` if None.
+        params: Name to value on the natural scale, as fits print them (``ka``, ``sigma``, ``omega_ka`` for a variance,
+            ``omega_ka,cl`` for a covariance); also the name of an Omega block to a whole matrix, or of a network to
+            its weights. Parameters not named keep the model's own values.
+        solver: How differential equations are solved; ``Auto()`` if None.
+        device: Where tensors live; the CPU if None.
+        seed: Seed of further starting points for the modes.
+
+    Returns:
+        Total and per-subject values, conditional modes, curvatures and statuses.
+
+    Raises:
+        FitError: Unknown names, values out of bounds, Omega not positive definite, too many quadrature nodes, or an
+            outcome that the method cannot take.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
+        >>> nlme.ofv(model, data, nlme.FOCEI(), params={"ka": 1.6, "sigma": 0.7, "omega_v": 0.02})
+        OFV 117.443617, -2LL 360.043395, by FOCEI
+    """
+    if data.n_observations == 0:
+        raise FitError("the data set has no observations to evaluate.")
+    chosen: MarginalMethod | Pooled = method or FOCEI()
+    model = copy.deepcopy(model).to(device=device)
+    values = parameter_values(model) if params is None else values_from_natural(model, params)
+    density = Density(model, data.batch(device=device), solver or Auto())
+    approximation = chosen.approximation(density)
+    centre = approximation.origin(1)
+    searches = chosen.searches(density)
+    if searches > 1 and approximation.has_modes:
+        with torch.no_grad():
+            conditional = density.at(values)
+        centre = search_modes(approximation.integrand(conditional), centre, conditional, searches, seed)
+    found = expand(approximation, values, centre)
+    value = found.evaluation.value[0]
+    batch = density.batch
+    counts = torch.stack([outcome.mask.sum(0) for outcome in batch.outcomes.values()]).sum(0)
+    without = value - counts.to(value.dtype) * math.log(2 * math.pi)
+    eta, curvature = natural_effects(approximation, values, found)
+    subjects = pd.DataFrame(
+        {
+            "id": list(batch.subjects),
+            "ofv": without.numpy(force=True),
+            "minus2ll": value.numpy(force=True),
+            "n_observations": counts.numpy(force=True),
+            "status": [ModeStatus(status).name for status in found.status[0].tolist()],
+        }
+    )
+    return ObjectiveValue(
+        method=chosen.name,
+        minus2ll=float(value.sum()),
+        ofv=float(without.sum()),
+        log_prior=float(density.log_prior(values)[0]),
+        subjects=subjects,
+        modes=effect_table(model, batch.subjects, eta),
+        curvatures=curvature,
+    )

@@ -1,0 +1,231 @@
+"""Minimisers of a smooth objective with exact gradients: what stands outside FOCE, Laplace and quadrature."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import scipy.optimize
+import torch
+from torch import Tensor
+
+Objective = Callable[[Tensor], tuple[float, Tensor]]
+"""``(parameter,) -> value, gradient``; an infinite value where there is none."""
+
+
+class Iterate(NamedTuple):
+    """A point that was evaluated.
+
+    Attributes:
+        vector: ``(parameter,)`` on the estimation scale.
+        value: Objective there.
+        gradient: ``(parameter,)``.
+        scaled_gradient: Largest component of the gradient in units of the scaling, which is what stops a search.
+    """
+
+    vector: Tensor
+    value: float
+    gradient: Tensor
+    scaled_gradient: float
+
+
+class Minimum(NamedTuple):
+    """Where a search ended, and why.
+
+    Attributes:
+        iterate: The best point.
+        iterations: Iterations done.
+        evaluations: Calls of the objective.
+        converged: Whether the gradient is as small as asked.
+        reason: Why the search stopped, a clause.
+    """
+
+    iterate: Iterate
+    iterations: int
+    evaluations: int
+    converged: bool
+    reason: str
+
+
+@runtime_checkable
+class Optimiser(Protocol):
+    """A minimiser: a frozen dataclass with one method."""
+
+    @property
+    def iterations(self) -> int:
+        """Largest number of iterations."""
+        ...
+
+    def minimise(
+        self, objective: Objective, start: Tensor, scale: Tensor, report: Callable[[Iterate], None]
+    ) -> Minimum:
+        """Minimise.
+
+        Args:
+            objective: Value and gradient.
+            start: ``(parameter,)``.
+            scale: ``(parameter, parameter)``, T of x = start + T u, in whose u the problem is well scaled.
+            report: Called after every iteration.
+
+        Returns:
+            The best point that was evaluated; also after Ctrl-C.
+        """
+        ...
+
+
+class _Search:
+    """The objective in scaled coordinates; remembers the best point and never shows an infinite value."""
+
+    def __init__(self, objective: Objective, start: Tensor, scale: Tensor) -> None:
+        self.objective, self.start, self.scale = objective, start, scale
+        self.best: Iterate | None = None
+        self.last: Iterate | None = None
+        self.evaluations = 0
+        self._seen: list[float] = []
+
+    def __call__(self, scaled: np.ndarray) -> tuple[float, np.ndarray]:
+        vector = self.start + self.scale @ torch.as_tensor(scaled).to(self.start)
+        value, gradient = self.objective(vector)
+        self.evaluations += 1
+        slope = self.scale.mT @ gradient
+        if not math.isfinite(value):
+            # a line search takes this for a wall a little way ahead and comes back
+            return (max(self._seen[-5:]) if self._seen else 0.0) + 10.0, slope.numpy(force=True)
+        self._seen.append(value)
+        self.last = Iterate(vector, value, gradient, float(slope.abs().max()) if len(slope) else 0.0)
+        if self.best is None or value < self.best.value:
+            self.best = self.last
+        return value, slope.numpy(force=True)
+
+
+@dataclass(frozen=True)
+class BFGS:
+    """Quasi-Newton with a dense inverse Hessian (scipy): up to a few hundred parameters.
+
+    Attributes:
+        iterations: Largest number of iterations.
+        tolerance: The search stops when no component of the scaled gradient exceeds this.
+        restarts: How often a search whose line search found no further descent begins again without its memory.
+
+    References:
+        Nocedal and Wright (2006), Numerical Optimization, chapter 6. doi:10.1007/978-0-387-40065-5
+    """
+
+    iterations: int = 500
+    tolerance: float = 1e-4
+    restarts: int = 2
+
+    def minimise(
+        self, objective: Objective, start: Tensor, scale: Tensor, report: Callable[[Iterate], None]
+    ) -> Minimum:
+        """Minimise; see :class:`Optimiser`."""
+        return _scipy("BFGS", {"gtol": self.tolerance}, self, objective, start, scale, report)
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """Quasi-Newton with limited memory (scipy's L-BFGS-B): many parameters.
+
+    Attributes:
+        iterations: Largest number of iterations.
+        tolerance: The search stops when no component of the scaled gradient exceeds this.
+        memory: Pairs of steps and gradient changes that are kept.
+        restarts: How often a search whose line search found no further descent begins again without its memory.
+
+    References:
+        Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization.
+        doi:10.1137/0916069
+    """
+
+    iterations: int = 2000
+    tolerance: float = 1e-4
+    memory: int = 30
+    restarts: int = 2
+
+    def minimise(
+        self, objective: Objective, start: Tensor, scale: Tensor, report: Callable[[Iterate], None]
+    ) -> Minimum:
+        """Minimise; see :class:`Optimiser`."""
+        options = {"gtol": self.tolerance, "ftol": 1e-14, "maxcor": self.memory, "maxfun": 10**9, "maxls": 40}
+        return _scipy("L-BFGS-B", options, self, objective, start, scale, report)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with a step that falls along a cosine: a rough terrain of very many weights.
+
+    Attributes:
+        iterations: Steps.
+        learning_rate: First step in scaled coordinates; it falls to a hundredth.
+
+    References:
+        Kingma and Ba (2015), Adam: a method for stochastic optimization, ICLR.
+    """
+
+    iterations: int = 1000
+    learning_rate: float = 0.02
+
+    def minimise(
+        self, objective: Objective, start: Tensor, scale: Tensor, report: Callable[[Iterate], None]
+    ) -> Minimum:
+        """Minimise; see :class:`Optimiser`."""
+        search = _Search(objective, start, scale)
+        point, first, second = (np.zeros(scale.shape[1]) for _ in range(3))
+        step, reason = 0, f"all {self.iterations} steps of Adam were taken"
+        try:
+            for step in range(1, self.iterations + 1):
+                value, slope = search(point)
+                if search.last is not None and search.last.value == value:
+                    report(search.last)
+                rate = self.learning_rate * (0.505 + 0.495 * math.cos(math.pi * step / self.iterations))
+                first, second = 0.9 * first + 0.1 * slope, 0.99 * second + 0.01 * slope**2
+                point = point - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
+        except KeyboardInterrupt:
+            reason = "interrupted"
+        assert search.best is not None
+        return Minimum(search.best, step, search.evaluations, False, reason)
+
+
+def _scipy(
+    name: str,
+    options: dict[str, float | int],
+    strategy: BFGS | LBFGS,
+    objective: Objective,
+    start: Tensor,
+    scale: Tensor,
+    report: Callable[[Iterate], None],
+) -> Minimum:
+    search = _Search(objective, start, scale)
+    done = 0
+
+    def callback(_: np.ndarray) -> None:
+        nonlocal done
+        done += 1
+        if search.best is not None:
+            report(search.best)
+
+    def finish(reason: str) -> Minimum:
+        assert search.best is not None
+        converged = search.best.scaled_gradient <= strategy.tolerance
+        return Minimum(search.best, done, search.evaluations, converged, reason)
+
+    point, before = np.zeros(scale.shape[1]), math.inf
+    try:
+        for _ in range(strategy.restarts + 1):
+            left = {"maxiter": max(strategy.iterations - done, 1), **options}
+            scipy.optimize.minimize(search, point, jac=True, method=name, callback=callback, options=left)
+            assert search.best is not None
+            if search.best.scaled_gradient <= strategy.tolerance:
+                return finish("the gradient vanished")
+            if done >= strategy.iterations:
+                return finish(f"all {strategy.iterations} iterations were used")
+            if before - search.best.value < 1e-9 * (1 + abs(search.best.value)):
+                break
+            before = search.best.value
+            point = torch.linalg.lstsq(scale, (search.best.vector - start)[:, None]).solution[:, 0].numpy(force=True)
+    except KeyboardInterrupt:
+        if search.best is None:
+            raise
+        return finish("interrupted")
+    return finish("no step along the search direction lowered the objective any more")

@@ -1,0 +1,146 @@
+"""Linear compartments as a model's equations, solved in closed form."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlme_torch.errors import ModelError
+from nlme_torch.model.dosing_events import Timeline
+from nlme_torch.model.individual import is_changing
+from nlme_torch.model.steady_state import Cycle
+from nlme_torch.model.system import take_columns
+from nlme_torch.solve import Solution
+from nlme_torch.solve.linear import Linear, solve_linear, steady_state
+
+
+@dataclass(frozen=True)
+class IntervalwiseLinear(Linear):
+    """A linear system whose parameters are constant between stops and differ from one interval to the next.
+
+    Attributes:
+        linear: The system with parameters ``(interval, chain, start, subject)``.
+    """
+
+    linear: Linear
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names of the compartments."""
+        return self.linear.states
+
+    def matrix(self) -> Tensor:
+        """The matrices of all intervals added up, ``(state, state, *batch)``: its shape, and whether it is finite."""
+        return self.linear.matrix().sum(2)
+
+    def exponential(self, elapsed: Tensor) -> Tensor:
+        """Return exp(A t), ``(state, state, interval, *batch)``, for ``elapsed`` ``(interval, *batch)``."""
+        return self.linear.exponential(elapsed)
+
+    def integral(self, elapsed: Tensor) -> Tensor:
+        """Return the integral of exp(A s) from 0 to t, ``(state, state, interval, *batch)``."""
+        return self.linear.integral(elapsed)
+
+    def batch(self) -> torch.Size:
+        """The shape of one interval's parameters."""
+        return self.linear.batch()[1:]
+
+    def without(self, failed: Tensor) -> "IntervalwiseLinear":
+        """Return the same system with harmless parameters for some subjects."""
+        return IntervalwiseLinear(self.linear.without(failed))
+
+
+@dataclass(frozen=True)
+class CompartmentSystem:
+    """A linear system at the parameters of all subjects.
+
+    Attributes:
+        linear: What the model's ``compartments`` returned; a parameter that changes from record to record has the
+            shape ``(record, chain, start, subject)``.
+    """
+
+    linear: Linear
+
+    def advance(self, initial: Tensor, line: Timeline) -> Solution:
+        """Move the states through all stops in closed form.
+
+        Args:
+            initial: ``(state, chain, start, subject)``.
+            line: When to stop and what happens there.
+        """
+        changing = {name: value for name, value in self.linear.parameters().items() if is_changing(value)}
+        if not changing:
+            return solve_linear(self.linear, initial, line.times, line.events)
+        last = line.last_records()[:-1]
+
+        def of_interval(value: Tensor) -> Tensor:
+            batch = torch.broadcast_shapes(last.shape[1:], value.shape[1:])
+            return value.expand(-1, *batch).gather(0, last.expand(-1, *batch))
+
+        intervals = self._with({name: of_interval(value) for name, value in changing.items()})
+        return solve_linear(IntervalwiseLinear(intervals), initial, line.times, line.events)
+
+    def select(self, columns: Tensor, records: Tensor, subjects: int) -> "CompartmentSystem":
+        """The compartments of some of the subjects.
+
+        Args:
+            columns: ``(column,)``, their positions.
+            records: ``(column,)``, the record of each from which they hold.
+            subjects: Number of subjects before.
+        """
+
+        def chosen(value: Tensor) -> Tensor:
+            if not is_changing(value):
+                return take_columns(value, columns, subjects)
+            return value.expand(*value.shape[:-1], subjects)[records, ..., columns].movedim(0, -1)
+
+        return CompartmentSystem(self._with({name: chosen(v) for name, v in self.linear.parameters().items()}))
+
+    def _with(self, parameters: dict[str, Any]) -> Linear:
+        return replace(self.linear, **parameters)  # type: ignore[type-var]
+
+    def steady_state(self, initial: Tensor, cycle: Cycle) -> tuple[Tensor, Tensor]:
+        r"""Return the state at a repeated dose's row in closed form.
+
+        .. math:: x = e^{A (P - m)} \big( e^{A m} (x_0 + a) + \int_0^m e^{A s} ds\, r \big), \quad P = II - \text{lag},
+                  \quad m = \min(D, P)
+
+        with :math:`x_0` the steady state just before a repeat.
+
+        Args:
+            initial: ``(state, chain, start, subject)``, for the shape; a linear system forgets it.
+            cycle: The dose and its interval.
+
+        Returns:
+            The states just before the dose's row, and ``(chain, start, subject)``, where they exist.
+        """
+        linear = self.linear
+        if cycle.constant:
+            assert cycle.rate is not None
+            state = steady_state(linear, rates=cycle.rate)
+        else:
+            state = steady_state(linear, cycle.interval, amounts=cycle.amount)
+            if cycle.rate is not None:
+                state = state + steady_state(linear, cycle.interval, rates=cycle.rate, duration=cycle.duration)
+            if bool((cycle.lag > 0).any()):
+                whole = cycle.interval - cycle.lag
+                infused = torch.minimum(cycle.duration, whole)
+                state = linear.amounts(whole - infused, linear.amounts(infused, state + cycle.amount, cycle.rate))
+        state = state.expand(torch.broadcast_shapes(state.shape, initial.shape))
+        return state, torch.isfinite(state).all(0)
+
+
+def check_compartments(linear: Any, states: tuple[str, ...]) -> None:
+    """Raise a ModelError unless this is a linear system of the model's states, in their order."""
+    if not isinstance(linear, Linear):
+        raise ModelError(
+            f"compartments must return one of nlme.compartments, such as OneCompartment(...), got "
+            f"{type(linear).__name__}."
+        )
+    own = linear.states
+    if len(own) != len(states) or (set(own) == set(states) and own != states):
+        raise ModelError(
+            f"compartments returns a {type(linear).__name__} of the states {', '.join(own)}, but the model declares "
+            f"states = {states}; declare as many, in that order."
+        )

@@ -1,0 +1,18 @@
+"""Distributions of observed outcomes, by the names of the field; ``observe`` may return any of them, or Pyro's own."""
+
+from nlme_torch.model.observation.binary import Bernoulli as Bernoulli
+from nlme_torch.model.observation.binary import Binomial as Binomial
+from nlme_torch.model.observation.censored import Censored as Censored
+from nlme_torch.model.observation.counts import NegativeBinomial as NegativeBinomial
+from nlme_torch.model.observation.counts import Poisson as Poisson
+from nlme_torch.model.observation.error_models import Additive as Additive
+from nlme_torch.model.observation.error_models import Combined1 as Combined1
+from nlme_torch.model.observation.error_models import Combined2 as Combined2
+from nlme_torch.model.observation.error_models import LogNormal as LogNormal
+from nlme_torch.model.observation.error_models import Power as Power
+from nlme_torch.model.observation.error_models import Proportional as Proportional
+from nlme_torch.model.observation.ordered import OrderedCategorical as OrderedCategorical
+from nlme_torch.model.observation.student import StudentT as StudentT
+from nlme_torch.model.observation.time_to_event import IntervalCensoredEvent as IntervalCensoredEvent
+from nlme_torch.model.observation.time_to_event import TimeToEvent as TimeToEvent
+from nlme_torch.model.observation.truncated import Truncated as Truncated

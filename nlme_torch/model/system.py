@@ -1,0 +1,82 @@
+"""What moves the states of a model from record to record: one interface for every way of solving."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from torch import Tensor
+
+from nlme_torch._typing import VectorField
+from nlme_torch.model.dosing_events import Timeline
+from nlme_torch.model.steady_state import Cycle, repeat_until_steady
+from nlme_torch.solve import Events, Solution, Solver, solve
+
+
+class System(Protocol):
+    """A model's equations at given parameters."""
+
+    def advance(self, initial: Tensor, line: Timeline) -> Solution:
+        """Move the states through all stops."""
+        ...
+
+    def select(self, columns: Tensor, records: Tensor, subjects: int) -> "System":
+        """The equations of some of the subjects, as they hold from one record of each."""
+        ...
+
+    def steady_state(self, initial: Tensor, cycle: Cycle) -> tuple[Tensor, Tensor]:
+        """The states that a dose repeated for ever has led to, and where they exist."""
+        ...
+
+
+@dataclass(frozen=True)
+class DifferentialSystem:
+    """A differential equation and its solver.
+
+    Attributes:
+        field: ``f(t, y, parameters)``.
+        parameters: Tensors that broadcast to ``(chain, start, subject)``.
+        solver: How it is solved.
+    """
+
+    field: VectorField
+    parameters: tuple[Tensor, ...]
+    solver: Solver
+
+    def advance(self, initial: Tensor, line: Timeline) -> Solution:
+        """Solve from the first stop to the last.
+
+        Args:
+            initial: ``(state, chain, start, subject)``.
+            line: When to stop and what happens there.
+        """
+        return self._solve(initial, line.times, line.events)
+
+    def _solve(self, initial: Tensor, times: Tensor, events: Events | None) -> Solution:
+        return solve(self.field, initial, times, self.parameters, solver=self.solver, events=events)
+
+    def select(self, columns: Tensor, records: Tensor, subjects: int) -> "DifferentialSystem":
+        """The equations of some of the subjects.
+
+        Args:
+            columns: ``(column,)``, their positions.
+            records: ``(column,)``, a record of each; what changes between records stands among the states.
+            subjects: Number of subjects before.
+        """
+        return replace(self, parameters=tuple(take_columns(p, columns, subjects) for p in self.parameters))
+
+    def steady_state(self, initial: Tensor, cycle: Cycle) -> tuple[Tensor, Tensor]:
+        """Repeat the dose until the states settle.
+
+        Args:
+            initial: ``(state, chain, start, subject)``.
+            cycle: The dose and its interval.
+
+        Returns:
+            The states just before the dose's row, and ``(chain, start, subject)``, where they settled.
+        """
+        rtol, atol = getattr(self.solver, "rtol", 1e-6), getattr(self.solver, "atol", 1e-8)
+        return repeat_until_steady(self._solve, initial, cycle, rtol=rtol, atol=atol)
+
+
+def take_columns(value: Tensor, columns: Tensor, subjects: int) -> Tensor:
+    """Entries of some subjects along the last axis of a tensor that may be common to all."""
+    return value[..., columns] if value.dim() and value.shape[-1] == subjects else value

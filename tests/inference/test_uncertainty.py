@@ -1,0 +1,92 @@
+"""Standard errors against the information matrix of a linear model, and directions that are not identified."""
+
+import numpy as np
+import pytest
+from mixed_linear import lines_data, simulate_lines
+from small_models import Line
+
+import nlme_torch as nlme
+
+
+def numerical_hessian(function, point, step=1e-3):
+    size = len(point)
+    matrix = np.zeros((size, size))
+    for i in range(size):
+        for j in range(size):
+            total = 0.0
+            for si, sj in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+                moved = np.array(point, dtype=float)
+                moved[i] += si * step
+                moved[j] += sj * step
+                total += si * sj * function(moved)
+            matrix[i, j] = total / (4 * step**2)
+    return matrix
+
+
+def test_hessian_standard_errors_of_a_linear_model():
+    frame, design = simulate_lines(subjects=30)
+    fit = nlme.fit(Line(), lines_data(frame), nlme.FOCEI(), progress=False)
+
+    def half_minus2ll(point):
+        return 0.5 * design.minus2ll(point[:3], np.diag(point[4:]), point[3])
+
+    errors = nlme.standard_errors(fit, kind="R")
+    names = ["a", "b", "b_x", "sigma", "omega_a", "omega_b"]
+    point = errors.table.loc[names, "estimate"].to_numpy()
+    expected = np.sqrt(np.diag(np.linalg.inv(numerical_hessian(half_minus2ll, point))))
+    assert errors.table.loc[names, "se"].to_numpy() == pytest.approx(expected, rel=2e-3)
+    low, high = errors.table.loc["sigma", ["lower", "upper"]]
+    assert 0 < low < point[3] < high
+    assert high / point[3] == pytest.approx(point[3] / low)  # symmetric on the log scale
+    assert errors.correlation.to_numpy().diagonal() == pytest.approx(np.ones(len(names)))
+    assert errors.warnings == () and errors.condition_number < 100
+
+
+def test_score_standard_errors_sum_over_subjects():
+    frame, design = simulate_lines(subjects=30)
+    fit = nlme.fit(Line(), lines_data(frame), nlme.FOCEI(), progress=False)
+    names = ["a", "b", "b_x", "sigma", "omega_a", "omega_b"]
+    errors = nlme.standard_errors(fit, kind="S")
+    point = errors.table.loc[names, "estimate"].to_numpy()
+    scores, step = np.zeros((30, 6)), 1e-5
+    for k in range(6):
+        shift = np.zeros(6)
+        shift[k] = step
+        ahead, behind = (
+            np.array(design.log_marginal(p[:3], np.diag(p[4:]), p[3])) for p in (point + shift, point - shift)
+        )
+        scores[:, k] = (ahead - behind) / (2 * step)
+    information = scores.T @ scores
+    expected = np.sqrt(np.diag(np.linalg.inv(information)))
+    assert errors.table.loc[names, "se"].to_numpy() == pytest.approx(expected, rel=2e-3)
+
+
+def test_a_direction_that_the_data_do_not_identify_is_named():
+    class Twice(Line):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nlme.Real(0.3), nlme.Real(0.7)
+
+        def predict(self, t, p, cov):
+            return super().predict(t, p, cov) + (p.first + p.second) * t**2
+
+    frame, _ = simulate_lines(subjects=12)
+    fit = nlme.fit(Twice(), lines_data(frame), nlme.FOCEI(), progress=False)
+    errors = nlme.standard_errors(fit, kind="R")
+    assert len(errors.warnings) == 1
+    assert "first" in errors.warnings[0] and "second" in errors.warnings[0] and "sigma" not in errors.warnings[0]
+    assert errors.table["se"].isna().all()
+
+
+def test_network_weights_get_no_standard_error(theophylline):
+    class WithNetwork(nlme.examples.TheophyllineClosedForm):
+        def __init__(self):
+            super().__init__()
+            self.size = nlme.MLP(1, 2, 1, prior=nlme.L2(5.0))
+
+        def individual(self, p, cov):
+            return {"dose": cov.Wt * cov.Dose, "v": p.v * (0.1 * p.size(cov.Wt / 70)).exp()}
+
+    fit = nlme.fit(WithNetwork(), theophylline, nlme.FOCEI(mode_starts=1), progress=False)
+    errors = nlme.standard_errors(fit, nlme.FOCEI(mode_starts=1), kind="R")
+    assert list(errors.table.index) == ["ka", "cl", "v", "sigma", "omega_ka", "omega_cl", "omega_v"]
