@@ -8,7 +8,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_ci_runs_the_readme_test_line():
-    lines = [line.strip() for line in README.splitlines() if line.strip().endswith("-m pytest")]
+    lines = [line.strip() for line in README.splitlines() if line.strip().endswith("-m pytest -n 2")]
     assert len(lines) == 1
     assert lines[0] in (ROOT / ".ci" / "run").read_text().splitlines()
 

@@ -2,6 +2,17 @@
 
 from nlme_torch.data.examples import phenobarbital as phenobarbital
 from nlme_torch.data.examples import theophylline as theophylline
+from nlme_torch.examples.indirect_response import DeepNLME as DeepNLME
+from nlme_torch.examples.indirect_response import GraphNeuralODE as GraphNeuralODE
+from nlme_torch.examples.indirect_response import IndirectResponse as IndirectResponse
+from nlme_torch.examples.indirect_response import IndividualNetwork as IndividualNetwork
+from nlme_torch.examples.indirect_response import IndividualResponse as IndividualResponse
+from nlme_torch.examples.indirect_response import IndividualWeights as IndividualWeights
+from nlme_torch.examples.indirect_response import NeuralODE as NeuralODE
+from nlme_torch.examples.indirect_response import TargetedNetwork as TargetedNetwork
+from nlme_torch.examples.indirect_response import UniversalODE as UniversalODE
+from nlme_torch.examples.indirect_response import indirect_response_data as indirect_response_data
+from nlme_torch.examples.indirect_response import indirect_response_design as indirect_response_design
 from nlme_torch.examples.phenobarbital_models import Phenobarbital as Phenobarbital
 from nlme_torch.examples.phenobarbital_models import PhenobarbitalEquation as PhenobarbitalEquation
 from nlme_torch.examples.theophylline_models import TheophyllineClassical as TheophyllineClassical

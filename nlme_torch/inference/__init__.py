@@ -2,7 +2,11 @@
 
 from nlme_torch.inference.comparison import Comparison as Comparison
 from nlme_torch.inference.comparison import compare as compare
+from nlme_torch.inference.cross_validation import CrossValidation as CrossValidation
+from nlme_torch.inference.cross_validation import cross_validate as cross_validate
+from nlme_torch.inference.ensemble import Ensemble as Ensemble
 from nlme_torch.inference.fit import fit as fit
+from nlme_torch.inference.held_out import held_out as held_out
 from nlme_torch.inference.likelihood import AnnealedImportanceSampling as AnnealedImportanceSampling
 from nlme_torch.inference.likelihood import ImportanceSampling as ImportanceSampling
 from nlme_torch.inference.likelihood import LaplaceLikelihood as LaplaceLikelihood
@@ -14,6 +18,8 @@ from nlme_torch.inference.marginal_methods import FOCE as FOCE
 from nlme_torch.inference.marginal_methods import FOCEI as FOCEI
 from nlme_torch.inference.marginal_methods import Laplace as Laplace
 from nlme_torch.inference.marginal_methods import Quadrature as Quadrature
+from nlme_torch.inference.multistart import Multistart as Multistart
+from nlme_torch.inference.multistart import multistart as multistart
 from nlme_torch.inference.ofv import ObjectiveValue as ObjectiveValue
 from nlme_torch.inference.ofv import ofv as ofv
 from nlme_torch.inference.optim import BFGS as BFGS
@@ -25,5 +31,6 @@ from nlme_torch.inference.saem import SAEM as SAEM
 from nlme_torch.inference.saem_kernels import Moves as Moves
 from nlme_torch.inference.saving import load as load
 from nlme_torch.inference.schedule import StepSchedule as StepSchedule
+from nlme_torch.inference.staged import Staged as Staged
 from nlme_torch.inference.uncertainty import Uncertainty as Uncertainty
 from nlme_torch.inference.uncertainty import standard_errors as standard_errors

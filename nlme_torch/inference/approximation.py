@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from nlme_torch._typing import Float
+from nlme_torch._typing import Float, Int
 from nlme_torch.model.density import Conditional, Density
 from nlme_torch.model.values import ParameterValues, flatten_values, free_names, unflatten_values
 
@@ -77,6 +77,15 @@ class Approximation(ABC):
         Returns:
             The value and, if asked for, its exact total derivative: the expansion point moves with the parameters.
         """
+
+    @abstractmethod
+    def restricted(self, subjects: Int[Tensor, "subject"]) -> "Approximation":
+        """Return the same for some of the subjects, by their positions: what has converged costs nothing more."""
+
+    def some_subjects(self, subjects: Int[Tensor, "subject"]) -> Density:
+        """Return the density of some of the subjects."""
+        density = self.density
+        return Density(density.model, density.batch.select(subjects), density.solver)
 
     def origin(self, starts: int) -> Tensor:
         """Return zero effects, ``(effect, start, subject)``."""

@@ -66,6 +66,10 @@ class Curved(Approximation):
             self._points = torch.cartesian_prod(*[points] * count).reshape(-1, count).mT
             self._log_weights = torch.cartesian_prod(*[axis] * count).reshape(-1, count).sum(1)
 
+    def restricted(self, subjects: Tensor) -> "Curved":
+        """Return the same for some of the subjects."""
+        return Curved(self.some_subjects(subjects), self.nodes, max_columns=self.max_columns)
+
     def integrand(self, conditional: Conditional) -> Integrand:
         """Return g, the negative log joint density."""
 

@@ -14,6 +14,7 @@ from nlme_torch.inference.result import Fit
 from nlme_torch.inference.saem import SAEM
 from nlme_torch.model.density import Density
 from nlme_torch.model.model import Model
+from nlme_torch.model.network_scales import set_awaited_scales
 from nlme_torch.model.values import assign
 from nlme_torch.solve import Auto, Solver
 
@@ -66,6 +67,7 @@ def fit(
     fitted = copy.deepcopy(model).to(device=device)
     generator = torch.Generator(device="cpu").manual_seed(seed)
     density = Density(fitted, data.batch(device=device), solver or Auto())
+    set_awaited_scales(density)
     estimation = chosen.estimate(density, generator, progress)
     assign(fitted, estimation.values)
     effects = estimation.effects or estimate_effects(density, estimation.draws, generator)

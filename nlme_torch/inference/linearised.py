@@ -51,13 +51,17 @@ class Linearised(Approximation):
 
     def __init__(self, density: Density, kind: Literal["FO", "FOCE", "FOCEI"]) -> None:
         super().__init__(density)
-        self.kind = kind
+        self.kind: Literal["FO", "FOCE", "FOCEI"] = kind
         self.records = NormalRecords(density, kind)
 
     @property
     def has_modes(self) -> bool:  # type: ignore[override]
         """Whether the expansion point is a mode rather than zero."""
         return self.kind != "FO"
+
+    def restricted(self, subjects: Tensor) -> "Linearised":
+        """Return the same for some of the subjects."""
+        return Linearised(self.some_subjects(subjects), self.kind)
 
     def integrand(self, conditional: Conditional) -> Integrand:
         """Return g: with the variance at zero effects for FOCE, with interaction otherwise."""

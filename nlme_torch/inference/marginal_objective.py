@@ -1,5 +1,6 @@
 """The objective of a fit: approximate -2 log-likelihood plus priors, with modes that are warm from call to call."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +14,8 @@ from nlme_torch.model.density import Conditional
 from nlme_torch.model.probe import why_not_finite
 from nlme_torch.model.values import ParameterValues, flatten_values, unflatten_values
 
-
 RESCUE_STARTS = 4
+NARROW_FROM = 40  # below, leaving subjects out costs more than solving them
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,15 @@ def expand(
     with torch.no_grad():
         conditional = approximation.density.at(values)
     integrand = approximation.integrand(conditional)
-    found = inner_modes(integrand, centre)
+
+    def narrow(subjects: Tensor) -> Integrand:
+        part = approximation.restricted(subjects)
+        with torch.no_grad():
+            return part.integrand(part.density.at(values))
+
+    density = approximation.density
+    few = narrow if density.model.has_dynamics and density.batch.n_subjects >= NARROW_FROM else None
+    found = inner_modes(integrand, centre, narrow=few)
     count = found.evaluations
     if not bool(found.usable.all()):
         elsewhere = search_modes(integrand, centre, conditional, RESCUE_STARTS, 0)
@@ -159,6 +168,27 @@ class MarginalObjective:
         self.centre = self._modes(found)
         return value, total
 
+    def check_gradient(self) -> tuple[str, ...]:
+        """Return what the objective does not depend on, as warnings.
+
+        Raises:
+            FitError: The objective has a value at the beginning but no gradient.
+        """
+        found = self.expansion(self.initial, gradient=True).evaluation.gradient
+        assert found is not None
+        labels = parameter_labels(self.approximation)
+        bad = [label for label, slope in zip(labels, found[0].tolist(), strict=True) if not math.isfinite(slope)]
+        if bad:
+            raise FitError(
+                f"the objective has no finite derivative with respect to {', '.join(bad[:5])} at the initial values: "
+                "the model is not differentiable there. Look for square roots, powers or logarithms of zero and for "
+                "functions with kinks in dynamics, predict and observe; use nlme.SAEM() if they are meant."
+            )
+        still = [label for label, slope in zip(labels, found[0].tolist(), strict=True) if slope == 0.0]
+        if not still:
+            return ()
+        return (f"the objective does not depend on {', '.join(still[:5])} at the initial values",)
+
     def restart(self, vector: Tensor) -> None:
         """Search the modes anew from several starts, keeping those that are better."""
         with torch.no_grad():
@@ -192,6 +222,16 @@ class MarginalObjective:
                 f"the log joint density of subject {density.batch.subjects[bad[0]]!r} is not finite at zero effects "
                 f"({len(bad)} subjects in all): {why_not_finite(conditional, zero, 0, bad[0])}"
             )
+
+
+def parameter_labels(approximation: Approximation) -> list[str]:
+    """Return a short name of every free parameter, in the order of the vector."""
+    labels: list[str] = []
+    for name in approximation.names:
+        count = approximation.density.model.get_parameter(name).numel()
+        short = name.removesuffix(".unconstrained").removesuffix(".typical").removeprefix("_covariances.")
+        labels += [short] if count == 1 else [f"{short}[{index}]" for index in range(count)]
+    return labels
 
 
 def subject_gradients(approximation: Approximation, values: ParameterValues, centre: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """Maximum likelihood (or a posteriori) by minimising an approximate -2 log-likelihood from outside."""
 
+import dataclasses
 import math
+import time
 
 import pandas as pd
 import torch
@@ -68,8 +70,10 @@ class _Run:
     def __init__(
         self, method: MarginalMethod, approximation: Approximation, values: ParameterValues, progress: bool
     ) -> None:
+        self.begun = time.perf_counter()
         self.method, self.approximation, self.progress = method, approximation, progress
         self.objective = MarginalObjective(approximation, values, method.searches(approximation.density))
+        self.still = self.objective.check_gradient()
         count = len(self.objective.initial)
         self.optimiser = method.optimiser or (BFGS() if count <= DENSE_LIMIT else LBFGS())
         self.rows: list[Tensor] = []
@@ -82,13 +86,16 @@ class _Run:
         with progress_line(self.optimiser.iterations, self.method.name, self.progress) as line:
             start, iterations, evaluations = objective.initial, 0, 0
             for _ in range(4):
-                self.minimum = self.optimiser.minimise(
+                left = dataclasses.replace(  # type: ignore[type-var]
+                    self.optimiser, iterations=self.optimiser.iterations - iterations
+                )
+                self.minimum = left.minimise(
                     objective, start, self._scale(start), lambda point: self._report(point, line)
                 )
                 iterations, evaluations = iterations + self.minimum.iterations, evaluations + self.minimum.evaluations
                 start = self.minimum.iterate.vector
-                left = iterations < self.optimiser.iterations and not self._interrupted
-                if objective.mode_starts == 1 or not self.approximation.has_modes or not left:
+                over = iterations >= self.optimiser.iterations or self._interrupted
+                if objective.mode_starts == 1 or not self.approximation.has_modes or over:
                     break
                 centre = objective.centre
                 objective.restart(start)
@@ -109,12 +116,10 @@ class _Run:
         if len(start) > DENSE_LIMIT or isinstance(self.optimiser, Adam):
             return identity
         approximation, centre = self.approximation, self.objective.centre
-        density, subjects = approximation.density, centre.shape[-1]
+        subjects = centre.shape[-1]
         if subjects > SCALING_SUBJECTS:
             index = torch.linspace(0, subjects - 1, SCALING_SUBJECTS).round().long()
-            centre = centre[..., index]
-            some = Density(density.model, density.batch.select(index.tolist()), density.solver)
-            approximation = self.method.approximation(some)
+            centre, approximation = centre[..., index], approximation.restricted(index)
         scores = subject_gradients(approximation, self.objective.at(start), centre)
         information = 0.5 * subjects / len(scores) * scores.mT @ scores
         diagonal = information.diagonal().clamp_min(1e-6 * float(information.diagonal().max()) + 1e-12)
@@ -132,7 +137,8 @@ class _Run:
         penalty = -2 * float(self.objective.log_prior(point.vector))
         ofv = point.value - penalty - observations * math.log(2 * math.pi)
         numbers = {"ofv": ofv, "gradient": point.scaled_gradient}
-        self.numbers.append({**numbers, "penalised": point.value} if penalty else numbers)
+        row = {**numbers, "seconds": time.perf_counter() - self.begun}
+        self.numbers.append({**row, "penalised": point.value} if penalty else row)
         shown = {name: float(value[0]) for name, value in list(structural_scalars(model, values).items())[:3]}
         line.advance(self.method.name, {**numbers, **shown})
 
@@ -171,7 +177,7 @@ class _Run:
         return text
 
     def _warnings(self, found: Expansion) -> tuple[str, ...]:
-        messages = []
+        messages = list(self.still)
         if self._interrupted:
             messages.append("the fit was interrupted: these are the best values seen, not a maximum")
         elif not self.minimum.converged:

@@ -13,6 +13,10 @@ class Naive(Approximation):
 
     has_modes = False
 
+    def restricted(self, subjects: Tensor) -> "Naive":
+        """Return the same for some of the subjects."""
+        return Naive(self.some_subjects(subjects))
+
     def integrand(self, conditional: Conditional) -> Integrand:
         """Return the negative log joint density."""
         return lambda effects: 0.5 * effects.square().sum(0) - conditional.log_likelihood(conditional.colour(effects))

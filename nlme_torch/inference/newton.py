@@ -10,7 +10,6 @@ from nlme_torch._typing import Bool, Float
 from nlme_torch.inference.derivatives import derivatives
 from nlme_torch.inference.modes import ModeStatus
 
-
 NOISE = 1e-3
 PATIENCE = 6
 
@@ -40,6 +39,7 @@ def inner_modes(
     *,
     tolerance: float = 1e-8,
     steps: int = 60,
+    narrow: Callable[[Tensor], Callable[[Tensor], Tensor]] | None = None,
 ) -> InnerModes:
     r"""Minimise g over the effects of every subject by damped Newton steps with the exact Hessian.
 
@@ -48,8 +48,8 @@ def inner_modes(
     A full step is tried first; a subject for which g rises, or cannot be evaluated, shortens its own step and nobody
     else's. Where the Hessian is not positive definite its eigenvalues enter by absolute value. A subject has
     converged when half its squared Newton decrement is below ``tolerance``; the step that was due is still taken, so
-    that the error left is of the order of the square of it. A subject that stays within 0.001 of its minimum for several
-    steps without converging is as near as the solver's noise allows: it has stalled, which is no failure.
+    that the error left is of the order of the square of it. A subject that stays within 0.001 of its minimum for
+    several steps without converging is as near as the solver's noise allows: it has stalled, which is no failure.
 
     Args:
         integrand: g, ``(effect, chain, start, subject) -> (chain, start, subject)``; infinite where it cannot be
@@ -57,6 +57,8 @@ def inner_modes(
         starts: Where to begin, ``(effect, start, subject)``.
         tolerance: Of half the squared decrement, in units of log-likelihood.
         steps: Largest number of second-derivative calls.
+        narrow: Returns g of some subjects, by their positions ``(subject,)``, so that those that have converged are
+            not evaluated again; None evaluates all of them, which for a closed form costs the same.
 
     Returns:
         The modes.
@@ -71,6 +73,7 @@ def inner_modes(
     length = torch.ones_like(value)
     step, expected, concave = _direction(gradient, hessian, active)
     near = torch.zeros_like(status)
+    among, part = torch.arange(batch[-1], device=points.device), integrand
     while True:
         done = active & (expected < tolerance) & concave
         points = torch.where(done, points + step, points)
@@ -79,7 +82,12 @@ def inner_modes(
         if evaluations >= steps or not bool(active.any()):
             return InnerModes(points, status, evaluations)
         trial = torch.where(active, points + length * step, points)
-        found, turned, bent = _evaluate(integrand, trial)
+        subjects = active.any(0).nonzero()[:, 0]
+        if narrow is not None and 2 * len(subjects) <= len(among) > 2:
+            if len(subjects) == 1:  # a batch of one would be compiled anew
+                subjects = torch.cat([subjects, (subjects + 1) % active.shape[-1]])
+            among, part = subjects, narrow(subjects)
+        found, turned, bent = _scattered(_evaluate(part, trial[..., among]), among, active.shape[-1])
         evaluations += 1
         slack = 1e-9 * (1 + value.abs())  # the noise of an adaptive solver
         risen = active & ~(found <= value + slack - 1e-4 * length * expected)
@@ -102,6 +110,18 @@ def _evaluate(integrand: Callable[[Tensor], Tensor], points: Tensor) -> tuple[Te
     value, gradient, hessian = derivatives(lambda z: -integrand(z), points, max_columns=2**62)
     good = torch.isfinite(value) & torch.isfinite(gradient).all(0) & torch.isfinite(hessian).all(0).all(0)
     return torch.where(good, -value, torch.inf), -gradient, -hessian
+
+
+def _scattered(results: tuple[Tensor, ...], subjects: Tensor, count: int) -> tuple[Tensor, ...]:
+    """Put the results of some subjects where they belong; the others get infinity, which nobody reads."""
+    if len(subjects) == count:
+        return results
+    whole = []
+    for result in results:
+        full = result.new_full((*result.shape[:-1], count), torch.inf)
+        full[..., subjects] = result
+        whole.append(full)
+    return tuple(whole)
 
 
 def _direction(gradient: Tensor, hessian: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:

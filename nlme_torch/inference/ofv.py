@@ -102,7 +102,7 @@ def ofv(
         >>> import nlme_torch as nlme
         >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
         >>> nlme.ofv(model, data, nlme.FOCEI(), params={"ka": 1.6, "sigma": 0.7, "omega_v": 0.02})
-        OFV 117.443617, -2LL 360.043395, by FOCEI
+        OFV 117.443622, -2LL 360.043395, by FOCEI
     """
     if data.n_observations == 0:
         raise FitError("the data set has no observations to evaluate.")

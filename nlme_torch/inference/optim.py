@@ -219,7 +219,7 @@ def _scipy(
             if search.best.scaled_gradient <= strategy.tolerance:
                 return finish("the gradient vanished")
             if done >= strategy.iterations:
-                return finish(f"all {strategy.iterations} iterations were used")
+                return finish("all iterations were used")
             if before - search.best.value < 1e-9 * (1 + abs(search.best.value)):
                 break
             before = search.best.value

@@ -5,13 +5,18 @@ r"""Naive pooled estimation: every subject is the typical one, eta = 0.
 No estimate of variability comes out of it. It brings networks into the region where a mixed-effects method can start.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from nlme_torch.errors import FitError
 from nlme_torch.inference.approximation import Approximation
+from nlme_torch.inference.early_stopping import EarlyStopping, split_density
 from nlme_torch.inference.estimation import Estimation
 from nlme_torch.inference.gradient_step import adam_init, gradient_step
 from nlme_torch.inference.naive import Naive
@@ -28,6 +33,9 @@ class Pooled:
     Attributes:
         steps: Gradient steps.
         learning_rate: First step size on the estimation scale; it falls to a hundredth along a cosine.
+        hold_out: Share of the subjects that take no part, but say when to stop: the values at which their likelihood
+            was highest are kept. 0 uses all subjects and all steps.
+        patience: Steps without a rise of that likelihood after which the fit stops.
 
     Example:
         >>> import nlme_torch as nlme
@@ -39,6 +47,15 @@ class Pooled:
 
     steps: int = 500
     learning_rate: float = 0.05
+    hold_out: float = 0.0
+    patience: int = 100
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hold_out < 1 or self.patience < 1:
+            raise FitError(
+                f"Pooled: hold_out={self.hold_out} must be a share of the subjects below one, patience={self.patience} "
+                "a number of steps."
+            )
 
     def estimate(self, density: Density, generator: torch.Generator, progress: bool) -> Estimation:
         """Maximise the pooled likelihood from the model's own values; variances keep their initial values."""
@@ -49,12 +66,16 @@ class Pooled:
                 rows.append(scalar_matrix(all_scalars(density.model, values))[0])
                 line.advance("pooled")
 
-            values = self.maximise(density, parameter_values(density.model), report)
+            found = self._climb(density, parameter_values(density.model), report, generator)
+            line.finish("pooled", len(rows))
+        values = found.values
         trace = pd.DataFrame(torch.stack(rows).numpy(force=True), columns=list(all_scalars(density.model, values)))
         trace.insert(0, "iteration", range(1, len(trace) + 1))
         trace.insert(1, "phase", "pooled")
+        if found.held_out:
+            trace["held_out_loglik"] = trace["iteration"].map(found.held_out)
         warning = "pooled fit: random effects were held at zero and Omega at its initial value"
-        return Estimation(values, trace, f"{self.steps} steps of Adam", (warning,))
+        return Estimation(values, trace, found.termination, (warning,))
 
     @property
     def name(self) -> str:
@@ -69,27 +90,57 @@ class Pooled:
         """Return the likelihood at zero effects for one model and its data."""
         return Naive(density)
 
-    def maximise(self, density: Density, values: ParameterValues, report: object = None) -> dict[str, Tensor]:
+    def maximise(self, density: Density, values: ParameterValues) -> dict[str, Tensor]:
         """Maximise from several starts at once.
 
         Args:
             density: The model, joined to data and solver.
             values: Raw name to ``(start, *shape)``.
-            report: Called with the values after every step, or None.
 
         Returns:
             New values of the same shapes; those of the covariances are untouched.
         """
+        return self._climb(density, values, lambda values: None, torch.Generator().manual_seed(0)).values
+
+    def _climb(
+        self,
+        density: Density,
+        values: ParameterValues,
+        report: Callable[[ParameterValues], None],
+        generator: torch.Generator,
+    ) -> "_Found":
+        """Take the steps, and stop where held-out subjects say so."""
+        judge, steps = None, self.steps
+        if self.hold_out:
+            density, other = split_density(density, self.hold_out, generator)
+            judge = EarlyStopping(other, self.patience)
         names = tuple(name for name in free_names(density.model) if not name.startswith("_covariances"))
         current = dict(values)
         state = adam_init(current, names)
         for step in range(self.steps):
-            rate = self.learning_rate * (0.505 + 0.495 * float(torch.cos(torch.tensor(torch.pi * step / self.steps))))
+            rate = self.learning_rate * (0.505 + 0.495 * math.cos(math.pi * step / self.steps))
             mean = density.at(current).mean
-            subjects = density.batch.n_subjects
-            eta = mean.new_zeros(mean.shape[0], 1, mean.shape[1], subjects)
+            eta = mean.new_zeros(mean.shape[0], 1, mean.shape[1], density.batch.n_subjects)
             moved, state = gradient_step(density, current, names, eta, state, rate, hold_effects=True)
             current.update(moved)
-            if callable(report):
-                report(current)
-        return current
+            report(current)
+            if judge is not None and judge.says_stop(step + 1, current):
+                steps = step + 1
+                break
+        if judge is None:
+            return _Found(current, f"{self.steps} steps of Adam", {})
+        return _Found(judge.best, judge.verdict(steps), judge.history)
+
+
+class _Found(NamedTuple):
+    """What a pooled fit ends with.
+
+    Attributes:
+        values: Raw name to ``(start, *shape)``.
+        termination: Why it ended.
+        held_out: Step to log-likelihood of the held-out subjects (of the best start).
+    """
+
+    values: dict[str, Tensor]
+    termination: str
+    held_out: dict[int, float]

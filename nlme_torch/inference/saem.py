@@ -19,7 +19,7 @@ from nlme_torch.inference.estimation import Estimation
 from nlme_torch.inference.pooled import Pooled
 from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.inference.saem_algorithm import SAEMAlgorithm, SAEMState
-from nlme_torch.inference.saem_kernels import Moves
+from nlme_torch.inference.saem_kernels import MANY_EFFECTS, Moves
 from nlme_torch.inference.schedule import StepSchedule
 from nlme_torch.inference.starts import best_start, jittered_starts
 from nlme_torch.model.density import Density
@@ -33,8 +33,9 @@ class SAEM:
 
     Attributes:
         schedule: Burn-in, exploration and smoothing iterations.
-        chains: Chains per subject; None takes ``ceil(400 / subjects)``, at least 2: small data sets leave
-            the most Monte-Carlo noise in the estimates, and columns of a batch cost little.
+        chains: Chains per subject; None takes ``ceil(400 / subjects)``, at least 2: small data sets leave the most
+            Monte-Carlo noise in the estimates, and columns of a batch cost little. A quarter of it with more than
+            eight effects, whose kernels cost more.
         starts: Independent fits from different initial values, run at once on the batch axis; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
         warm_up: A pooled fit of every start before the effects enter, or None.
@@ -97,7 +98,7 @@ class SAEM:
         algorithm = SAEMAlgorithm(
             density,
             schedule=schedule,
-            chains=self.chains or max(2, math.ceil(400 / density.batch.n_subjects)),
+            chains=self.chains or default_chains(density),
             moves=self.moves or Moves.automatic(density.model),
             annealing=self.annealing,
             learning_rate=self.learning_rate,
@@ -146,6 +147,12 @@ class SAEM:
         recorder.add(state, phase)
         numbers = recorder.headline(state) if state.iteration % 5 == 0 else None
         line.advance(f"SAEM {phase}", numbers)
+
+
+def default_chains(density: Density) -> int:
+    """Return how many chains per subject SAEM runs unless told otherwise."""
+    columns = 400 if density.model.n_effects <= MANY_EFFECTS else 100
+    return max(2, math.ceil(columns / density.batch.n_subjects))
 
 
 class _Recorder:

@@ -27,6 +27,7 @@ from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.likelihood import LogLikelihood
 from nlme_torch.inference.result import Fit
 from nlme_torch.model.model import Model
+from nlme_torch.model.network_scales import automatic_scales
 from nlme_torch.model.values import assign
 from nlme_torch.solve import Solver
 
@@ -137,11 +138,12 @@ def _restore(folder: Path, record: dict[str, Any], tensors: dict[str, Tensor], m
             "the settings of "
             "that fit."
         )
+    automatic = automatic_scales(model)
     for name, buffer in model.named_buffers():
         value = tensors.get(f"constant/{name}")
-        if value is None or not torch.equal(value, buffer.cpu()):
+        if value is None or not (name in automatic or torch.equal(value, buffer.cpu())):
             raise FitError(
-                f"{folder} was fitted with another fixed covariance ({name}); pass the settings of that fit."
+                f"{folder} was fitted with another fixed covariance or scale ({name}); pass the settings of that fit."
             )
     free = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     if free != record["free"]:
@@ -151,6 +153,8 @@ def _restore(folder: Path, record: dict[str, Any], tensors: dict[str, Tensor], m
         )
     fitted = copy.deepcopy(model)
     assign(fitted, {name: value[None] for name, value in stored.items()})
+    for name, network in automatic_scales(fitted).items():
+        network.set_scale(tensors[f"constant/{name}"].tolist())
     return fitted
 
 

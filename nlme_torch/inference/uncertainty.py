@@ -27,7 +27,7 @@ from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
 from nlme_torch.inference.approximation import Approximation
 from nlme_torch.inference.marginal_methods import FOCEI, MarginalMethod
-from nlme_torch.inference.marginal_objective import MarginalObjective, expand, subject_gradients
+from nlme_torch.inference.marginal_objective import MarginalObjective, expand, parameter_labels, subject_gradients
 from nlme_torch.model.networks import Network
 from nlme_torch.model.random_weights import RandomWeights
 from nlme_torch.model.scalars import omega_scalars, structural_scalars
@@ -128,7 +128,8 @@ def standard_errors(
     scores = 0.25 * each.mT @ each
     natural, names = _natural(approximation, objective, kept)
     estimates, jacobian = natural(objective.initial[kept]), torch.func.jacrev(natural)(objective.initial[kept])
-    raw_names = _raw_names(approximation, kept)
+    labels = parameter_labels(approximation)
+    raw_names = [labels[position] for position in kept]
     covariance, condition, warnings = _invert(hessian, scores, kind, raw_names, len(each))
     on_natural = jacobian @ covariance @ jacobian.mT
     frame = pd.DataFrame(on_natural.numpy(force=True), index=names, columns=names)
@@ -152,15 +153,6 @@ def _kept(approximation: Approximation) -> list[int]:
             kept += range(position, position + count)
         position += count
     return kept
-
-
-def _raw_names(approximation: Approximation, kept: list[int]) -> list[str]:
-    names: list[str] = []
-    for name in approximation.names:
-        count = approximation.density.model.get_parameter(name).numel()
-        short = name.removesuffix(".unconstrained").removesuffix(".typical").removeprefix("_covariances.")
-        names += [short] if count == 1 else [f"{short}[{index}]" for index in range(count)]
-    return [names[position] for position in kept]
 
 
 def _hessian(objective: MarginalObjective, kept: list[int], step: float) -> Tensor:

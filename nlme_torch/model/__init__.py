@@ -16,6 +16,7 @@ from nlme_torch.model.individual_parameters import LogNormal as LogNormal
 from nlme_torch.model.individual_parameters import Normal as Normal
 from nlme_torch.model.individual_parameters import Occasions as Occasions
 from nlme_torch.model.model import Model as Model
+from nlme_torch.model.network_scales import scale_networks as scale_networks
 from nlme_torch.model.networks import MLP as MLP
 from nlme_torch.model.parameters import Bounded as Bounded
 from nlme_torch.model.parameters import Positive as Positive

@@ -26,7 +26,7 @@ from nlme_torch.model.dosing import check_dosing
 from nlme_torch.model.individual import ChangingIndividual, Covariates, Individual, at_records, is_changing
 from nlme_torch.model.individual_parameters import IndividualParameter, Latent
 from nlme_torch.model.model import Model
-from nlme_torch.model.networks import BoundNetwork, Network
+from nlme_torch.model.networks import Network
 from nlme_torch.model.observed import ObservedRecords, observed_records
 from nlme_torch.model.occasions import occasions, of_occasion
 from nlme_torch.model.parameters import PopulationParameter
@@ -134,7 +134,7 @@ class Conditional:
                 self._population[name] = component.natural(values[f"{name}.unconstrained"])[:, None]
             elif isinstance(component, Network):
                 weights = values[f"{name}.weights"].mT[:, None, :, None]
-                self._population[name] = BoundNetwork(component, weights)
+                self._population[name] = component.bind(weights)
             elif isinstance(component, RandomWeights) and component.low_rank:
                 self._loading[name] = component.loading_matrix(values[f"{name}.loading"])
         for block in model.blocks:
@@ -231,7 +231,7 @@ class Conditional:
                     weights = self.values[f"{name}.network.weights"].mT[:, None, :, None] + shift
                 else:
                     weights = transformed[density._slices[name]]
-                values[name] = BoundNetwork(component.network, weights)
+                values[name] = component.network.bind(weights)
         return _derive(density, values)
 
     def trajectory(self, individual: Individual, eta: Tensor) -> Trajectory:

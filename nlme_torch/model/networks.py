@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +41,19 @@ class Network(nn.Module):
         self.n_inputs, self.n_outputs = n_inputs, n_outputs
         self.prior = check_prior(prior, type(self).__name__)
 
+    def bind(self, weights: Tensor) -> "BoundNetwork":
+        """Return the network with given weights, ready to be called with scalars.
+
+        Args:
+            weights: ``(weight, *batch)`` as they are estimated.
+        """
+        return BoundNetwork(self, weights)
+
     def evaluate(self, weights: Tensor, inputs: Tensor) -> Tensor:
         """Apply the network.
 
         Args:
-            weights: ``(weight, *batch)``, the batch right-aligned with that of the inputs.
+            weights: ``(weight, *batch)`` of a bound network, the batch right-aligned with that of the inputs.
             inputs: ``(input, *batch)``.
 
         Returns:
@@ -85,14 +94,21 @@ class MLP(Network):
         increasing: Positions of inputs in which every output increases, at all values of the other inputs.
         decreasing: Positions of inputs in which every output decreases.
         zero_at_zero: Whether the output is zero where all inputs are: a network without biases.
-        prior: Univariate distribution of every weight and bias (``L2(1.0)``), or None.
+        scale: What inputs are divided by: one positive number per input, or ``"auto"`` for their typical size along
+            the first solution that a fit computes (:func:`nlme_torch.model.network_scales.scale_networks`); None
+            leaves them as they are.
+        prior: Univariate distribution of every weight and bias (``L2(1.0)``), or None; of a scaled network, of the
+            weights that act on scaled inputs.
 
     Raises:
-        ModelError: Fewer than two sizes, a size below one, an unknown activation, or constraints that contradict one
-            another.
+        ModelError: Fewer than two sizes, a size below one, an unknown activation, constraints that contradict one
+            another, or a scale that is not positive.
 
     A network is monotone in an input when the first layer's weights of that input have one sign, and all later ones
     are positive: these are ``softplus`` of what is estimated.
+
+    A tanh whose input is far from one in size is either flat or a step, and the gradient of its weights vanishes: scale
+    inputs that are not of order one.
 
     Example:
         >>> import nlme_torch as nlme
@@ -106,6 +122,8 @@ class MLP(Network):
         Sill (1997), Monotonic networks, NIPS 10.
     """
 
+    scale: Tensor
+
     def __init__(
         self,
         *sizes: int,
@@ -114,6 +132,7 @@ class MLP(Network):
         increasing: Sequence[int] = (),
         decreasing: Sequence[int] = (),
         zero_at_zero: bool = False,
+        scale: Literal["auto"] | Sequence[float] | None = None,
         prior: Distribution | None = None,
     ) -> None:
         if len(sizes) < 2 or min(sizes) < 1:
@@ -131,6 +150,9 @@ class MLP(Network):
         count = sum((inputs + self._biases) * outputs for inputs, outputs in layers)
         super().__init__(torch.zeros(count, dtype=torch.float64), sizes[0], sizes[-1], prior)
         self._signs = self._sign_of_weights()
+        self.automatic = self.awaits_scale = scale == "auto"
+        if scale is not None:
+            self.register_buffer("scale", _checked_scale((1.0,) * sizes[0] if scale == "auto" else scale, sizes[0]))
         self.initialise(torch.Generator().manual_seed(0))
 
     @property
@@ -164,11 +186,41 @@ class MLP(Network):
             drawn = torch.where(self._signs == 0, drawn, drawn.abs().clamp_min(1e-2).expm1().log())
         self.weights.data = drawn.to(self.weights)
 
-    def evaluate(self, weights: Tensor, inputs: Tensor) -> Tensor:
-        """Apply the network to ``(input, *batch)`` with weights ``(weight, *batch)``."""
+    def set_scale(self, scale: Sequence[float]) -> None:
+        """Divide inputs by these numbers from now on, in place.
+
+        Args:
+            scale: One positive number per input, in the unit of the input.
+
+        Raises:
+            ModelError: The network was made without a scale, or the numbers do not suit.
+        """
+        if not hasattr(self, "scale"):
+            raise ModelError(f"{self} was made without a scale; write MLP(..., scale='auto').")
+        self.scale = _checked_scale(scale, self.sizes[0]).to(self.scale)
+        self.awaits_scale = False
+
+    def bind(self, weights: Tensor) -> "BoundNetwork":
+        """Return the network with given weights, constraints and the scale of the inputs put into them.
+
+        A scale inside the weights costs nothing per evaluation, and reaches a compiled solver as an argument: a scale
+        read inside the dynamics would be compiled in, and stay when it changes.
+
+        Args:
+            weights: ``(weight, *batch)`` as they are estimated.
+        """
+        ones = (1,) * (weights.dim() - 1)
         if self._signs is not None:
-            signs = self._signs.to(weights).reshape(-1, *(1,) * (weights.dim() - 1))
+            signs = self._signs.to(weights).reshape(-1, *ones)
             weights = torch.where(signs == 0, weights, signs * nn.functional.softplus(weights))
+        if hasattr(self, "scale"):
+            count = self.sizes[0] * self.sizes[1]
+            first = weights[:count] / self.scale.to(weights).repeat(self.sizes[1]).reshape(-1, *ones)
+            weights = torch.cat([first, weights[count:]])
+        return BoundNetwork(self, weights)
+
+    def evaluate(self, weights: Tensor, inputs: Tensor) -> Tensor:
+        """Apply the network to ``(input, *batch)`` with the weights ``(weight, *batch)`` of a bound network."""
         shared = weights[0].numel() == 1
         hidden, start = inputs, 0
         last = len(self.sizes) - 2
@@ -200,6 +252,10 @@ class MLP(Network):
         shape = f"{'-'.join(map(str, self.sizes))}, {self.activation}, output={self.output}"
         for word, inputs in (("increasing", self.increasing), ("decreasing", self.decreasing)):
             shape += f", {word} in {', '.join(map(str, inputs))}" if inputs else ""
+        if self.awaits_scale:
+            shape += ", inputs to be scaled by the first fit"
+        elif hasattr(self, "scale"):
+            shape += f", inputs divided by {', '.join(f'{value:.3g}' for value in self.scale.tolist())}"
         return f"{shape}{', zero at zero' if self.zero_at_zero else ''}, {len(self.weights)} weights"
 
 
@@ -260,7 +316,7 @@ class BoundNetwork:
 
     Args:
         network: The network.
-        weights: ``(weight, *batch)``.
+        weights: ``(weight, *batch)``, as :meth:`Network.bind` makes them from what is estimated.
     """
 
     def __init__(self, network: Network, weights: Tensor) -> None:
@@ -287,6 +343,14 @@ class BoundNetwork:
         stacked = torch.stack(torch.broadcast_tensors(*scalars)) if len(scalars) > 1 else scalars[0][None]
         outputs = self.network.evaluate(self.weights, stacked)
         return outputs[0] if outputs.shape[0] == 1 else tuple(outputs.unbind(0))
+
+
+def _checked_scale(scale: Sequence[float], inputs: int) -> Tensor:
+    """The scale of the inputs as a tensor ``(input,)``."""
+    numbers = () if isinstance(scale, str) else tuple(map(float, scale))
+    if len(numbers) != inputs or not all(0 < number < math.inf for number in numbers):
+        raise ModelError(f"MLP: scale must be 'auto' or {inputs} positive numbers, one for each input; got {scale!r}.")
+    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def _check_constraints(

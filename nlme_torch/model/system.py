@@ -35,11 +35,13 @@ class DifferentialSystem:
         field: ``f(t, y, parameters)``.
         parameters: Tensors that broadcast to ``(chain, start, subject)``.
         solver: How it is solved.
+        passengers: Number of last states that only carry what changes at records.
     """
 
     field: VectorField
     parameters: tuple[Tensor, ...]
     solver: Solver
+    passengers: int = 0
 
     def advance(self, initial: Tensor, line: Timeline) -> Solution:
         """Solve from the first stop to the last.
@@ -51,7 +53,9 @@ class DifferentialSystem:
         return self._solve(initial, line.times, line.events)
 
     def _solve(self, initial: Tensor, times: Tensor, events: Events | None) -> Solution:
-        return solve(self.field, initial, times, self.parameters, solver=self.solver, events=events)
+        return solve(
+            self.field, initial, times, self.parameters, solver=self.solver, events=events, passengers=self.passengers
+        )
 
     def select(self, columns: Tensor, records: Tensor, subjects: int) -> "DifferentialSystem":
         """The equations of some of the subjects.

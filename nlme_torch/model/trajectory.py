@@ -57,7 +57,9 @@ class Trajectory:
             check_compartments(linear, model.states)
             self.system = CompartmentSystem(linear)
         else:
-            self.system = DifferentialSystem(vector_field(model, flat.specification), leaves, solver)
+            self.system = DifferentialSystem(
+                vector_field(model, flat.specification), leaves, solver, passengers=len(flat.changing)
+            )
         first = Individual(at_records(vars(individual), lambda value: value[0]))
         self.initial = stack_states(model.initial(first), model.states, like, "initial")
         amounts = changes = resets = given = None

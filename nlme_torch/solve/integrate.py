@@ -16,6 +16,7 @@ def solve(
     *,
     solver: Solver,
     events: Events | None = None,
+    passengers: int = 0,
 ) -> Solution:
     """Solve one initial-value problem per batch entry, from record to record.
 
@@ -33,6 +34,8 @@ def solve(
         parameters: tensors that broadcast inside the vector field.
         solver: a strategy such as ``Tsit5()``, ``Adaptive()`` or ``RK4(20)``.
         events: amounts, rates and resets at records, or None.
+        passengers: number of last states that only ride along, such as a covariate that changes at records; step
+            sizes do not depend on them.
 
     Returns:
         Solution with states (record, state, *batch), status and statistics (*batch).
@@ -50,7 +53,7 @@ def solve(
         >>> [round(value, 5) for value in solution.states[1, 0].tolist()]
         [0.36788, 0.36788]
     """
-    problem = build_problem(vector_field, initial, times, parameters, events)
+    problem = build_problem(vector_field, initial, times, parameters, events, passengers)
     if problem.records == 1 or 0 in problem.batch:
         check_derivative(vector_field(problem.times[0], problem.initial, problem.parameters), problem.initial)
     return solver.integrate(problem)

@@ -52,6 +52,7 @@ def hold_times(problem: Problem) -> Problem:
     """
     if problem.vector_field not in _paced:
         _paced[problem.vector_field] = PacedField(problem.vector_field)
+    problem = replace(problem, times=_of_last_tie(problem.times))
     times = problem.times.detach()
     length = times[1:] - times[:-1]
     moving = length > 0
@@ -78,7 +79,19 @@ def hold_times(problem: Problem) -> Problem:
         times=times,
         amounts=torch.cat([amounts, torch.stack([still, jump], 1)], 1),
         rates=rates,
+        passengers=problem.passengers + ADDED,
     )
+
+
+def _of_last_tie(times: Tensor) -> Tensor:
+    """Records at one time move together, with the last of them: the derivative that plain operations give."""
+    if bool((times[1:] > times[:-1]).all()):
+        return times
+    records = list(times.unbind(0))
+    for record in reversed(range(len(records) - 1)):
+        tied = records[record].detach() == records[record + 1].detach()
+        records[record] = torch.where(tied, records[record + 1], records[record])
+    return torch.stack(records)
 
 
 def drop_times(solution: Solution) -> Solution:

@@ -1,5 +1,7 @@
 """The adaptive solve in which every subject has its own step size, compiled or by tensor operations."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,7 @@ def integrate_per_subject(problem: Problem, method: Method, control: Control, co
     Returns:
         The solution.
     """
+    control = replace(control, passengers=problem.passengers)
     if compile and not is_transformed() and 0 not in problem.batch:
         differentiated = is_differentiated(problem)
         moving = differentiated and problem.times.requires_grad and not hasattr(problem.vector_field, "__self__")

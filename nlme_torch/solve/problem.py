@@ -24,6 +24,8 @@ class Problem:
         amounts: (record, state, *batch) or None.
         rates: (record, state, *batch) or None.
         resets: (record, *batch) bool or None.
+        passengers: number of last states that only ride along (quantities that change at records): they have no
+            error of their own, and step sizes do not depend on them.
     """
 
     vector_field: VectorField
@@ -33,6 +35,7 @@ class Problem:
     amounts: Tensor | None = None
     rates: Tensor | None = None
     resets: Tensor | None = None
+    passengers: int = 0
 
     @property
     def batch(self) -> torch.Size:
@@ -68,6 +71,7 @@ def build_problem(
     times: Tensor,
     parameters: tuple[Tensor, ...],
     events: Events | None,
+    passengers: int = 0,
 ) -> Problem:
     """Check and align the pieces of an initial-value problem.
 
@@ -77,6 +81,7 @@ def build_problem(
         times: (record, *batch-broadcastable) [time].
         parameters: tensors of any shape.
         events: doses, rates and resets, or None.
+        passengers: number of last states that ride along.
 
     Returns:
         The problem, every tensor expanded to (…, *batch).
@@ -107,6 +112,7 @@ def build_problem(
         amounts=None if events.amounts is None else _align("amounts", events.amounts.to(initial), shape, batch),
         rates=None if events.rates is None else _align("rates", events.rates.to(initial), shape, batch),
         resets=None if events.resets is None else _align("resets", events.resets.bool(), shape[:1], batch),
+        passengers=passengers,
     )
     return problem
 

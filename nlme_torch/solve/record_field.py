@@ -67,7 +67,8 @@ class RecordField:
 
     def norm(self, scaled_error: Tensor) -> Tensor:
         """Largest root-mean-square error of any subject that is still alive."""
-        error = torch.nan_to_num(scaled_error.detach().pow(2).mean(0).sqrt(), nan=1e30, posinf=1e30)
+        judged = scaled_error[: scaled_error.shape[0] - self._problem.passengers]
+        error = torch.nan_to_num(judged.detach().pow(2).mean(0).sqrt(), nan=1e30, posinf=1e30)
         error = torch.where(self._suspect, 1e30, error)
         self._error = torch.where(self._frozen, 0.0, error) if self._any_frozen else error
         return self._error.max()

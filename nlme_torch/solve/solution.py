@@ -37,11 +37,11 @@ _MESSAGES = {
     ),
     Status.STEP_UNDERFLOW: (
         "the step size shrank to rounding error: the solution is singular or far too stiff; check dynamics, "
-        "loosen rtol, or use a solver for stiff systems"
+        "loosen rtol, or use Auto() or Rodas5P()"
     ),
     Status.MAX_STEPS: (
-        "more than max_steps steps between two records: the system is stiff or rtol too tight; use a solver "
-        "for stiff systems, loosen rtol, or raise max_steps"
+        "more than max_steps steps between two records: the system is stiff or rtol too tight; use Auto() or "
+        "Rodas5P(), loosen rtol, or raise max_steps"
     ),
 }
 

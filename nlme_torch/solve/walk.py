@@ -56,11 +56,12 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True)
 class Control:
-    """Tolerances and limits of the step-size control."""
+    """Tolerances and limits of the step-size control, and the number of last states that it ignores."""
 
     rtol: float
     atol: float
     max_steps: int
+    passengers: int = 0
 
 
 def try_step(
@@ -143,7 +144,7 @@ def attempt(
     end = torch.where(pieces == 1.0, target, walk.time + step)
     trial = try_step(field, method, walk, step, end, parameters, rate)
     scale = torch.maximum(walk.state.abs(), trial.state.abs()) * control.rtol + control.atol
-    error = _rms(trial.error / scale)
+    error = _rms(trial.error / scale, control)
     finite = torch.isfinite(error) & torch.isfinite(trial.slope).all(0)
     accept = active & finite & (error <= 1.0)
     arrived = accept & (pieces == 1.0)
@@ -209,19 +210,19 @@ def first_step(
     """
     interval = torch.where(interval > 0, interval, 1.0)
     scale = control.atol + control.rtol * state.abs()
-    size, speed = _rms(state / scale), _rms(slope / scale)
+    size, speed = _rms(state / scale, control), _rms(slope / scale, control)
     trial = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6 * interval, 0.01 * size / speed)
     trial = torch.minimum(trial, interval)
     ahead = derivative(field, time + trial, torch.addcmul(state, trial, slope), parameters, rate)
-    steepest = torch.maximum(speed, _rms((ahead - slope) / scale) / trial)
+    steepest = torch.maximum(speed, _rms((ahead - slope) / scale, control) / trial)
     idle = torch.maximum(1e-6 * interval, 1e-3 * trial)
     step = torch.where(steepest <= 1e-15, idle, (0.01 / steepest) ** (1 / order))
     step = torch.minimum(torch.minimum(100 * trial, step), interval)
     return torch.where(torch.isfinite(step) & (step > 0), step, 1e-3 * trial)
 
 
-def _rms(values: Tensor) -> Tensor:
-    return values.square().mean(0).sqrt()
+def _rms(values: Tensor, control: Control) -> Tensor:
+    return values[: values.shape[0] - control.passengers].square().mean(0).sqrt()
 
 
 def _order(method: Method) -> int:

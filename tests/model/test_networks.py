@@ -209,7 +209,7 @@ def test_a_monotone_network_is_monotone_whatever_its_weights(activation, per_sub
     shape = (len(network.weights), 200 if per_subject else 1)
     weights = 2 * torch.randn(*shape, generator=generator, dtype=DOUBLE)
     x = torch.randn(3, 200, generator=generator, dtype=DOUBLE).requires_grad_()
-    (slope,) = torch.autograd.grad(network.evaluate(weights, x).sum(), x)
+    (slope,) = torch.autograd.grad(network.bind(weights)(*x).sum(), x)
     assert (slope[0] >= 0).all() and (slope[2] <= 0).all() and (slope[0] > 0).any() and (slope[2] < 0).any()
     assert (slope[1] > 0).any() and (slope[1] < 0).any() or not per_subject, "the free input goes both ways"
 

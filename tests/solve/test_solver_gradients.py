@@ -98,3 +98,17 @@ def test_captured_parameters_cannot_be_forgotten_by_the_adjoint():
         answers.append(torch.autograd.grad(states.square().sum(), (leaf, other, start)))
     for ours, expected in zip(*answers, strict=True):
         assert (ours - expected).abs().max() < 1e-6 * expected.abs().max()
+
+
+def test_third_derivatives_of_the_compiled_solve_equal_plain_ones():
+    """Laplace's approximation has a gradient only if the Hessian of a solve can be differentiated."""
+    answers = []
+    for compiled in (True, False):
+        loss, packed = loss_of(Tsit5(1e-8, 1e-10, compile=compiled))
+        vector = packed.clone().requires_grad_()
+        direction = torch.linspace(-1, 1, len(packed), dtype=packed.dtype)
+        (first,) = torch.autograd.grad(loss(vector), vector, create_graph=True)
+        (second,) = torch.autograd.grad(first @ direction, vector, create_graph=True)
+        (third,) = torch.autograd.grad(second @ direction, vector)
+        answers.append(third)
+    assert (answers[0] - answers[1]).abs().max() <= 1e-8 * answers[1].abs().max()

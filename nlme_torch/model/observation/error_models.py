@@ -126,8 +126,8 @@ class LogNormal(dist.LogNormal):
 
     Example:
         >>> import torch
-        >>> LogNormal(torch.tensor(5.0), torch.tensor(0.5)).icdf(torch.tensor(0.5))
-        tensor(5.0000)
+        >>> round(LogNormal(torch.tensor(5.0), torch.tensor(0.5)).icdf(torch.tensor(0.5)).item(), 4)
+        5.0
     """
 
     def __init__(self, prediction: Tensor, b: Number) -> None:

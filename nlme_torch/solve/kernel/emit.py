@@ -71,6 +71,7 @@ def _constants(field: FieldProgram, method: Method, transposed: bool) -> str:
         f"#define IMPLICIT {int(implicit is not None)}",
         f"#define TRANSPOSED {int(transposed)}",
         '#include "lanes.h"',
+        f"constexpr int JUDGED = {field.states - field.passengers};",
         f"constexpr int D = {field.states}, OWN = {field.own}, SHARED = {field.shared};",
         f"constexpr double ORDER = {main.order}, LIMIT = {1.0 if explicit is None else explicit.limit};",
     ]

@@ -24,12 +24,14 @@ class FieldProgram:
         outputs: one operand per state.
         own: number of parameters that each subject has its own values of.
         shared: number of parameters that are the same for all.
+        passengers: number of last states that step sizes ignore.
     """
 
     program: Program
     outputs: tuple[object, ...]
     own: int
     shared: int
+    passengers: int = 0
 
     @property
     def states(self) -> int:

@@ -4,6 +4,7 @@ import ctypes
 import functools
 import logging
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ def find_kernel(problem: Problem, method: Method, differentiated: bool = False) 
     owner, part = getattr(field, "__self__", field), getattr(field, "__func__", None)
     candidates = layouts(problem.initial.shape[0], problem.batch, problem.parameters)
     several = problem.batch.numel() > 1
-    key = (part, method, several, candidates[0])
+    key = (part, method, several, candidates[0], problem.passengers)
     try:
         known = _kernels.setdefault(owner, {})
     except TypeError:
@@ -103,7 +104,7 @@ def _make(field: VectorField, candidates: list[Layout], problem: Problem, method
         check_derivative(field(problem.times[0], problem.initial, problem.parameters), problem.initial)
     for layout in candidates:
         try:
-            kernel = Kernel(field_program(field, layout), layout, method)
+            kernel = Kernel(replace(field_program(field, layout), passengers=problem.passengers), layout, method)
             if _agrees(kernel, problem):
                 return kernel
         except (NotScalarError, OSError) as error:

@@ -6,8 +6,8 @@
 
 static inline V rms(const V *x) {
   V total = x[0] * x[0];
-  for (int i = 1; i < D; ++i) total += x[i] * x[i];
-  return vsqrt(total / double(D));
+  for (int i = 1; i < JUDGED; ++i) total += x[i] * x[i];
+  return vsqrt(total / double(JUDGED));
 }
 static inline V power(V x, double exponent) { return vexp(exponent * vlog(x)); }
 

@@ -1,0 +1,141 @@
+r"""The typical size of what networks are given, by which ``MLP(..., scale="auto")`` divides its inputs.
+
+.. math:: s_k = \sqrt{\frac1n \sum_{i, r} x_k(t_{ir}; \eta_i = 0)^2}
+
+over all calls of the network along the solutions of all subjects at their records, at the model's own values. Networks
+themselves take part in that solution: it is only as good as the initial values.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nlme_torch.model.density import Density, _without_validation
+from nlme_torch.model.individual import Individual, at_records
+from nlme_torch.model.model import Model
+from nlme_torch.model.networks import MLP, BoundNetwork
+from nlme_torch.solve import Auto, Solver
+
+if TYPE_CHECKING:
+    from nlme_torch.data import Dataset
+
+
+def scale_networks(model: Model, data: "Dataset", solver: Solver | None = None) -> Model:
+    """Set the scales of networks made with ``scale="auto"``, in place; ``nlme.fit`` does it by itself.
+
+    A scale that was set before is set anew: the network then is another function of its inputs, with the same weights.
+
+    Args:
+        model: The model.
+        data: The data set along whose solutions inputs are measured.
+        solver: How differential equations are solved; ``Auto()`` if None.
+
+    Returns:
+        The model itself.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> model = nlme.examples.TargetedNetwork()
+        >>> data = nlme.examples.indirect_response_data(2, seed=1)
+        >>> bool(nlme.scale_networks(model, data).effect.scale < 0.5)
+        True
+    """
+    for network in _networks(model).values():
+        network.awaits_scale = network.automatic
+    set_awaited_scales(Density(model, data.batch(), solver or Auto()))
+    return model
+
+
+def set_awaited_scales(density: Density) -> None:
+    """Set the scales that are still awaited, in place, once and for all.
+
+    An input that is zero everywhere (a latent effect at eta = 0) or cannot be evaluated keeps the scale one.
+
+    Args:
+        density: The model, joined to data and solver.
+    """
+    awaited = {name: network for name, network in _networks(density.model).items() if network.awaits_scale}
+    if not awaited:
+        return
+    sizes = _typical_sizes(density, tuple(awaited))
+    for name, network in awaited.items():
+        network.set_scale([size if size > 0 else 1.0 for size in sizes[name]])
+
+
+def automatic_scales(model: Model) -> dict[str, MLP]:
+    """The networks with an automatic scale, by the name of the buffer that holds it."""
+    return {
+        f"{name}.scale": module
+        for name, module in model.named_modules()
+        if isinstance(module, MLP) and module.automatic
+    }
+
+
+def _networks(model: Model) -> dict[str, MLP]:
+    """The networks with an automatic scale, by attribute name."""
+    return {name.split(".")[0]: network for name, network in automatic_scales(model).items()}
+
+
+def _typical_sizes(density: Density, names: tuple[str, ...]) -> dict[str, list[float]]:
+    """Root mean square of every input of some networks."""
+    model, batch, conditional = density.model, density.batch, density.at()
+    times, mask = density._times, batch.record_mask[:, None, None]
+    with torch.no_grad(), _without_validation():
+        eta = times.new_zeros(model.n_effects, 1, 1, batch.n_subjects)
+        individual = conditional.individual(eta)
+        watching = {name: _Watching(getattr(individual, name)) for name in names}
+        p = Individual({**vars(individual), **watching})
+        model.individual(p, density._covariates)
+        if not model.has_dynamics:
+            _look(watching, mask)
+            model.observe(times, model.predict(times, p, density._covariates), p)
+        else:
+            states, solved = conditional.predict(individual, eta)
+            mask = mask & solved
+            model.initial(_at(p, 0))
+            for record in range(0 if model.has_compartments else len(times)):
+                _look(watching, mask[record])
+                y = model.state_tuple()(*(state[record] for state in states))
+                model.dynamics(times[record], y, _at(p, record))
+            if model.has_compartments:
+                model.compartments(p)
+            _look(watching, mask)
+            model.observe(times, states, p)
+    return {name: network.sizes() for name, network in watching.items()}
+
+
+def _at(p: Individual, record: int) -> Individual:
+    """The parameters at one record."""
+    return Individual(at_records(vars(p), lambda value: value[record]))
+
+
+def _look(watching: dict[str, "_Watching"], where: Tensor) -> None:
+    """Say which of the subjects and records of the calls to come are real."""
+    for network in watching.values():
+        network.where = where
+
+
+class _Watching(BoundNetwork):
+    """A network that keeps the squares of what it was called with."""
+
+    def __init__(self, bound: BoundNetwork) -> None:
+        super().__init__(bound.network, bound.weights)
+        self.where: Tensor | None = None
+        self._squares = torch.zeros(bound.network.n_inputs, dtype=bound.weights.dtype, device=bound.weights.device)
+        self._counts = torch.zeros_like(self._squares)
+
+    def __call__(self, *inputs: Tensor | float | Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+        result = super().__call__(*inputs)
+        flat = [part for value in inputs for part in (value if isinstance(value, tuple | list) else (value,))]
+        for index, part in enumerate(flat):
+            value = part if isinstance(part, Tensor) else self.weights.new_tensor(part)
+            where = torch.isfinite(value) if self.where is None else torch.isfinite(value) & self.where
+            self._squares[index] += torch.where(where, value, 0.0).square().sum()
+            self._counts[index] += where.sum()
+        return result
+
+    def sizes(self) -> list[float]:
+        """Root mean square of every input; zero for one that was never seen."""
+        return (self._squares / self._counts.clamp_min(1)).sqrt().tolist()
