@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pyro.distributions as dist
 import torch
-from hiv_models import Classical, WithNetwork, read
+from hiv_reference import classical, network, read
 
 import nlme_torch as nlme
 from nlme_torch.inference.natural import values_from_natural
@@ -91,26 +91,27 @@ def phenobarbital() -> Figures:
 def hiv(name: str, shared: Path) -> Figures:
     reference = json.loads((shared / "reference" / "hiv_foce_reference.json").read_text())
     table = shared / "data" / "hiv_viral_dynamics.csv"
-    classical = name == "hiv_classical"
-    block = reference["classical" if classical else "deepnlme_v"]
-    kind = Classical if classical else WithNetwork
-    data = read(table, None if classical else range(1, 21))
-    solver = nlme.Auto() if classical else nlme.Tsit5(rtol=1e-6, atol=1e-10)  # virus counts fall to 1e-3: mind atol
-    method = nlme.FOCE() if classical else nlme.FOCE(optimiser=nlme.BFGS(1500, restarts=6), mode_starts=3)
+    known = name == "hiv_classical"
+    block = reference["classical" if known else "deepnlme_v"]
+    model: nlme.Model = nlme.examples.ViralDynamics() if known else nlme.examples.ViralNetwork()
+    named = classical if known else network
+    data = read(table, None if known else range(1, 21))
+    solver = nlme.Auto() if known else nlme.Tsit5(rtol=1e-6, atol=1e-10)  # virus counts fall to 1e-3: mind atol
+    method = nlme.FOCE() if known else nlme.FOCE(optimiser=nlme.BFGS(1500, restarts=6), mode_starts=3)
     figures: Figures = {}
     for point in ("init", "final"):
-        value = nlme.ofv(kind(), data, nlme.FOCE(), kind.named(block[point]), solver=solver)
+        value = nlme.ofv(model, data, nlme.FOCE(), named(block[point]), solver=solver)
         figures[f"{name}_objective_at_reference_{point}"] = value.penalised / 2
         figures[f"{name}_reference_{point}"] = block[f"objective_{point}"]
-    fit, more = timed(name, started(kind(), kind.named(block["init"])), data, method, solver, once=True)
+    fit, more = timed(name, started(model, named(block["init"])), data, method, solver, once=True)
     figures.update(more)
     figures[f"{name}_objective"] = fit.minus2ll / 2 - fit.log_prior
-    if not classical:
+    if not known:
         below = fit.trace[fit.trace["penalised"] / 2 < block["objective_final"]]
         figures[f"{name}_seconds_to_reference"] = float(below["seconds"].iloc[0]) if len(below) else math.inf
         others = read(table, range(21, 101))
-        for label, model in (("own", fit.model), ("reference", started(kind(), kind.named(block["final"])))):
-            figures[f"{name}_held_out_{label}"] = nlme.ofv(model, others, nlme.FOCE(), solver=solver).minus2ll / 2
+        for label, chosen in (("own", fit.model), ("reference", started(model, named(block["final"])))):
+            figures[f"{name}_held_out_{label}"] = nlme.ofv(chosen, others, nlme.FOCE(), solver=solver).minus2ll / 2
     return figures
 
 
