@@ -37,6 +37,7 @@ from nlme_torch.inference import QuadratureLikelihood as QuadratureLikelihood
 from nlme_torch.inference import Staged as Staged
 from nlme_torch.inference import StepSchedule as StepSchedule
 from nlme_torch.inference import Uncertainty as Uncertainty
+from nlme_torch.inference import augment as augment
 from nlme_torch.inference import compare as compare
 from nlme_torch.inference import cross_validate as cross_validate
 from nlme_torch.inference import fit as fit

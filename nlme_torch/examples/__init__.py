@@ -2,6 +2,11 @@
 
 from nlme_torch.data.examples import phenobarbital as phenobarbital
 from nlme_torch.data.examples import theophylline as theophylline
+from nlme_torch.examples.covariate_models import CovariateNetwork as CovariateNetwork
+from nlme_torch.examples.covariate_models import CovariateTruth as CovariateTruth
+from nlme_torch.examples.covariate_models import WithoutCovariates as WithoutCovariates
+from nlme_torch.examples.covariate_models import covariate_data as covariate_data
+from nlme_torch.examples.covariate_models import covariate_design as covariate_design
 from nlme_torch.examples.indirect_response import DeepNLME as DeepNLME
 from nlme_torch.examples.indirect_response import GraphNeuralODE as GraphNeuralODE
 from nlme_torch.examples.indirect_response import IndirectResponse as IndirectResponse

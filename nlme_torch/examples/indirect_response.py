@@ -65,7 +65,17 @@ class _Turnover(_PharmacokineticsAndResponse):
         raise NotImplementedError
 
 
-class IndirectResponse(_Turnover):
+class SigmoidTurnover(_Turnover):
+    """The drug acts by a sigmoid Emax model; subclasses declare the parameters."""
+
+    def rise(self, concentration: Tensor, p: Individual) -> Tensor:
+        """The sigmoid Emax model."""
+        # not quite zero: the derivative of c^n with respect to n has a logarithm
+        power = concentration.clamp_min(1e-9) ** p.n
+        return p.smax * power / (p.sc50**p.n + power)
+
+
+class IndirectResponse(SigmoidTurnover):
     r"""The truth: a sigmoid Emax effect.
 
     .. math::
@@ -83,19 +93,17 @@ class IndirectResponse(_Turnover):
         self.cl, self.kin, self.n = Positive(1.0), Positive(0.8), Positive(1.5)
         self.sigma_pk, self.sigma_pd = Positive(0.02), Positive(0.1)
 
-    def rise(self, concentration: Tensor, p: Individual) -> Tensor:
-        """The sigmoid Emax model."""
-        # not quite zero: the derivative of c^n with respect to n has a logarithm
-        power = concentration.clamp_min(1e-9) ** p.n
-        return p.smax * power / (p.sc50**p.n + power)
-
 
 class NeuralODE(_PharmacokineticsAndResponse):
-    r"""Rung 1: :math:`(D, A, R)' = NN(D, A, R)`; nothing is known but that there are three states."""
+    r"""Rung 1: :math:`(D, A, R)' = NN(D, A, R)`; nothing is known but that there are three states.
 
-    def __init__(self) -> None:
+    Args:
+        strength: Of the L2 penalty of the weights.
+    """
+
+    def __init__(self, strength: float = 0.1) -> None:
         super().__init__()
-        self.change = MLP(3, 6, 6, 3, scale=(1.0, 0.2, 1.0), prior=L2(0.1))
+        self.change = MLP(3, 6, 6, 3, scale=(1.0, 0.2, 1.0), prior=L2(strength))
         self.vc = Fixed(1.0)  # the centre holds a concentration
         self.r0 = Positive(0.4)
         self.sigma_pk, self.sigma_pd = Positive(0.1), Positive(0.3)
@@ -113,13 +121,16 @@ class GraphNeuralODE(_PharmacokineticsAndResponse):
     r"""Rung 2: what leaves the depot enters the centre; without drug nothing flows.
 
     .. math:: D' = -NN_1(D), \quad A' = NN_1(D) - NN_2(A), \quad R' = NN_3(A, R)
+
+    Args:
+        strength: Of the L2 penalty of the weights.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, strength: float = 0.1) -> None:
         super().__init__()
-        self.absorption = MLP(1, 4, 1, increasing=[0], zero_at_zero=True, scale="auto", prior=L2(0.1))
-        self.elimination = MLP(1, 4, 1, increasing=[0], zero_at_zero=True, scale="auto", prior=L2(0.1))
-        self.turnover = MLP(2, 6, 1, scale=(0.2, 1.0), prior=L2(0.1))
+        self.absorption = MLP(1, 4, 1, increasing=[0], zero_at_zero=True, scale="auto", prior=L2(strength))
+        self.elimination = MLP(1, 4, 1, increasing=[0], zero_at_zero=True, scale="auto", prior=L2(strength))
+        self.turnover = MLP(2, 6, 1, scale=(0.2, 1.0), prior=L2(strength))
         self.vc, self.r0 = Positive(0.8), Positive(0.4)
         self.sigma_pk, self.sigma_pd = Positive(0.1), Positive(0.3)
 
@@ -134,12 +145,16 @@ class GraphNeuralODE(_PharmacokineticsAndResponse):
 
 
 class UniversalODE(_PharmacokineticsAndResponse):
-    r"""Rung 3: known pharmacokinetics, :math:`R' = NN(c, R)`."""
+    r"""Rung 3: known pharmacokinetics, :math:`R' = NN(c, R)`.
 
-    def __init__(self) -> None:
+    Args:
+        strength: Of the L2 penalty of the weights.
+    """
+
+    def __init__(self, strength: float = 0.1) -> None:
         super().__init__()
         self.ka, self.cl, self.vc = Positive(0.4), Positive(1.2), Positive(0.8)
-        self.turnover = MLP(2, 6, 1, scale=(0.2, 1.0), prior=L2(0.1))
+        self.turnover = MLP(2, 6, 1, scale=(0.2, 1.0), prior=L2(strength))
         self.r0 = Positive(0.4)
         self.sigma_pk, self.sigma_pd = Positive(0.1), Positive(0.3)
 
@@ -158,13 +173,17 @@ class UniversalODE(_PharmacokineticsAndResponse):
 
 
 class TargetedNetwork(_Turnover):
-    r"""Rung 4: :math:`R' = K_{in} (1 + NN(c)) - K_{out} R`, and nothing happens without drug."""
+    r"""Rung 4: :math:`R' = K_{in} (1 + NN(c)) - K_{out} R`, and nothing happens without drug.
 
-    def __init__(self) -> None:
+    Args:
+        strength: Of the L2 penalty of the weights.
+    """
+
+    def __init__(self, strength: float = 0.1) -> None:
         super().__init__()
         self.ka, self.cl, self.vc = Positive(0.4), Positive(1.2), Positive(0.8)
         self.kin, self.kout = Positive(1.0), Positive(1.5)
-        self.effect = MLP(1, 5, 1, zero_at_zero=True, scale="auto", prior=L2(0.1))
+        self.effect = MLP(1, 5, 1, zero_at_zero=True, scale="auto", prior=L2(strength))
         self.sigma_pk, self.sigma_pd = Positive(0.1), Positive(0.3)
 
     def rise(self, concentration: Tensor, p: Individual) -> Tensor:
@@ -173,13 +192,17 @@ class TargetedNetwork(_Turnover):
 
 
 class DeepNLME(_Turnover):
-    """Rung 5: rung 4 where absorption, volume and turnover differ between subjects."""
+    """Rung 5: rung 4 where absorption, volume and turnover differ between subjects.
 
-    def __init__(self) -> None:
+    Args:
+        strength: Of the L2 penalty of the weights.
+    """
+
+    def __init__(self, strength: float = 0.1) -> None:
         super().__init__()
         self.ka, self.vc, self.kout = LogNormal(0.4), LogNormal(0.8), LogNormal(1.5)
         self.cl, self.kin = Positive(1.2), Positive(1.0)
-        self.effect = MLP(1, 5, 1, zero_at_zero=True, scale="auto", prior=L2(0.1))
+        self.effect = MLP(1, 5, 1, zero_at_zero=True, scale="auto", prior=L2(strength))
         self.sigma_pk, self.sigma_pd = Positive(0.1), Positive(0.3)
 
     def rise(self, concentration: Tensor, p: Individual) -> Tensor:
@@ -188,14 +211,18 @@ class DeepNLME(_Turnover):
 
 
 class IndividualNetwork(_Turnover):
-    r"""Rung 6: every subject has a network of its own, :math:`NN(c, \eta_i)`."""
+    r"""Rung 6: every subject has a network of its own, :math:`NN(c, \eta_i)`.
 
-    def __init__(self) -> None:
+    Args:
+        strength: Of the L2 penalty of the weights.
+    """
+
+    def __init__(self, strength: float = 0.1) -> None:
         super().__init__()
         self.ka, self.vc, self.kout = LogNormal(0.4), LogNormal(0.8), LogNormal(1.5)
         self.cl, self.kin = Positive(1.2), Positive(1.0)
         self.z = Latent(1)
-        self.effect = MLP(2, 6, 1, scale="auto", prior=L2(0.1))
+        self.effect = MLP(2, 6, 1, scale="auto", prior=L2(strength))
         self.sigma_pk, self.sigma_pd = Positive(0.1), Positive(0.3)
 
     def rise(self, concentration: Tensor, p: Individual) -> Tensor:
@@ -204,13 +231,17 @@ class IndividualNetwork(_Turnover):
 
 
 class IndividualWeights(_Turnover):
-    """Rung 6 with random effects on the weights of the network."""
+    """Rung 6 with random effects on the weights of the network.
 
-    def __init__(self) -> None:
+    Args:
+        strength: Of the L2 penalty of the weights.
+    """
+
+    def __init__(self, strength: float = 0.1) -> None:
         super().__init__()
         self.ka, self.vc, self.kout = LogNormal(0.4), LogNormal(0.8), LogNormal(1.5)
         self.cl, self.kin = Positive(1.2), Positive(1.0)
-        self.effect = RandomWeights(MLP(1, 4, 1, zero_at_zero=True, scale="auto", prior=L2(0.1)), Scalar(0.1))
+        self.effect = RandomWeights(MLP(1, 4, 1, zero_at_zero=True, scale="auto", prior=L2(strength)), Scalar(0.1))
         self.sigma_pk, self.sigma_pd = Positive(0.1), Positive(0.3)
 
     def rise(self, concentration: Tensor, p: Individual) -> Tensor:
@@ -219,13 +250,17 @@ class IndividualWeights(_Turnover):
 
 
 class IndividualResponse(_PharmacokineticsAndResponse):
-    r"""Rung 3 for individuals: :math:`R' = NN(c, R, \eta_i)`, :math:`R(0) = R_0 e^{s \eta_i}` with the same effect."""
+    r"""Rung 3 for individuals: :math:`R' = NN(c, R, \eta_i)`, :math:`R(0) = R_0 e^{s \eta_i}` with the same effect.
 
-    def __init__(self) -> None:
+    Args:
+        strength: Of the L2 penalty of the weights.
+    """
+
+    def __init__(self, strength: float = 0.1) -> None:
         super().__init__()
         self.ka, self.vc, self.cl = LogNormal(0.4), LogNormal(0.8), Positive(1.2)
         self.z = Latent(1)
-        self.turnover = MLP(3, 6, 1, scale=(0.2, 1.0, 1.0), prior=L2(0.1))
+        self.turnover = MLP(3, 6, 1, scale=(0.2, 1.0, 1.0), prior=L2(strength))
         self.r0, self.spread = Positive(0.4), Positive(0.3)
         self.sigma_pk, self.sigma_pd = Positive(0.1), Positive(0.3)
 

@@ -1,5 +1,6 @@
 """Estimation: one entry point, one file per method, and the result."""
 
+from nlme_torch.inference.augment import augment as augment
 from nlme_torch.inference.comparison import Comparison as Comparison
 from nlme_torch.inference.comparison import compare as compare
 from nlme_torch.inference.cross_validation import CrossValidation as CrossValidation

@@ -45,9 +45,10 @@ class CrossValidation:
     def __str__(self) -> str:
         text = self.table.to_string(float_format=lambda value: f"{value:.2f}")
         text += f"\nbest for subjects not fitted: {self.best}"
-        trained = self.table.index.tolist()[int(self.table["training"].argmin())]
-        if trained != self.best:
-            text += f"; {trained} fits its own subjects better and is over-fitted"
+        position = int(self.table["training"].argmin())
+        gap, error = self.table[["difference", "standard_error"]].iloc[position]
+        if gap > 2 * error:
+            text += f"; {self.table.index.tolist()[position]} fits its own subjects better and is over-fitted"
         return text
 
     __repr__ = __str__

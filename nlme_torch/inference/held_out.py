@@ -1,11 +1,12 @@
 """The likelihood of subjects that a model was not fitted to."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from nlme_torch.errors import FitError
-from nlme_torch.inference.effects import EffectEstimates, find_modes
+from nlme_torch.inference.effects_at_modes import effects_at_modes
 from nlme_torch.inference.likelihood import LikelihoodMethod, LogLikelihood, default_likelihood, evaluate_likelihood
 from nlme_torch.model.density import Density
 
@@ -50,29 +51,8 @@ def held_out(
     density = Density(fit.model, data.batch(device=fit.effects.modes.device), fit.solver)
     generator = torch.Generator().manual_seed(seed)
     method = likelihood or default_likelihood(fit.model.n_effects)
-    return evaluate_likelihood(density, _effects_at_modes(density, generator), method, generator)
-
-
-def _effects_at_modes(density: Density, generator: torch.Generator, starts: int = 12) -> EffectEstimates:
-    """Normal approximations at the best conditional modes, which cost less than chains that have to settle.
-
-    The draws are from the prior of the effects: there likelihood methods begin their search for further modes.
-    """
-    with torch.no_grad():
-        conditional = density.at()
-        draws = conditional.sample(starts - 1, generator)[:, :, 0]
-        prior = conditional.covariance()
-    modes = find_modes(conditional, torch.cat([torch.zeros_like(draws[:, :1]), draws], dim=1))
-    precision = modes.precision.permute(2, 0, 1)
-    # where a search failed there is no curvature: the prior is wider than any conditional distribution
-    concave = (torch.linalg.cholesky_ex(precision.nan_to_num(0.0)).info == 0)[:, None, None]
-    precision = torch.where(concave, precision, torch.linalg.inv(prior))
-    covariances = torch.linalg.inv(precision)
-    return EffectEstimates(
-        modes=modes.effects,
-        precision=precision.permute(1, 2, 0),
-        log_joint=modes.value,
-        means=modes.effects,
-        covariances=(0.5 * (covariances + covariances.mT)).permute(1, 2, 0),
-        draws=draws,
-    )
+    conditional = density.at()
+    effects = effects_at_modes(conditional, generator)
+    with torch.no_grad():  # where likelihood methods begin their search for further modes
+        spread = conditional.sample(effects.draws.shape[1], generator)[:, :, 0]
+    return evaluate_likelihood(density, replace(effects, draws=spread), method, generator)

@@ -1,6 +1,7 @@
 """Held-out likelihood and cross-validation against the exact likelihood of the linear Gaussian mixed model."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -114,6 +115,8 @@ def test_a_strength_that_wins_training_and_loses_the_left_out_subjects_is_said_t
     )
     assert found.best == 0.3 and found.table.training.idxmin() == 1e-6
     assert "1e-06 fits its own subjects better and is over-fitted" in str(found)
+    noise = found.table.assign(standard_error=found.table.difference)
+    assert "over-fitted" not in str(replace(found, table=noise)), "a gap within its error says nothing"
 
 
 def test_a_candidate_that_cannot_be_fitted_loses(lines, caplog):
