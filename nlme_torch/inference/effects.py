@@ -1,5 +1,6 @@
 """Conditional distributions of the random effects: modes, means, covariances, shrinkage."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,12 @@ class EffectEstimates:
 
 
 def estimate_effects(
-    density: Density, draws: Tensor | None, generator: torch.Generator, *, iterations: int = 60, starts: int = 4
+    density: Density,
+    draws: Tensor | None,
+    generator: torch.Generator,
+    *,
+    iterations: int | None = None,
+    starts: int = 4,
 ) -> EffectEstimates:
     """Find conditional modes, means and covariances at the model's own parameters.
 
@@ -44,7 +50,7 @@ def estimate_effects(
         density: The model, joined to data and solver, at the estimated parameters.
         draws: Draws of the effects to begin at, ``(effect, chain, subject)``, or None to begin at the prior.
         generator: Source of randomness.
-        iterations: Iterations of the chains whose draws are kept, after as many again to settle.
+        iterations: Iterations of the chains whose draws are kept; None keeps about 600 draws per subject.
         starts: Starting points of the search of each mode: zero and some of the draws.
 
     Returns:
@@ -54,11 +60,12 @@ def estimate_effects(
         conditional = density.at()
         if not density.model.n_effects:
             modes = _no_modes(conditional)
-            draws = modes.effects[:, None].expand(-1, iterations, -1)
+            draws = modes.effects[:, None].expand(-1, iterations or 1, -1)
             return EffectEstimates(modes.effects, modes.precision, modes.value, modes.effects, modes.precision, draws)
         if draws is None:
             draws = conditional.sample(20, generator)[:, :, 0]
-        kept = conditional_draws(conditional, draws, generator, iterations)
+        count = max(20, math.ceil(600 / draws.shape[1])) if iterations is None else iterations
+        kept = conditional_draws(conditional, draws, generator, count)
     means = kept.mean(1)
     deviations = kept - means[:, None]
     covariances = torch.einsum("icn,jcn->ijn", deviations, deviations) / max(kept.shape[1] - 1, 1)
@@ -94,7 +101,7 @@ def conditional_draws(
         conditional: Densities at the parameters.
         draws: Where the chains begin.
         generator: Source of randomness.
-        iterations: Iterations kept, after as many again with adaptation.
+        iterations: Iterations kept, after as many again (30 at least) with adaptation.
 
     Returns:
         Every iteration's draws, ``(effect, chain * iterations, subject)``.
@@ -108,8 +115,9 @@ def conditional_draws(
         modes = ConditionalModes.search(conditional, None, 20) if moves.laplace else None
     tunings: dict[str, Any] = {}
     kept = []
-    for iteration in range(2 * iterations):
-        if iteration <= iterations:
+    settling = max(30, iterations)
+    for iteration in range(settling + iterations):
+        if iteration <= settling:
             cycle, names = build_cycle(moves, conditional, moments, modes)
         for name, kernel, repeats in zip(names, cycle.kernels, cycle.repeats, strict=True):
             state: State = kernel.init(effects, log_joint)
@@ -118,7 +126,7 @@ def conditional_draws(
             for _ in range(repeats):
                 state, _ = kernel.step(state, log_joint, generator)
             effects, tunings[name] = state.effects, state.tuning
-        if iteration < iterations:
+        if iteration < settling:
             moments = moments.update(effects[:, :, None] + mean)
         else:
             kept.append(effects)
