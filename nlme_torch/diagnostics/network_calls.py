@@ -185,6 +185,7 @@ def _with_times(labels: list[str | None], inputs: Tensor, times: Tensor, mask: T
             wanted = mask & (times.abs() > 0)
             ratios = inputs[index, 0, :, 0][wanted] / times[wanted]
             if len(ratios) > 1 and bool(((ratios - ratios[0]).abs() <= 1e-9 * ratios[0].abs()).all()) and ratios[0] > 0:
-                known = f"time / {1 / float(ratios[0]):g}"
+                scale = f"{1 / float(ratios[0]):g}"
+                known = "time" if scale == "1" else f"time / {scale}"
         filled.append(known)
     return tuple(filled)

@@ -71,6 +71,7 @@ def estimate(table, **columns):
     return fit, np.array([found["a"], found["b"], np.sqrt(fit.omega.to_numpy()[0, 0]), found["sigma"]])
 
 
+@pytest.mark.slow
 def test_m3_reaches_the_maximum_and_the_truth():
     """Over three data sets: the mean estimate lies within two of its standard errors of the truth."""
     estimates, errors = [], []

@@ -171,6 +171,7 @@ def test_an_impossible_start_names_the_subject(theophylline):
         nlme.fit(Breaks(), theophylline, nlme.FOCEI())
 
 
+@pytest.mark.slow
 def test_a_network_with_latent_inputs_is_fitted_through_an_equation():
     """Laplace and FOCEI fits of a hybrid model go downhill together and stop at a small gradient."""
 
