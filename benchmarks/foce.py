@@ -20,7 +20,6 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-import pyro.distributions as dist
 import torch
 from hiv_reference import classical, network, read
 
@@ -29,24 +28,6 @@ from nlme_torch.inference.natural import values_from_natural
 from nlme_torch.model.values import assign
 
 Figures = dict[str, float | str]
-
-
-class Theophylline(nlme.Model):
-    """One compartment in closed form, every dose 320 mg, variance s1 f^2 + s2."""
-
-    def __init__(self):
-        super().__init__()
-        self.ka, self.v, self.k = nlme.LogNormal(2.0), nlme.LogNormal(50.0), nlme.LogNormal(0.1)
-        self.s1, self.s2 = nlme.Positive(0.1), nlme.Positive(0.1)
-        self.all = nlme.Omega("ka", "v", "k", structure="full")
-
-    def predict(self, t, p, cov):
-        """Concentration (mg/L)."""
-        return 320 / p.v * p.ka / (p.ka - p.k) * (torch.exp(-p.k * t) - torch.exp(-p.ka * t))
-
-    def observe(self, t, y, p):
-        """Combined error, variances added."""
-        return {"conc": dist.Normal(y, (p.s1 * y**2 + p.s2).sqrt())}
 
 
 def started(model: nlme.Model, params: dict) -> nlme.Model:
@@ -78,7 +59,7 @@ def timed(
 
 def theophylline(name: str, method) -> Figures:
     correlated = [[0.2, 0.1, 0.1], [0.1, 0.2, 0.1], [0.1, 0.1, 0.2]]
-    model = started(Theophylline(), {"all": correlated})
+    model = started(nlme.examples.TheophyllineFullOmega(), {"all": correlated})
     return timed(name, model, nlme.examples.theophylline(), method)[1]
 
 

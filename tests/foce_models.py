@@ -12,6 +12,7 @@ from nlme_torch.inference.marginal_objective import expand
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import flatten_values, parameter_values, unflatten_values
 
+Theoph = nlme.examples.TheophyllineFullOmega
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "objective_functions.json").read_text())
 
 STANDARD_DEVIATIONS = {
@@ -54,23 +55,7 @@ def wang_data():
     return nlme.Dataset.from_frame(pd.DataFrame(rows))
 
 
-class Theoph(nlme.Model):
-    """KA, V, K with a full Omega; variance s1 f^2 + s2; every dose is 320 mg."""
-
-    def __init__(self):
-        super().__init__()
-        self.ka, self.v, self.k = nlme.LogNormal(2.0), nlme.LogNormal(50.0), nlme.LogNormal(0.1)
-        self.s1, self.s2 = nlme.Positive(0.1), nlme.Positive(0.1)
-        self.all = nlme.Omega("ka", "v", "k", structure="full")
-
-    def predict(self, t, p, cov):
-        return 320 / p.v * p.ka / (p.ka - p.k) * (torch.exp(-p.k * t) - torch.exp(-p.ka * t))
-
-    def observe(self, t, y, p):
-        return {"conc": dist.Normal(y, (p.s1 * y**2 + p.s2).sqrt())}
-
-
-class TheophEquation(Theoph):
+class TheophEquation(nlme.examples.TheophyllineFullOmega):
     """The same as a differential equation."""
 
     states = ("depot", "center")

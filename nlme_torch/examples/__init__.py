@@ -23,6 +23,7 @@ from nlme_torch.examples.phenobarbital_models import PhenobarbitalEquation as Ph
 from nlme_torch.examples.theophylline_models import TheophyllineClassical as TheophyllineClassical
 from nlme_torch.examples.theophylline_models import TheophyllineClosedForm as TheophyllineClosedForm
 from nlme_torch.examples.theophylline_models import TheophyllineFourNetworks as TheophyllineFourNetworks
+from nlme_torch.examples.theophylline_models import TheophyllineFullOmega as TheophyllineFullOmega
 from nlme_torch.examples.theophylline_models import TheophyllineHybrid as TheophyllineHybrid
 from nlme_torch.examples.viral_models import ViralDynamics as ViralDynamics
 from nlme_torch.examples.viral_models import ViralNetwork as ViralNetwork

@@ -45,7 +45,7 @@ class _PharmacokineticsAndResponse(Model):
 
 
 class _Turnover(_PharmacokineticsAndResponse):
-    """One compartment, and a response whose production the drug raises; subclasses say by how much."""
+    """One compartment, and a response whose production the drug raises, by a network of the concentration."""
 
     def initial(self, p: Individual) -> Sequence[Any]:
         """No drug, and the response at rest."""
@@ -62,7 +62,7 @@ class _Turnover(_PharmacokineticsAndResponse):
 
     def rise(self, concentration: Tensor, p: Individual) -> Tensor:
         """Relative rise of the production."""
-        raise NotImplementedError
+        return p.effect(concentration)
 
 
 class SigmoidTurnover(_Turnover):
@@ -186,10 +186,6 @@ class TargetedNetwork(_Turnover):
         self.effect = MLP(1, 5, 1, zero_at_zero=True, scale="auto", prior=L2(strength))
         self.sigma_pk, self.sigma_pd = Positive(0.1), Positive(0.3)
 
-    def rise(self, concentration: Tensor, p: Individual) -> Tensor:
-        """A network of the concentration."""
-        return p.effect(concentration)
-
 
 class DeepNLME(_Turnover):
     """Rung 5: rung 4 where absorption, volume and turnover differ between subjects.
@@ -204,10 +200,6 @@ class DeepNLME(_Turnover):
         self.cl, self.kin = Positive(1.2), Positive(1.0)
         self.effect = MLP(1, 5, 1, zero_at_zero=True, scale="auto", prior=L2(strength))
         self.sigma_pk, self.sigma_pd = Positive(0.1), Positive(0.3)
-
-    def rise(self, concentration: Tensor, p: Individual) -> Tensor:
-        """A network of the concentration."""
-        return p.effect(concentration)
 
 
 class IndividualNetwork(_Turnover):
@@ -243,10 +235,6 @@ class IndividualWeights(_Turnover):
         self.cl, self.kin = Positive(1.2), Positive(1.0)
         self.effect = RandomWeights(MLP(1, 4, 1, zero_at_zero=True, scale="auto", prior=L2(strength)), Scalar(0.1))
         self.sigma_pk, self.sigma_pd = Positive(0.1), Positive(0.3)
-
-    def rise(self, concentration: Tensor, p: Individual) -> Tensor:
-        """The subject's own network of the concentration."""
-        return p.effect(concentration)
 
 
 class IndividualResponse(_PharmacokineticsAndResponse):

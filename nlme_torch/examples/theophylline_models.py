@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from nlme_torch.model import MLP, Diagonal, Fixed, LogNormal, LowRank, Model, Positive, RandomWeights
+from nlme_torch.model import MLP, Diagonal, Fixed, LogNormal, LowRank, Model, Omega, Positive, RandomWeights
 from nlme_torch.model.covariance import Structure
 from nlme_torch.model.individual import Covariates, Individual
 
@@ -72,6 +72,27 @@ class TheophyllineClassical(TheophyllineClosedForm):
     def observe(self, t: Tensor, y: Any, p: Individual) -> dict[str, Any]:
         """Concentrations with additive error."""
         return {"conc": dist.Normal(y.center / p.v, p.sigma)}
+
+
+class TheophyllineFullOmega(Model):
+    r"""The model of published NONMEM runs: KA, V, K correlated, variances added, every dose taken as 320 mg.
+
+    .. math:: f(t) = \frac{320\, k_a}{V (k_a - k)} (e^{-k t} - e^{-k_a t}), \quad y \sim N(f, \sqrt{s_1 f^2 + s_2})
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ka, self.v, self.k = LogNormal(2.0), LogNormal(50.0), LogNormal(0.1)  # 1/h, L, 1/h
+        self.s1, self.s2 = Positive(0.1), Positive(0.1)  # without unit, (mg/L)^2
+        self.all = Omega("ka", "v", "k", structure="full")
+
+    def predict(self, t: Tensor, p: Individual, cov: Covariates) -> Tensor:
+        """Return the concentration in mg/L."""
+        return 320 / p.v * p.ka / (p.ka - p.k) * (torch.exp(-p.k * t) - torch.exp(-p.ka * t))
+
+    def observe(self, t: Tensor, y: Tensor, p: Individual) -> dict[str, Any]:
+        """Concentrations with combined error, variances added."""
+        return {"conc": dist.Normal(y, (p.s1 * y**2 + p.s2).sqrt())}
 
 
 class TheophyllineFourNetworks(Model):

@@ -1,10 +1,12 @@
 """The adaptive solve in which every subject has its own step size, compiled or by tensor operations."""
 
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from nlme_torch.errors import SolveError
 from nlme_torch.solve.explicit import derivative
 from nlme_torch.solve.isolate import find_bad_starts, mask_states
 from nlme_torch.solve.kernel import Kernel, Limits, Outcome, Solve, find_kernel
@@ -17,28 +19,42 @@ from nlme_torch.solve.tableau import Method
 from nlme_torch.solve.walk import Control, Move, Walk, attempt, first_step
 
 
-def integrate_per_subject(problem: Problem, method: Method, control: Control, compile: bool) -> Solution:
-    """Walk every subject from its first record to its last.
+@dataclass(frozen=True)
+class PerSubjectSolver:
+    """What the solvers with a step size per subject share; subclasses say what they step with.
 
-    Args:
-        problem: what to solve.
-        method: what to step with.
-        control: tolerances and limits.
-        compile: whether to use compiled code where possible.
-
-    Returns:
-        The solution.
+    Attributes:
+        rtol: relative tolerance of the local error of each subject.
+        atol: absolute tolerance [state].
+        max_steps: attempted steps of a subject between two records before it is given up.
+        compile: run the whole walk as compiled code where that is possible (CPU, a C++ compiler, a vector
+            field of elementary operations); the first solve of a new vector field then takes seconds, once
+            per machine.
     """
-    control = replace(control, passengers=problem.passengers)
-    if compile and not is_transformed() and 0 not in problem.batch:
-        differentiated = is_differentiated(problem)
-        moving = differentiated and problem.times.requires_grad and not hasattr(problem.vector_field, "__self__")
-        posed = hold_times(problem) if moving else problem
-        kernel = find_kernel(posed, method, differentiated)
-        if kernel is not None:
-            solution = _by_kernel(posed, control, kernel)
-            return drop_times(solution) if moving else solution
-    return _by_operations(problem, method, control)
+
+    method: ClassVar[Method]
+
+    rtol: float = 1e-6
+    atol: float = 1e-8
+    max_steps: int = 10_000
+    compile: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.rtol > 0 and self.atol > 0 and self.max_steps > 0):
+            raise SolveError("rtol, atol and max_steps must be positive")
+
+    def integrate(self, problem: Problem) -> Solution:
+        """Walk every subject from its first record to its last; see ``nlme_torch.solve.solve``."""
+        control = Control(self.rtol, self.atol, self.max_steps, problem.passengers)
+        if self.compile and not is_transformed() and 0 not in problem.batch:
+            differentiated = is_differentiated(problem)
+            moving = differentiated and problem.times.requires_grad and not hasattr(problem.vector_field, "__self__")
+            posed = hold_times(problem) if moving else problem
+            kernel = find_kernel(posed, self.method, differentiated)
+            if kernel is not None:
+                solution = _by_kernel(posed, control, kernel)
+                return drop_times(solution) if moving else solution
+        return _by_operations(problem, self.method, control)
 
 
 def _by_kernel(problem: Problem, control: Control, kernel: Kernel) -> Solution:

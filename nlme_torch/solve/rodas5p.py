@@ -2,16 +2,12 @@
 
 from dataclasses import dataclass
 
-from nlme_torch.errors import SolveError
-from nlme_torch.solve.per_subject import integrate_per_subject
-from nlme_torch.solve.problem import Problem
-from nlme_torch.solve.solution import Solution
+from nlme_torch.solve.per_subject import PerSubjectSolver
 from nlme_torch.solve.tableau import RODAS5P, Method
-from nlme_torch.solve.walk import Control
 
 
 @dataclass(frozen=True)
-class Rodas5P:
+class Rodas5P(PerSubjectSolver):
     """Linearly implicit Rosenbrock method of order 5(4) in which every subject has its own step size.
 
         (I / (gamma h) - f_y) k_i = f(t + c_i h, y + sum_j a_ij k_j) + sum_j C_ij k_j / h + h d_i f_t
@@ -39,16 +35,4 @@ class Rodas5P:
         the Julia Differential Equations package, doi:10.1007/s10543-023-00967-x.
     """
 
-    rtol: float = 1e-6
-    atol: float = 1e-8
-    max_steps: int = 10_000
-    compile: bool = True
-
-    def __post_init__(self) -> None:
-        if not (self.rtol > 0 and self.atol > 0 and self.max_steps > 0):
-            raise SolveError("rtol, atol and max_steps must be positive")
-
-    def integrate(self, problem: Problem) -> Solution:
-        """Solve one problem; see ``nlme_torch.solve.solve``."""
-        control = Control(self.rtol, self.atol, self.max_steps)
-        return integrate_per_subject(problem, Method(None, RODAS5P), control, self.compile)
+    method = Method(None, RODAS5P)

@@ -2,16 +2,12 @@
 
 from dataclasses import dataclass
 
-from nlme_torch.errors import SolveError
-from nlme_torch.solve.per_subject import integrate_per_subject
-from nlme_torch.solve.problem import Problem
-from nlme_torch.solve.solution import Solution
+from nlme_torch.solve.per_subject import PerSubjectSolver
 from nlme_torch.solve.tableau import TSITOURAS, Method
-from nlme_torch.solve.walk import Control
 
 
 @dataclass(frozen=True)
-class Tsit5:
+class Tsit5(PerSubjectSolver):
     """Explicit Runge-Kutta 5(4) in which every subject has its own time, step size and record.
 
     Each subject walks from record to record and hits every one; a finished subject rests. Its solution does
@@ -40,16 +36,4 @@ class Tsit5:
         assumption, doi:10.1016/j.camwa.2011.06.002.
     """
 
-    rtol: float = 1e-6
-    atol: float = 1e-8
-    max_steps: int = 10_000
-    compile: bool = True
-
-    def __post_init__(self) -> None:
-        if not (self.rtol > 0 and self.atol > 0 and self.max_steps > 0):
-            raise SolveError("rtol, atol and max_steps must be positive")
-
-    def integrate(self, problem: Problem) -> Solution:
-        """Solve one problem; see ``nlme_torch.solve.solve``."""
-        control = Control(self.rtol, self.atol, self.max_steps)
-        return integrate_per_subject(problem, Method(TSITOURAS, None), control, self.compile)
+    method = Method(TSITOURAS, None)

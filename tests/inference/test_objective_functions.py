@@ -38,14 +38,14 @@ def digits(value):
 @pytest.mark.parametrize("point", REFERENCE["theoph_nmw"]["points"], ids=lambda p: p["name"])
 def test_theophylline_closed_form_and_equation(point, theophylline):
     params = theoph_params(point)
-    printed_to_five_digits = point.get("tol", 0.0) if point["name"] != "init" else 0.0
     values = {**point.get("ours", {}), **point["NONMEM"]}
     for name, expected in values.items():
         if name not in METHODS:
             continue  # LAPLACE without interaction
         method = nlme.Quadrature(nodes=17) if name == "EXACT" else METHODS[name]
         closed = nlme.ofv(Theoph(), theophylline, method, params)
-        tolerance = max(digits(expected), printed_to_five_digits) if name != "EXACT" else 2e-3
+        # the reference's own quadrature is off by 3e-4: 17 and 25 nodes agree to 7e-5 below it
+        tolerance = digits(expected) if name != "EXACT" else 5e-4
         assert closed.ofv == pytest.approx(expected, abs=tolerance), name
         equation = nlme.ofv(TheophEquation(), theophylline, method, params)
         assert equation.ofv == pytest.approx(closed.ofv, abs=1e-3), name
