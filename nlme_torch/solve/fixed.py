@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import SolveError
+from nlme_torch.solve.compiled import solve_compiled
 from nlme_torch.solve.isolate import find_bad_starts, make_inert, mask_states
 from nlme_torch.solve.problem import Problem
 from nlme_torch.solve.solution import Solution, Statistics, Status
+from nlme_torch.solve.tableau import KUTTA, Method
+from nlme_torch.solve.walk import Control
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,12 @@ class RK4:
 
         y_{n+1} = y_n + h (k1 + 2 k2 + 2 k3 + k4) / 6,    h = (t_{r+1} - t_r) / steps
 
-    No error control: halve the step and compare. Plain tensor operations, hence double backward and forward
-        mode.
+    No error control: halve the step and compare.
 
     Attributes:
         steps: steps between two records.
+        compile: run the steps as compiled code where that is possible (CPU, a C++ compiler, a vector field of
+            elementary operations); otherwise by tensor operations.
 
     Example:
         >>> import torch
@@ -37,6 +41,7 @@ class RK4:
     """
 
     steps: int = 10
+    compile: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -44,6 +49,14 @@ class RK4:
 
     def integrate(self, problem: Problem) -> Solution:
         """Solve one problem; see ``nlme_torch.solve.solve``."""
+        if self.compile:
+            control = Control(rtol=1.0, atol=1.0, max_steps=self.steps, passengers=problem.passengers)
+            solution = solve_compiled(problem, Method(KUTTA, None), control)
+            if solution is not None:
+                return solution
+        return self._by_operations(problem)
+
+    def _by_operations(self, problem: Problem) -> Solution:
         problem, bad, _ = find_bad_starts(problem)
         states = self._run(problem)
         with torch.no_grad():

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import SolveError
+from nlme_torch.solve.compiled import finish, solve_compiled
 from nlme_torch.solve.explicit import derivative
-from nlme_torch.solve.isolate import find_bad_starts, mask_states
-from nlme_torch.solve.kernel import Kernel, Limits, Outcome, Solve, find_kernel
-from nlme_torch.solve.moving_times import drop_times, hold_times
+from nlme_torch.solve.isolate import find_bad_starts
+from nlme_torch.solve.kernel import Outcome
 from nlme_torch.solve.problem import Problem
-from nlme_torch.solve.replay import is_differentiated, is_transformed, replay
+from nlme_torch.solve.replay import is_differentiated, replay
 from nlme_torch.solve.schedule import Schedule, build_schedule
-from nlme_torch.solve.solution import Solution, Statistics, Status
+from nlme_torch.solve.solution import Solution, Status
 from nlme_torch.solve.tableau import Method
 from nlme_torch.solve.walk import Control, Move, Walk, attempt, first_step
 
@@ -46,43 +46,8 @@ class PerSubjectSolver:
     def integrate(self, problem: Problem) -> Solution:
         """Walk every subject from its first record to its last; see ``nlme_torch.solve.solve``."""
         control = Control(self.rtol, self.atol, self.max_steps, problem.passengers)
-        if self.compile and not is_transformed() and 0 not in problem.batch:
-            differentiated = is_differentiated(problem)
-            moving = differentiated and problem.times.requires_grad and not hasattr(problem.vector_field, "__self__")
-            posed = hold_times(problem) if moving else problem
-            kernel = find_kernel(posed, self.method, differentiated)
-            if kernel is not None:
-                solution = _by_kernel(posed, control, kernel)
-                return drop_times(solution) if moving else solution
-        return _by_operations(problem, self.method, control)
-
-
-def _by_kernel(problem: Problem, control: Control, kernel: Kernel) -> Solution:
-    schedule = build_schedule(problem)
-    batch, count = problem.batch, problem.batch.numel()
-    initial = problem.initial.to(torch.float64)
-    own, shared = kernel.layout.pack(problem.parameters, batch, initial)
-
-    def flat(value: Tensor | None, leading: int) -> Tensor | None:
-        if value is None:
-            return None
-        value = value.to(torch.float64) if value.is_floating_point() else value
-        return value.reshape(*value.shape[:leading], count)
-
-    limits = Limits(control.rtol, control.atol, control.max_steps, torch.get_num_threads())
-    last = torch.where(torch.isfinite(schedule.times).all(0), schedule.last, 1).reshape(count)
-    run = Solve(kernel, limits, last, flat(schedule.resets, 1), is_differentiated(problem))
-    arrivals = run.arrivals(
-        flat(initial, 1),
-        flat(schedule.times, 1),
-        own,
-        shared,
-        flat(schedule.amounts, 2),
-        flat(schedule.rates, 2),
-    )
-    assert run.outcome is not None
-    arrivals = arrivals.to(problem.initial.dtype).reshape(-1, *problem.initial.shape)
-    return _finish(problem, schedule, arrivals, Outcome(*(value.reshape(batch) for value in run.outcome)))
+        solution = solve_compiled(problem, self.method, control) if self.compile else None
+        return _by_operations(problem, self.method, control) if solution is None else solution
 
 
 def _by_operations(problem: Problem, method: Method, control: Control) -> Solution:
@@ -95,19 +60,7 @@ def _by_operations(problem: Problem, method: Method, control: Control) -> Soluti
         arrivals = replay(problem, schedule, method, tape)
     status = torch.where(bad, int(Status.INVALID_START), walk.status)
     outcome = Outcome(status, walk.stop, walk.accepted, walk.rejected, walk.evaluations, walk.switches)
-    return _finish(problem, schedule, arrivals, outcome)
-
-
-def _finish(problem: Problem, schedule: Schedule, arrivals: Tensor, outcome: Outcome) -> Solution:
-    states = schedule.at_records(arrivals, problem.initial)
-    status, stop = outcome.status, outcome.stop
-    reached = torch.full_like(stop, problem.records - 1)
-    if bool((status > 0).any()):
-        stop = torch.where(status == int(Status.INVALID_START), 0, stop)
-        reached = torch.where(status > 0, schedule.records_before(stop) - 1, reached)
-        states = mask_states(states, reached)
-    statistics = Statistics(outcome.accepted, outcome.rejected, outcome.evaluations, outcome.switches)
-    return Solution(states=states, status=status, reached=reached.clamp(min=0), statistics=statistics)
+    return finish(problem, schedule, arrivals, outcome)
 
 
 def _walk(

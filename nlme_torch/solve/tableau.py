@@ -16,7 +16,7 @@ class Tableau:
     Attributes:
         nodes: c_i of stages 2..s.
         stages: rows a_i of stages 2..s.
-        error: e_j for all s stages.
+        error: e_j for all s stages; empty where steps are fixed.
         order: order of the solution that is propagated.
         limit: length of the stability region along the negative real axis.
     """
@@ -82,6 +82,14 @@ TSITOURAS = Tableau(
     ),
     order=5,
     limit=3.5,
+)
+
+KUTTA = Tableau(
+    nodes=(0.5, 0.5, 1.0, 1.0),
+    stages=((0.5,), (0.0, 0.5), (0.0, 0.0, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
+    error=(),
+    order=4,
+    limit=2.785,
 )
 
 _RODAS_LAST = (

@@ -7,7 +7,7 @@ import torch
 import nlme_torch as nlme
 from nlme_torch.model.density import Density
 
-RK4 = nlme.RK4(steps=20)  # compiles nothing
+RK4 = nlme.RK4(steps=20, compile=False)
 
 
 def test_the_truths_parameters_are_the_stated_functions():

@@ -10,7 +10,7 @@ from nlme_torch.model.density import Density
 from nlme_torch.model.values import free_names, parameter_values
 
 DOUBLE = torch.float64
-RK4 = nlme.RK4(steps=4)  # compiles nothing
+RK4 = nlme.RK4(steps=4, compile=False)
 RUNGS = (
     "NeuralODE", "GraphNeuralODE", "UniversalODE", "TargetedNetwork", "DeepNLME", "IndividualNetwork",
     "IndividualWeights", "IndividualResponse",

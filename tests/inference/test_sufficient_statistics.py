@@ -20,7 +20,7 @@ def draw(*shape, seed=0):
 
 def test_every_statistic_is_its_definition():
     model, data = Everything(), everything_data()
-    density = Density(model, data.batch(), nlme.RK4(4))
+    density = Density(model, data.batch(), nlme.RK4(4, compile=False))
     scales = residual_scales(density)
     assert scales == {"sigma_pk": ("yPK",), "sigma_pd": ("yPD",)}
     conditional = density.at(parameter_values(model, starts=2))

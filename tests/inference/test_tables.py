@@ -97,7 +97,7 @@ def everything_fit(line_fit):
         model=model,
         data=data,
         effects=effects,
-        solver=nlme.RK4(3),
+        solver=nlme.RK4(3, compile=False),
         log_likelihood=likelihood,
         warnings=("eta_f has collapsed",),
     )

@@ -120,7 +120,7 @@ def test_gradient_of_the_closed_form(data, differences):
 
 def test_gradient_with_every_kind_of_component(data, differences):
     """Exact for whatever a fixed number of steps computes, so a coarse solve will do on both sides."""
-    solver = nlme.RK4(3)
+    solver = nlme.RK4(3, compile=False)
     assert_gradients("everything", data, functools.partial(differences, solver=solver), solver)
 
 

@@ -7,7 +7,7 @@ from solve_cases import DTYPE
 from nlme_torch.errors import SolveError
 from nlme_torch.solve import RK4, Adaptive, Events, Status, Tsit5, solve
 
-SOLVERS = [Tsit5(), Tsit5(compile=False), Adaptive(), Adaptive(adjoint="continuous"), RK4(40)]
+SOLVERS = [Tsit5(), Tsit5(compile=False), Adaptive(), Adaptive(adjoint="continuous"), RK4(40), RK4(40, compile=False)]
 
 
 def explosive(t, y, parameters):

@@ -1,17 +1,18 @@
 """Compiled walks: the same answers as plain tensor operations, and honest about what they cannot do."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from solve_cases import DTYPE, oral_problem, random_times, saturable_problem
 from torch.nn import functional
 
-from nlme_torch.solve import Events, Tsit5, solve
+from nlme_torch.solve import RK4, Events, Tsit5, solve
 from nlme_torch.solve.kernel import find_kernel
 from nlme_torch.solve.kernel.build import compiler
 from nlme_torch.solve.problem import build_problem
-from nlme_torch.solve.tableau import TSITOURAS, Method
+from nlme_torch.solve.tableau import KUTTA, TSITOURAS, Method
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
@@ -20,9 +21,10 @@ def kernel_of(field, initial, times, parameters):
     return find_kernel(build_problem(field, initial, times, parameters, None), Method(TSITOURAS, None))
 
 
-def both(field, initial, times, parameters, **options):
-    compiled = solve(field, initial, times, parameters, solver=Tsit5(), **options)
-    plain = solve(field, initial, times, parameters, solver=Tsit5(compile=False), **options)
+def both(field, initial, times, parameters, solver=None, **options):
+    solver = solver or Tsit5()
+    compiled = solve(field, initial, times, parameters, solver=solver, **options)
+    plain = solve(field, initial, times, parameters, solver=replace(solver, compile=False), **options)
     return compiled, plain
 
 
@@ -54,6 +56,21 @@ def test_compiled_equals_plain(case):
     assert (compiled.states - plain.states).abs().max() <= 1e-12 * scale
     assert torch.equal(compiled.statistics.accepted, plain.statistics.accepted)
     assert torch.equal(compiled.statistics.rejected, plain.statistics.rejected)
+
+
+def test_compiled_fixed_steps_equal_plain_ones():
+    field, initial, times, parameters = network_problem()
+    assert find_kernel(build_problem(field, initial, times, parameters, None), Method(KUTTA, None)) is not None
+    leaves = tuple(value.clone().requires_grad_() for value in (initial, *parameters))
+    found = []
+    for solution in both(field, leaves[0], times, leaves[1:], solver=RK4(7)):
+        slopes = torch.autograd.grad(solution.states.square().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(slope.square().sum() for slope in slopes), leaves)
+        found.append((solution.states, *slopes, *second))
+        assert torch.equal(solution.statistics.accepted, torch.full((20,), 7 * (len(times) - 1)))
+        assert torch.equal(solution.statistics.evaluations, 4 * solution.statistics.accepted + 1)
+    for compiled, plain in zip(*found, strict=True):
+        assert (compiled - plain).abs().max() <= 1e-11 * plain.abs().max()
 
 
 def test_gradients_equal_plain_ones_with_every_kind_of_event():

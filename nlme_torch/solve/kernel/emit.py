@@ -69,6 +69,7 @@ def _constants(field: FieldProgram, method: Method, transposed: bool) -> str:
     lines = [
         f"#define EXPLICIT {int(explicit is not None)}",
         f"#define IMPLICIT {int(implicit is not None)}",
+        f"#define FIXED {int(explicit is not None and not explicit.error)}",
         f"#define TRANSPOSED {int(transposed)}",
         '#include "lanes.h"',
         f"constexpr int JUDGED = {field.states - field.passengers};",
@@ -80,8 +81,9 @@ def _constants(field: FieldProgram, method: Method, transposed: bool) -> str:
             f"constexpr int ES = {len(explicit.stages) + 1};",
             _row("E_NODE", explicit.nodes),
             _rows("E_A", explicit.stages),
-            _row("E_ERROR", explicit.error),
         ]
+        if explicit.error:
+            lines.append(_row("E_ERROR", explicit.error))
     if implicit is not None:
         lines += [
             f"constexpr int IS = {len(implicit.nodes)};",

@@ -1,5 +1,5 @@
-// The adaptive walk: W subjects at a time, each lane with its own time, step size, stop and method; a lane whose
-// subject has finished takes the next one.
+// The walk: W subjects at a time, each lane with its own time, step size, stop and method; a lane whose subject has
+// finished takes the next one. With FIXED, `max_steps` equal steps lead from stop to stop and every finite one counts.
 #pragma once
 #include "records.h"
 #include "steps.h"
@@ -51,7 +51,7 @@ struct Walker {
   void load(int l, long n) {
     subject[l] = n; stop[l] = 1; last[l] = q.last[n];
     tries[l] = accepted[l] = rejected[l] = switches[l] = streak[l] = 0;
-    evaluations[l] = 2;
+    evaluations[l] = FIXED ? 1 : 2;
     stiff[l] = EXPLICIT ? 0 : -1;
     steps[l].clear();
     t[l] = q.times[n];
@@ -74,14 +74,18 @@ struct Walker {
   }
   // A first step size from the sizes of state, slope and curvature (Hairer, Norsett, Wanner, II.4).
   void begin(M fresh) {
-    V slopes[D], ahead[D], trial_state[D], scaled[D], scale[D];
+    V slopes[D];
     f(t, y, slopes);
-    V length = target - t;
-    length = length <= 0.0 ? all(1.0) : length;
     M finite = ~M{};
     for (int i = 0; i < D; ++i) {
       finite &= vabs(slopes[i]) < INF;
       finite &= vabs(y[i]) < INF;
+    }
+#if !FIXED
+    V ahead[D], trial_state[D], scaled[D], scale[D];
+    V length = target - t;
+    length = length <= 0.0 ? all(1.0) : length;
+    for (int i = 0; i < D; ++i) {
       scale[i] = q.atol + q.rtol * vabs(y[i]);
       scaled[i] = y[i] / scale[i];
     }
@@ -99,6 +103,7 @@ struct Walker {
     step = (step > 0.0) & (step < INF) ? step : 1e-3 * trial;
     h = fresh ? step : h;
     previous = fresh ? all(1.0) : previous;
+#endif
     for (int i = 0; i < D; ++i) slope[i] = fresh ? slopes[i] : slope[i];
     LANES if (fresh[l]) {
       if (!finite[l] || !std::isfinite(target[l])) finish(l, INVALID_START);
@@ -109,10 +114,12 @@ struct Walker {
   void step_all(V step, V end, V *fresh, V *ahead, V *error, V *stiffness) {
 #if EXPLICIT
     if (any(active & ~stiff)) {
-      V k[ES * D], inner[D], fastest = V{};
+      V k[ES * D], inner[D];
+      [[maybe_unused]] V fastest{};
       for (int i = 0; i < D; ++i) k[i] = slope[i];
       explicit_step(f, t, step, y, k, fresh, inner);
       f(end, fresh, ahead);
+#if !FIXED
       for (int i = 0; i < D; ++i) {
         k[(ES - 1) * D + i] = ahead[i];
         V total = E_ERROR[0] * k[i];
@@ -123,6 +130,7 @@ struct Walker {
         fastest = (gap > 1e-13 * vabs(fresh[i])) & (ratio > fastest) ? ratio : fastest;
       }
       *stiffness = step * fastest;
+#endif
       LANES if (active[l] && !stiff[l]) evaluations[l] += ES - 1;
     }
 #endif
@@ -158,18 +166,32 @@ struct Walker {
   }
   void attempt() {
     V remaining = target - t;
+#if FIXED
+    V pieces;
+    LANES pieces[l] = double(q.max_steps - tries[l]);
+#else
     V pieces = vmax(vceil(remaining / h - 0.01), all(1.0));
+#endif
     V step = active ? remaining / pieces : V{};
     V end = pieces == 1.0 ? target : t + step;
-    V fresh[D], ahead[D], error_of[D], scaled[D], stiffness{};
+    V fresh[D], ahead[D], error_of[D], stiffness{};
+    [[maybe_unused]] V scaled[D];
     for (int i = 0; i < D; ++i) fresh[i] = ahead[i] = error_of[i] = V{};
     step_all(step, end, fresh, ahead, error_of, &stiffness);
+#if FIXED
+    V error{};
+#else
     for (int i = 0; i < D; ++i)
       scaled[i] = error_of[i] / (vmax(vabs(y[i]), vabs(fresh[i])) * q.rtol + q.atol);
     V error = rms(scaled);
+#endif
     M finite = error < INF;
     for (int i = 0; i < D; ++i) finite &= vabs(ahead[i]) < INF;
     M accept = active & finite & (error <= 1.0), refuse = active & ~accept, arrived = accept & (pieces == 1.0);
+#if FIXED
+    V proposal = h, bounded = previous;
+    M stuck = refuse;
+#else
     V bounded = vmax(finite ? error : all(1e10), all(1e-10));
     V logarithm = vlog(bounded);
     V grow = 0.9 * vexp((-0.85 / ORDER) * logarithm) * power(previous, 0.2 / ORDER);
@@ -178,6 +200,7 @@ struct Walker {
     V proposal = step * (finite ? factor : all(0.1));
     proposal = arrived ? vmax(proposal, h) : proposal;
     M stuck = refuse & ((t + proposal <= t) | (proposal < 1e-30 * remaining));
+#endif
     LANES if (active[l]) {
       ++(accept[l] ? accepted[l] : rejected[l]);
       tries[l] = arrived[l] ? 0 : tries[l] + 1;
