@@ -19,6 +19,7 @@ class Auto(PerSubjectSolver):
         atol: absolute tolerance [state].
         max_steps: attempted steps of a subject between two records before it is given up.
         compile: as for ``Tsit5``.
+        max_batch: as for ``Tsit5``.
 
     Example:
         >>> import torch

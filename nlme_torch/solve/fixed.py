@@ -8,6 +8,7 @@ from torch import Tensor
 from nlme_torch.errors import SolveError
 from nlme_torch.solve.compiled import solve_compiled
 from nlme_torch.solve.isolate import find_bad_starts, make_inert, mask_states
+from nlme_torch.solve.pieces import MaxBatch, check_max_batch, in_pieces
 from nlme_torch.solve.problem import Problem
 from nlme_torch.solve.solution import Solution, Statistics, Status
 from nlme_torch.solve.tableau import KUTTA, Method
@@ -26,6 +27,8 @@ class RK4:
         steps: steps between two records.
         compile: run the steps as compiled code where that is possible (CPU, a C++ compiler, a vector field of
             elementary operations); otherwise by tensor operations.
+        max_batch: columns (subjects times chains times starts) that are solved at a time by tensor operations; "auto"
+            takes what a quarter of the device's free memory can hold.
 
     Example:
         >>> import torch
@@ -42,10 +45,12 @@ class RK4:
 
     steps: int = 10
     compile: bool = True
+    max_batch: MaxBatch = "auto"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise SolveError(f"RK4 needs at least one step between records, got steps={self.steps}")
+        check_max_batch(self.max_batch)
 
     def integrate(self, problem: Problem) -> Solution:
         """Solve one problem; see ``nlme_torch.solve.solve``."""
@@ -54,7 +59,7 @@ class RK4:
             solution = solve_compiled(problem, Method(KUTTA, None), control)
             if solution is not None:
                 return solution
-        return self._by_operations(problem)
+        return in_pieces(problem, self.max_batch, self._by_operations)
 
     def _by_operations(self, problem: Problem) -> Solution:
         problem, bad, _ = find_bad_starts(problem)

@@ -11,6 +11,7 @@ from nlme_torch.solve.compiled import finish, solve_compiled
 from nlme_torch.solve.explicit import derivative
 from nlme_torch.solve.isolate import find_bad_starts
 from nlme_torch.solve.kernel import Outcome
+from nlme_torch.solve.pieces import MaxBatch, check_max_batch, in_pieces
 from nlme_torch.solve.problem import Problem
 from nlme_torch.solve.replay import is_differentiated, replay
 from nlme_torch.solve.schedule import Schedule, build_schedule
@@ -30,6 +31,8 @@ class PerSubjectSolver:
         compile: run the whole walk as compiled code where that is possible (CPU, a C++ compiler, a vector
             field of elementary operations); the first solve of a new vector field then takes seconds, once
             per machine.
+        max_batch: columns (subjects times chains times starts) that are solved at a time by tensor operations, where
+            there is no compiled code; "auto" takes what a quarter of the device's free memory can hold.
     """
 
     method: ClassVar[Method]
@@ -38,16 +41,20 @@ class PerSubjectSolver:
     atol: float = 1e-8
     max_steps: int = 10_000
     compile: bool = True
+    max_batch: MaxBatch = "auto"
 
     def __post_init__(self) -> None:
         if not (self.rtol > 0 and self.atol > 0 and self.max_steps > 0):
             raise SolveError("rtol, atol and max_steps must be positive")
+        check_max_batch(self.max_batch)
 
     def integrate(self, problem: Problem) -> Solution:
         """Walk every subject from its first record to its last; see ``nlme_torch.solve.solve``."""
         control = Control(self.rtol, self.atol, self.max_steps, problem.passengers)
         solution = solve_compiled(problem, self.method, control) if self.compile else None
-        return _by_operations(problem, self.method, control) if solution is None else solution
+        if solution is not None:
+            return solution
+        return in_pieces(problem, self.max_batch, lambda piece: _by_operations(piece, self.method, control))
 
 
 def _by_operations(problem: Problem, method: Method, control: Control) -> Solution:

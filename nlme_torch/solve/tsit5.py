@@ -21,6 +21,8 @@ class Tsit5(PerSubjectSolver):
         compile: run the whole walk as compiled code where that is possible (CPU, a C++ compiler, a vector
             field of elementary operations); the first solve of a new vector field then takes seconds, once
             per machine.
+        max_batch: columns (subjects times chains times starts) that are solved at a time by tensor operations, where
+            there is no compiled code; "auto" takes what a quarter of the device's free memory can hold.
 
     Example:
         >>> import torch
