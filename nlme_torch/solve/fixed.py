@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nlme_torch.errors import SolveError
 from nlme_torch.solve.compiled import solve_compiled
+from nlme_torch.solve.cuda_graph import by_graph
 from nlme_torch.solve.isolate import find_bad_starts, make_inert, mask_states
 from nlme_torch.solve.pieces import MaxBatch, check_max_batch, in_pieces
 from nlme_torch.solve.problem import Problem
@@ -26,7 +27,8 @@ class RK4:
     Attributes:
         steps: steps between two records.
         compile: run the steps as compiled code where that is possible (CPU, a C++ compiler, a vector field of
-            elementary operations); otherwise by tensor operations.
+            elementary operations); otherwise by tensor operations, on a GPU recorded as a CUDA graph when the same
+            shapes are met again and no gradient is wanted.
         max_batch: columns (subjects times chains times starts) that are solved at a time by tensor operations; "auto"
             takes what a quarter of the device's free memory can hold.
 
@@ -63,7 +65,7 @@ class RK4:
 
     def _by_operations(self, problem: Problem) -> Solution:
         problem, bad, _ = find_bad_starts(problem)
-        states = self._run(problem)
+        states = by_graph(self._run, self.steps, problem)
         with torch.no_grad():
             finite = torch.isfinite(states).all(1) & ~bad
             reached = finite.long().cumprod(0).sum(0) - 1

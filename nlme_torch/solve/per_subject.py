@@ -17,7 +17,7 @@ from nlme_torch.solve.replay import is_differentiated, replay
 from nlme_torch.solve.schedule import Schedule, build_schedule
 from nlme_torch.solve.solution import Solution, Status
 from nlme_torch.solve.tableau import Method
-from nlme_torch.solve.walk import Control, Move, Walk, attempt, first_step
+from nlme_torch.solve.walk import Control, Move, Walk, attempt, first_step, look
 
 
 @dataclass(frozen=True)
@@ -79,22 +79,30 @@ def _walk(
     walk = _start(problem, method, control, schedule)
     has_events = any(value is not None for value in (schedule.amounts, schedule.resets, schedule.rates))
     target, rate = schedule.ahead(walk.stop)
-    while bool(((walk.stop <= schedule.last) & (walk.status == 0)).any()):
-        walk, move = attempt(field, method, control, walk, target, schedule.last, parameters, rate)
-        if tape is not None:
-            tape.append(move)
-        index = schedule.bounded(move.stop).expand(1, *walk.state.shape)
-        arrivals.scatter_(0, index, walk.state.unsqueeze(0))
-        target, rate = schedule.ahead(walk.stop)
-        if has_events and bool(move.arrived.any()):
-            state = schedule.leave_where(move.arrived, move.stop, walk.state, initial)
-            slope = derivative(field, walk.time, state, parameters, rate)
-            walk = walk._replace(
-                state=state,
-                slope=torch.where(move.arrived, slope, walk.slope),
-                evaluations=walk.evaluations + (move.arrived & (walk.stop <= schedule.last)),
-            )
+    patience = _looks_every(initial)
+    while (ways := look(walk, schedule.last)).any:
+        for _ in range(patience):
+            walk, move = attempt(field, method, control, walk, target, schedule.last, parameters, rate, ways)
+            if tape is not None:
+                tape.append(move)
+            index = schedule.bounded(move.stop).expand(1, *walk.state.shape)
+            arrivals.scatter_(0, index, walk.state.unsqueeze(0))
+            target, rate = schedule.ahead(walk.stop)
+            leaving = move.arrived & (walk.stop <= schedule.last)
+            if has_events and (patience > 1 or bool(leaving.any())):
+                state = schedule.leave_where(leaving, move.stop, walk.state, initial)
+                slope = derivative(field, walk.time, state, parameters, rate)
+                walk = walk._replace(
+                    state=state,
+                    slope=torch.where(leaving, slope, walk.slope),
+                    evaluations=walk.evaluations + leaving,
+                )
     return walk, arrivals
+
+
+def _looks_every(initial: Tensor) -> int:
+    """Steps between two looks at who is still under way; a look makes the host wait for a GPU."""
+    return 8 if initial.is_cuda else 1
 
 
 def _start(problem: Problem, method: Method, control: Control, schedule: Schedule) -> Walk:

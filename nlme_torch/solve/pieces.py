@@ -69,19 +69,27 @@ def _find_cut(problem: Problem, axis: int) -> Cut | None:
     """How to take some columns of a problem; None where a slice of the parameters does not give the same slopes."""
     back = axis - len(problem.batch)
 
-    def take(value: Tensor | None, part: slice) -> Tensor | None:
-        if value is None or value.shape[back] == 1:
+    def take(value: Tensor, part: slice) -> Tensor:
+        if value.shape[back] == 1:
             return value
         return value.narrow(back, part.start, min(part.stop, value.shape[back]) - part.start)
+
+    def take_any(value: Tensor | None, part: slice) -> Tensor | None:
+        return None if value is None else take(value, part)
 
     for layout in layouts(problem.initial.shape[0], problem.batch, problem.parameters):
 
         def cut(part: slice, own: tuple[bool, ...] = layout.own) -> Problem:
             parameters = (take(p, part) if mine else p for p, mine in zip(problem.parameters, own, strict=True))
-            columns = {
-                name: take(getattr(problem, name), part) for name in ("initial", "times", "amounts", "rates", "resets")
-            }
-            return replace(problem, parameters=tuple(parameters), **columns)
+            return replace(
+                problem,
+                initial=take(problem.initial, part),
+                times=take(problem.times, part),
+                parameters=tuple(parameters),
+                amounts=take_any(problem.amounts, part),
+                rates=take_any(problem.rates, part),
+                resets=take_any(problem.resets, part),
+            )
 
         with torch.no_grad():
             part = slice(1, min(1 + _PILOT, problem.batch[axis]))

@@ -51,7 +51,8 @@ def replay(problem: Problem, schedule: Schedule, method: Method, tape: list[Move
         state = _step(problem, method, move, time, step, state, schedule.ahead(move.stop)[1])
         path.append(state)
         rows.scatter_(0, schedule.bounded(move.stop).unsqueeze(0), row + 1)
-        state = schedule.leave_where(move.arrived, move.stop, state, problem.initial)
+        leaving = move.arrived & (move.stop < schedule.last)
+        state = schedule.leave_where(leaving, move.stop, state, problem.initial)
     index = rows.unsqueeze(1).expand(-1, *problem.initial.shape)
     return torch.stack(path).gather(0, index)
 
@@ -72,7 +73,7 @@ def _step(
     if method.explicit is not None:
         size = step if method.implicit is None else torch.where(implicit, 0.0, step)
         new, _, _ = explicit_step(field, method.explicit, time, size, state, slope, parameters, rate)
-    if method.implicit is not None and bool(implicit.any()):
+    if method.implicit is not None and move.any_stiff:
         size = torch.where(implicit, step, 1.0)
         jacobian, slant = linearise(field, time, state, parameters)
         other, _ = implicit_step(field, method.implicit, time, size, state, slope, jacobian, slant, parameters, rate)

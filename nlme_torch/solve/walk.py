@@ -36,13 +36,44 @@ class Walk(NamedTuple):
 
 
 class Move(NamedTuple):
-    """What one attempt did: the step (0 where rejected or finished), whether it arrived, whether implicit."""
+    """What one attempt did: the step (0 where rejected or finished), whether it arrived, whether implicit.
+
+    ``any_stiff`` is false where nobody's step was implicit.
+    """
 
     time: Tensor
     step: Tensor
     stop: Tensor
     arrived: Tensor
     stiff: Tensor
+    any_stiff: bool
+
+
+class Ways(NamedTuple):
+    """Whether any subject was under way by explicit, and by implicit, steps when one last looked."""
+
+    explicit: bool
+    implicit: bool
+
+    @property
+    def any(self) -> bool:
+        """Whether any subject was under way."""
+        return self.explicit or self.implicit
+
+
+def look(walk: Walk, last: Tensor) -> Ways:
+    """See who is still under way; the host waits for the device here, and nowhere else.
+
+    Args:
+        walk: where every subject is.
+        last: (*batch) index of each subject's last stop.
+
+    Returns:
+        By which steps.
+    """
+    active = (walk.stop <= last) & (walk.status == 0)
+    explicit, implicit = torch.stack([(active & ~walk.stiff).any(), (active & walk.stiff).any()]).tolist()
+    return Ways(explicit, implicit)
 
 
 class Trial(NamedTuple):
@@ -72,6 +103,7 @@ def try_step(
     end: Tensor,
     parameters: tuple[Tensor, ...],
     rate: Tensor | None,
+    ways: Ways,
 ) -> Trial:
     """Step every subject by the method it is on.
 
@@ -83,12 +115,13 @@ def try_step(
         end: (*batch) where the steps end.
         parameters: handed to the field.
         rate: (state, *batch) zero-order input or None.
+        ways: which kinds of steps are taken.
 
     Returns:
         The trial.
     """
     trial = None
-    if method.explicit is not None and not (method.implicit is not None and bool(walk.stiff.all())):
+    if method.explicit is not None and (ways.explicit or method.implicit is None):
         new, inner, slopes = explicit_step(
             field, method.explicit, walk.time, step, walk.state, walk.slope, parameters, rate
         )
@@ -97,7 +130,7 @@ def try_step(
         gap = (new - inner).abs()
         ratio = torch.where(gap > 1e-13 * new.abs(), (ahead - slopes[-1]).abs() / gap, 0.0)
         trial = Trial(new, ahead, error, step * ratio.amax(0))
-    if method.implicit is not None and (trial is None or bool(walk.stiff.any())):
+    if method.implicit is not None and (ways.implicit or trial is None):
         safe = torch.where(walk.stiff & (step > 0), step, 1.0)
         jacobian, slant = linearise(field, walk.time, walk.state, parameters)
         new, error = implicit_step(
@@ -121,6 +154,7 @@ def attempt(
     last: Tensor,
     parameters: tuple[Tensor, ...],
     rate: Tensor | None,
+    ways: Ways,
 ) -> tuple[Walk, Move]:
     """Attempt one step of every unfinished subject.
 
@@ -133,16 +167,19 @@ def attempt(
         last: (*batch) index of each subject's last stop.
         parameters: handed to the field.
         rate: (state, *batch) zero-order input until the target, or None.
+        ways: which kinds of steps are taken; subjects that need another kind rest.
 
     Returns:
         The walk after the attempt, the event at the target not yet applied, and what was done.
     """
     active = (walk.stop <= last) & (walk.status == 0)
+    if not (ways.explicit and ways.implicit):
+        active = active & (walk.stiff if ways.implicit else ~walk.stiff)
     remaining = target - walk.time
     pieces = torch.ceil(remaining / walk.step - 0.01).clamp(min=1.0)
     step = torch.where(active, remaining / pieces, 0.0)
     end = torch.where(pieces == 1.0, target, walk.time + step)
-    trial = try_step(field, method, walk, step, end, parameters, rate)
+    trial = try_step(field, method, walk, step, end, parameters, rate, ways)
     scale = torch.maximum(walk.state.abs(), trial.state.abs()) * control.rtol + control.atol
     error = _rms(trial.error / scale, control)
     finite = torch.isfinite(error) & torch.isfinite(trial.slope).all(0)
@@ -175,7 +212,7 @@ def attempt(
         stiff=stiff,
         streak=streak,
     )
-    return after, Move(walk.time, torch.where(accept, step, 0.0), walk.stop, arrived, walk.stiff)
+    return after, Move(walk.time, torch.where(accept, step, 0.0), walk.stop, arrived, walk.stiff, ways.implicit)
 
 
 def first_step(

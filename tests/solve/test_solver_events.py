@@ -45,6 +45,19 @@ def test_amounts(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_a_dose_at_the_last_record_is_given_once_whoever_finishes_first(solver):
+    rate = torch.tensor([0.01, 30.0], dtype=DTYPE, requires_grad=True)
+    times = torch.tensor([0.0, 1.0, 2.0], dtype=DTYPE)[:, None]
+    amounts = torch.zeros(3, 1, 2, dtype=DTYPE)
+    amounts[2] = 5.0
+    start = torch.ones(1, 2, dtype=DTYPE)
+    states = solve(elimination, start, times, (rate,), solver=solver, events=Events(amounts)).states
+    torch.testing.assert_close(states[-1, 0], 5 + torch.exp(-2 * rate), rtol=1e-7, atol=1e-7)
+    (slope,) = torch.autograd.grad(states[-1].sum(), rate)
+    torch.testing.assert_close(slope, -2 * torch.exp(-2 * rate).detach(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
 def test_infusion(solver):
     rate, times = elimination_problem()
     rates = torch.zeros(5, 1, 2, dtype=DTYPE)
