@@ -12,6 +12,7 @@ from nlme_torch.inference.estimation import FitMethod
 from nlme_torch.inference.likelihood import LikelihoodMethod, default_likelihood, evaluate_likelihood
 from nlme_torch.inference.result import Fit
 from nlme_torch.inference.saem import SAEM
+from nlme_torch.inference.solver_error import solver_warnings
 from nlme_torch.model.density import Density
 from nlme_torch.model.model import Model
 from nlme_torch.model.network_scales import set_awaited_scales
@@ -84,7 +85,7 @@ def fit(
         seed=seed,
         trace=estimation.trace,
         termination=estimation.termination,
-        warnings=estimation.warnings + log_likelihood.warnings,
+        warnings=estimation.warnings + log_likelihood.warnings + solver_warnings(density, effects.modes),
         seconds=time.perf_counter() - begun,
         effects=effects,
         log_likelihood=log_likelihood,

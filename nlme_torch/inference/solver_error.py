@@ -1,0 +1,40 @@
+"""What the solver's tolerance does to the likelihood of a fit."""
+
+import torch
+
+from nlme_torch._typing import Float
+from nlme_torch.model.density import Density
+from nlme_torch.solve import Solver
+from nlme_torch.solve.refine import refine
+
+TOLERATED = 0.1
+
+
+def solver_warnings(density: Density, modes: Float[torch.Tensor, "effect subject"]) -> tuple[str, ...]:
+    """Solve once more with a hundredth of the local error, at the conditional modes, and compare -2 log-likelihoods.
+
+    Args:
+        density: The model at its estimates, joined to data and solver.
+        modes: Conditional modes of the random effects, ``(effect, subject)``.
+
+    Returns:
+        One warning if -2LL moves by more than 0.1; none for closed forms and for solvers that cannot be refined.
+    """
+    stricter = refine(density.solver) if density.model.has_dynamics else None
+    if stricter is None:
+        return ()
+    moved = _change(density, stricter, modes)
+    if not abs(moved) > TOLERATED:
+        return ()
+    return (
+        f"the solver's error moves -2 log-likelihood by {moved:+.2g} (at the conditional modes, against {stricter}); "
+        "tighten its tolerances and fit again",
+    )
+
+
+def _change(density: Density, stricter: Solver, modes: torch.Tensor) -> float:
+    other = Density(density.model, density.batch, stricter)
+    with torch.no_grad():
+        each = [one.at().log_likelihood(modes[:, None, None])[0, 0] for one in (density, other)]
+    both = torch.isfinite(each[0]) & torch.isfinite(each[1])
+    return -2 * float((each[0] - each[1])[both].sum())

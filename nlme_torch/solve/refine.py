@@ -1,0 +1,31 @@
+"""A stricter version of a solver, to see what its error is."""
+
+from dataclasses import replace
+
+from nlme_torch.solve.adaptive import Adaptive
+from nlme_torch.solve.fixed import RK4
+from nlme_torch.solve.per_subject import PerSubjectSolver
+from nlme_torch.solve.problem import Solver
+
+_STRICTER = 1e-2
+_FLOOR = 1e-12
+
+
+def refine(solver: Solver) -> Solver | None:
+    """Return the same solver with a local error of a hundredth.
+
+    Args:
+        solver: Any.
+
+    Returns:
+        Tolerances of a hundredth (not below 1e-12 relative), or four times the steps; None for another kind of solver.
+
+    Example:
+        >>> refine(RK4(5)).steps
+        20
+    """
+    if isinstance(solver, PerSubjectSolver | Adaptive):
+        return replace(solver, rtol=max(solver.rtol * _STRICTER, _FLOOR), atol=solver.atol * _STRICTER)
+    if isinstance(solver, RK4):
+        return replace(solver, steps=4 * solver.steps)
+    return None
