@@ -18,8 +18,10 @@ from nlme_torch.inference import FOCE as FOCE
 from nlme_torch.inference import FOCEI as FOCEI
 from nlme_torch.inference import LBFGS as LBFGS
 from nlme_torch.inference import SAEM as SAEM
+from nlme_torch.inference import SIR as SIR
 from nlme_torch.inference import Adam as Adam
 from nlme_torch.inference import AnnealedImportanceSampling as AnnealedImportanceSampling
+from nlme_torch.inference import Bootstrap as Bootstrap
 from nlme_torch.inference import Comparison as Comparison
 from nlme_torch.inference import CrossValidation as CrossValidation
 from nlme_torch.inference import Ensemble as Ensemble
@@ -32,12 +34,15 @@ from nlme_torch.inference import Moves as Moves
 from nlme_torch.inference import Multistart as Multistart
 from nlme_torch.inference import ObjectiveValue as ObjectiveValue
 from nlme_torch.inference import Pooled as Pooled
+from nlme_torch.inference import Profile as Profile
 from nlme_torch.inference import Quadrature as Quadrature
 from nlme_torch.inference import QuadratureLikelihood as QuadratureLikelihood
 from nlme_torch.inference import Staged as Staged
 from nlme_torch.inference import StepSchedule as StepSchedule
+from nlme_torch.inference import StochasticInformation as StochasticInformation
 from nlme_torch.inference import Uncertainty as Uncertainty
 from nlme_torch.inference import augment as augment
+from nlme_torch.inference import case_bootstrap as case_bootstrap
 from nlme_torch.inference import compare as compare
 from nlme_torch.inference import cross_validate as cross_validate
 from nlme_torch.inference import fit as fit
@@ -46,6 +51,9 @@ from nlme_torch.inference import load as load
 from nlme_torch.inference import loglik as loglik
 from nlme_torch.inference import multistart as multistart
 from nlme_torch.inference import ofv as ofv
+from nlme_torch.inference import parametric_bootstrap as parametric_bootstrap
+from nlme_torch.inference import profile as profile
+from nlme_torch.inference import sir as sir
 from nlme_torch.inference import standard_errors as standard_errors
 from nlme_torch.model import L1 as L1
 from nlme_torch.model import L2 as L2

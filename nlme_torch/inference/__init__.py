@@ -1,6 +1,9 @@
 """Estimation: one entry point, one file per method, and the result."""
 
 from nlme_torch.inference.augment import augment as augment
+from nlme_torch.inference.bootstrap import Bootstrap as Bootstrap
+from nlme_torch.inference.bootstrap import case_bootstrap as case_bootstrap
+from nlme_torch.inference.bootstrap import parametric_bootstrap as parametric_bootstrap
 from nlme_torch.inference.comparison import Comparison as Comparison
 from nlme_torch.inference.comparison import compare as compare
 from nlme_torch.inference.cross_validation import CrossValidation as CrossValidation
@@ -27,11 +30,16 @@ from nlme_torch.inference.optim import BFGS as BFGS
 from nlme_torch.inference.optim import LBFGS as LBFGS
 from nlme_torch.inference.optim import Adam as Adam
 from nlme_torch.inference.pooled import Pooled as Pooled
+from nlme_torch.inference.profile import Profile as Profile
+from nlme_torch.inference.profile import profile as profile
 from nlme_torch.inference.result import Fit as Fit
 from nlme_torch.inference.saem import SAEM as SAEM
 from nlme_torch.inference.saem_kernels import Moves as Moves
 from nlme_torch.inference.saving import load as load
 from nlme_torch.inference.schedule import StepSchedule as StepSchedule
+from nlme_torch.inference.sir import SIR as SIR
+from nlme_torch.inference.sir import sir as sir
 from nlme_torch.inference.staged import Staged as Staged
+from nlme_torch.inference.stochastic_information import StochasticInformation as StochasticInformation
 from nlme_torch.inference.uncertainty import Uncertainty as Uncertainty
 from nlme_torch.inference.uncertainty import standard_errors as standard_errors

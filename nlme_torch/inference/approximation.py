@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nlme_torch._typing import Float, Int
 from nlme_torch.model.density import Conditional, Density
+from nlme_torch.model.start_outcomes import of_subjects
 from nlme_torch.model.values import ParameterValues, flatten_values, free_names, unflatten_values
 
 Integrand = Callable[[Tensor], Tensor]
@@ -84,8 +85,7 @@ class Approximation(ABC):
 
     def some_subjects(self, subjects: Int[Tensor, "subject"]) -> Density:
         """Return the density of some of the subjects."""
-        density = self.density
-        return Density(density.model, density.batch.select(subjects), density.solver)
+        return of_subjects(self.density, subjects)
 
     def origin(self, starts: int) -> Tensor:
         """Return zero effects, ``(effect, start, subject)``."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.approximation import Approximation, Evaluation, Integrand
+from nlme_torch.inference.free_scalars import raw_labels
 from nlme_torch.inference.modes import ModeStatus, best_mode, conditional_modes
 from nlme_torch.inference.newton import inner_modes
 from nlme_torch.model.density import Conditional
@@ -226,12 +227,7 @@ class MarginalObjective:
 
 def parameter_labels(approximation: Approximation) -> list[str]:
     """Return a short name of every free parameter, in the order of the vector."""
-    labels: list[str] = []
-    for name in approximation.names:
-        count = approximation.density.model.get_parameter(name).numel()
-        short = name.removesuffix(".unconstrained").removesuffix(".typical").removeprefix("_covariances.")
-        labels += [short] if count == 1 else [f"{short}[{index}]" for index in range(count)]
-    return labels
+    return raw_labels(approximation.density.model, approximation.names)
 
 
 def subject_gradients(approximation: Approximation, values: ParameterValues, centre: Tensor) -> Tensor:

@@ -24,9 +24,9 @@ class NormalRecords:
         method: Name of the method that asks, for the message.
 
     Attributes:
-        observed: ``(record, start 1, subject)``, on the log scale for log-normal outcomes.
+        observed: ``(record, start or 1, subject)``, on the log scale for log-normal outcomes.
         weight: ``(record, start 1, subject)``, 1 where something was observed and 0 elsewhere.
-        constant: ``(subject,)``, what -2 log-likelihood holds besides squares and log variances.
+        constant: ``(start or 1, subject)``, what -2 log-likelihood holds besides squares and log variances.
 
     Raises:
         FitError: An outcome is neither normal nor log-normal.
@@ -38,24 +38,25 @@ class NormalRecords:
             zero = conditional.mean.new_zeros(density.model.n_effects, 1, 1, density.batch.n_subjects)
             groups, _ = conditional.observations(zero)
         observed, weights = [], []
-        self.constant = density.batch.times.new_zeros(density.batch.n_subjects)
+        self.constant = density.batch.times.new_zeros(1, density.batch.n_subjects)
         for records, distributions in groups:
-            for name, values in records.values.items():
-                kind = distributions[name]
+            for name in records.values:
+                values, kind = records.aligned(name)[:, 0], distributions[name]
                 if not isinstance(kind, Normal | LogNormal):
                     raise FitError(
                         f"{method} linearises a normal or log-normal outcome, but {name!r} is a "
                         f"{type(kind).__name__}; use nlme.Laplace(), which takes any outcome."
                     )
-                weight = records.mask.to(values.dtype)
+                weight = records.mask[:, None].to(values.dtype)
                 logarithmic = isinstance(kind, LogNormal)
                 observed.append(values.log() if logarithmic else values)
                 weights.append(weight)
                 self.constant = self.constant + (weight * math.log(2 * math.pi)).sum(0)
                 if logarithmic:
                     self.constant = self.constant + 2 * (weight * values.log()).sum(0)
-        self.observed = torch.cat(observed)[:, None]
-        self.weight = torch.cat(weights)[:, None]
+        starts = max(len(values[0]) for values in observed)
+        self.observed = torch.cat([values.expand(-1, starts, -1) for values in observed])
+        self.weight = torch.cat(weights)
 
     def predict(self, conditional: Conditional, eta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return location, log variance and the mask of solved subjects.

@@ -18,9 +18,9 @@ class Progress:
     def __init__(self, total: int, label: str, show: bool) -> None:
         self._bar = tqdm(total=total, desc=label, disable=not show, dynamic_ncols=True, leave=True)
 
-    def advance(self, phase: str, numbers: dict[str, float] | None = None) -> None:
-        """Move on by one iteration; numbers are shown from time to time."""
-        self._bar.update(1)
+    def advance(self, phase: str, numbers: dict[str, float] | None = None, count: int = 1) -> None:
+        """Move on by one iteration or several; numbers are shown from time to time."""
+        self._bar.update(count)
         if numbers is not None and not self._bar.disable:
             self._bar.set_description_str(phase, refresh=False)
             self._bar.set_postfix_str(

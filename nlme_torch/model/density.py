@@ -329,8 +329,8 @@ class Conditional:
         with _without_validation():
             observations, solved = self.observations(eta)
             for records, observed in observations:
-                for name, values in records.values.items():
-                    log_prob = observed[name].log_prob(values[:, None, None, :])
+                for name in records.values:
+                    log_prob = observed[name].log_prob(records.aligned(name))
                     total = total + torch.where(records.mask[:, None, None, :], log_prob, 0.0).sum(0)
         return torch.where(solved & torch.isfinite(total), total, -math.inf).expand(eta.shape[1:])
 

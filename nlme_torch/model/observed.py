@@ -7,7 +7,7 @@ subject, and then masked.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,15 +26,33 @@ class ObservedRecords:
 
     Attributes:
         mask: ``(record, subject)``, True where they were observed.
-        values: Outcome name to ``(record, subject)``, with an observed value wherever the mask is False.
+        values: Outcome name to ``(record, subject)``, with an observed value wherever the mask is False; or to
+            ``(record, start, subject)`` where every start has its own observations.
         index: ``(record, subject)``, the record to evaluate in place of each one; None where each stands for itself.
         censoring: Outcome name to CENS and LIMIT, each ``(record, subject)``, for outcomes with censored values.
     """
 
     mask: Bool[Tensor, "record subject"]
-    values: Mapping[str, Float[Tensor, "record subject"]]
+    values: Mapping[str, Float[Tensor, "record *start subject"]]
     index: Int[Tensor, "record subject"] | None
     censoring: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def aligned(self, name: str) -> Tensor:
+        """Return the values of an outcome so that they broadcast to ``(record, chain, start, subject)``."""
+        values = self.values[name]
+        return values[:, None, None] if values.ndim == 2 else values[:, None]
+
+    def replaced(self, outcomes: Mapping[str, Float[Tensor, "record start subject"]]) -> "ObservedRecords":
+        """Return the same records with other values where there were some.
+
+        Args:
+            outcomes: Outcome name to values for every start; outcomes that are missing keep theirs.
+        """
+        values = {
+            name: torch.where(self.mask[:, None], outcomes[name], value[:, None]) if name in outcomes else value
+            for name, value in self.values.items()
+        }
+        return replace(self, values=values)
 
     def complete(self, observed: Any) -> Any:
         """Add to distributions what only the data know: what is censored, and the record before each one.

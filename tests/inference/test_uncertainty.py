@@ -1,5 +1,8 @@
 """Standard errors against the information matrix of a linear model, and directions that are not identified."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from mixed_linear import lines_data, simulate_lines
@@ -90,3 +93,64 @@ def test_network_weights_get_no_standard_error(theophylline):
     fit = nlme.fit(WithNetwork(), theophylline, nlme.FOCEI(mode_starts=1), progress=False)
     errors = nlme.standard_errors(fit, nlme.FOCEI(mode_starts=1), kind="R")
     assert list(errors.table.index) == ["ka", "cl", "v", "sigma", "omega_ka", "omega_cl", "omega_v"]
+
+
+class Quadratic(Line):
+    """A line plus a quadratic term whose coefficient is made of two parameters."""
+
+    def __init__(self, coefficient):
+        super().__init__()
+        self.first, self.second = nlme.Real(1.3), nlme.Real(0.7)
+        self._coefficient = coefficient
+
+    def predict(self, t, p, cov):
+        return super().predict(t, p, cov) + self._coefficient(p.first, p.second, t) * t**2
+
+
+@pytest.fixture(scope="module")
+def curved_lines():
+    frame, _ = simulate_lines(subjects=20)
+    return lines_data(frame.assign(DV=frame["DV"] + 0.9 * frame["TIME"] ** 2))
+
+
+@pytest.mark.parametrize("kind", ["sandwich", "R", "S"])
+def test_a_product_of_parameters_is_a_flat_direction(curved_lines, kind):
+    """Differences see a small curvature along the hyperbola; only the scores show that it is zero."""
+    fit = nlme.fit(Quadratic(lambda first, second, t: first * second), curved_lines, nlme.FOCEI(), progress=False)
+    errors = nlme.standard_errors(fit, kind=kind)
+    assert errors.table["se"].isna().all() and errors.condition_number == np.inf
+    (message,) = errors.warnings
+    assert "do not identify" in message and "sigma" not in message and "omega" not in message
+    first, second = (fit.model.get_parameter(f"{name}.unconstrained").item() for name in ("first", "second"))
+    tangent = np.array([first, -second]) / max(abs(first), abs(second))  # of first * second = constant
+    named = re.search(r"direction (.*) \(estimation", message)[1].split()
+    assert named[1::2] == ["first", "second"]
+    assert abs(np.array(named[::2], dtype=float) @ tangent) == pytest.approx(tangent @ tangent, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["sandwich", "R", "S"])
+def test_a_nearly_flat_direction_is_named_and_keeps_its_standard_error(curved_lines, kind):
+    model = Quadratic(lambda first, second, t: first + second * (1 + 1e-3 * t))
+    fit = nlme.fit(model, curved_lines, nlme.FOCEI(), progress=False)
+    errors = nlme.standard_errors(fit, kind=kind)
+    assert errors.table.loc[["first", "second"], "se"].min() > 10 and errors.table["se"].notna().all()
+    (message,) = errors.warnings
+    assert "hardly identify" in message and "first" in message and "second" in message and "sigma" not in message
+
+
+def test_estimates_off_the_maximum_are_called_so():
+    """With a variance that is far too small the log-likelihood is convex in its logarithm."""
+    frame, _ = simulate_lines(subjects=20)
+    data = lines_data(frame)
+    fit = nlme.fit(Line(), data, nlme.FOCEI(), progress=False)
+    low = replace(fit, model=Line(a=nlme.Normal(2.0, omega=1e-5), b=nlme.Normal(-0.6, nlme.Shift("x"), omega=0.1)))
+    errors = nlme.standard_errors(low, kind="R")
+    assert errors.table["se"].isna().all()
+    assert any("no maximum" in message and "omega_a" in message for message in errors.warnings)
+
+
+def test_the_default_method_is_the_one_that_the_fit_maximised():
+    frame, _ = simulate_lines(subjects=12)
+    for method in (nlme.FO(), nlme.Laplace(), nlme.Quadrature(nodes=3)):
+        fit = nlme.fit(Line(), lines_data(frame), method, progress=False)
+        assert nlme.standard_errors(fit).method == method.name
