@@ -79,7 +79,7 @@ class CovariateNetwork(WithoutCovariates):
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__()
-        self.shifts = MLP(6, 8, 5, scale="auto", prior=L2(strength))
+        self.shifts = MLP(6, 8, 5, scale="standard", prior=L2(strength))
 
     def individual(self, p: Individual, cov: Covariates) -> dict[str, Any]:
         """The shifted parameters."""
