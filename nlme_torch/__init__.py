@@ -29,6 +29,7 @@ from nlme_torch.inference import Fit as Fit
 from nlme_torch.inference import ImportanceSampling as ImportanceSampling
 from nlme_torch.inference import Laplace as Laplace
 from nlme_torch.inference import LaplaceLikelihood as LaplaceLikelihood
+from nlme_torch.inference import LeaveOneOut as LeaveOneOut
 from nlme_torch.inference import LogLikelihood as LogLikelihood
 from nlme_torch.inference import Moves as Moves
 from nlme_torch.inference import Multistart as Multistart
@@ -40,6 +41,7 @@ from nlme_torch.inference import QuadratureLikelihood as QuadratureLikelihood
 from nlme_torch.inference import Staged as Staged
 from nlme_torch.inference import StepSchedule as StepSchedule
 from nlme_torch.inference import StochasticInformation as StochasticInformation
+from nlme_torch.inference import TrustRegion as TrustRegion
 from nlme_torch.inference import Uncertainty as Uncertainty
 from nlme_torch.inference import augment as augment
 from nlme_torch.inference import case_bootstrap as case_bootstrap
@@ -47,6 +49,7 @@ from nlme_torch.inference import compare as compare
 from nlme_torch.inference import cross_validate as cross_validate
 from nlme_torch.inference import fit as fit
 from nlme_torch.inference import held_out as held_out
+from nlme_torch.inference import leave_one_out as leave_one_out
 from nlme_torch.inference import load as load
 from nlme_torch.inference import loglik as loglik
 from nlme_torch.inference import multistart as multistart

@@ -25,7 +25,6 @@ import inspect
 import math
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
@@ -138,7 +137,8 @@ print(table.to_string())
 for letter, fit in zip("abcd", fits.values(), strict=True):
     figure = nlme.plots.fits(fit)
     figure.savefig(folder / f"fits_{letter}.png", dpi=110)
-    plt.close(figure)
+
+# %%
 figure = nlme.plots.convergence(fit_d)
 figure.savefig(folder / "convergence_d.png", dpi=110)
 

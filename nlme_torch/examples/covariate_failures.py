@@ -2,7 +2,7 @@ r"""Two cases in which covariate effects cannot be read off random effects that 
 
 A subject's mean depends on a covariate c, and nothing changes with time:
 
-.. math:: y_{ij} = f(c_i) + \eta_i + \epsilon_{ij}, \qquad \eta_i \sim N(0, \omega^2), \quad \epsilon \sim N(0, \sigma^2)
+.. math:: y_{ij} = f(c_i) + \eta_i + \epsilon_{ij}, \qquad \eta_i \sim N(0, \omega^2), \; \epsilon \sim N(0, \sigma^2)
 
 Fitted without c, omega has to cover f as well. Where f takes two values the random effects are not normal, and where
 subjects have one sample each, their conditional modes are drawn to the common mean, and what is regressed on c is drawn

@@ -11,6 +11,8 @@ from nlme_torch.inference.cross_validation import cross_validate as cross_valida
 from nlme_torch.inference.ensemble import Ensemble as Ensemble
 from nlme_torch.inference.fit import fit as fit
 from nlme_torch.inference.held_out import held_out as held_out
+from nlme_torch.inference.leave_one_out import LeaveOneOut as LeaveOneOut
+from nlme_torch.inference.leave_one_out import leave_one_out as leave_one_out
 from nlme_torch.inference.likelihood import AnnealedImportanceSampling as AnnealedImportanceSampling
 from nlme_torch.inference.likelihood import ImportanceSampling as ImportanceSampling
 from nlme_torch.inference.likelihood import LaplaceLikelihood as LaplaceLikelihood
@@ -41,5 +43,6 @@ from nlme_torch.inference.sir import SIR as SIR
 from nlme_torch.inference.sir import sir as sir
 from nlme_torch.inference.staged import Staged as Staged
 from nlme_torch.inference.stochastic_information import StochasticInformation as StochasticInformation
+from nlme_torch.inference.trust_region import TrustRegion as TrustRegion
 from nlme_torch.inference.uncertainty import Uncertainty as Uncertainty
 from nlme_torch.inference.uncertainty import standard_errors as standard_errors

@@ -49,7 +49,7 @@ def augment(
     Args:
         fit: A fit without the covariates.
         network: One input per covariate and one output per parameter; a prior (``L2``) keeps it from explaining noise.
-            With ``scale="auto"`` covariates are divided by their root mean square.
+            With ``scale="standard"`` covariates are standardised, with ``"auto"`` divided by their root mean square.
         covariates: Names of covariates that are constant within subjects; all of the data if None.
         parameters: Individual parameters that they may shift; all that have random effects if None.
         iterations: Largest number of iterations of the optimiser (L-BFGS).
@@ -90,8 +90,9 @@ def augment(
     model = augmented(fit.model, network, names, chosen)
     own = getattr(model, NETWORK)
     if own.awaits_scale:
-        sizes = inputs.square().mean(1).sqrt()
-        own.set_scale(torch.where(sizes > 0, sizes, 1.0).tolist())
+        centre = inputs.mean(1, keepdim=True) if own.centred else torch.zeros_like(inputs[:, :1])
+        sizes = (inputs - centre).square().mean(1).sqrt()
+        own.set_scale(torch.where(sizes > 0, sizes, 1.0).tolist(), centre[:, 0].tolist() if own.centred else None)
     method = _Regression(fit, inputs, chosen, iterations)
     return estimate(
         model,

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from nlme_torch.errors import FitError
+from nlme_torch.errors import FitError, NLMEError
+from nlme_torch.inference.held_out import held_out as held_out_likelihood
+from nlme_torch.inference.leave_one_out import leave_one_out
 from nlme_torch.inference.likelihood import LikelihoodMethod, loglik
 from nlme_torch.model.scalars import omega_scalars, structural_scalars
 from nlme_torch.model.values import free_names, parameter_values
 
 if TYPE_CHECKING:
+    from nlme_torch.data import Dataset
     from nlme_torch.inference.result import Fit
 
 
@@ -25,20 +28,45 @@ class Comparison:
             likelihood-ratio test against the largest model in which it is nested.
         parameters: One row per scalar parameter, one column per fit (natural scale).
         method: Name of the common likelihood method.
+
+    Where a model has a network, or other subjects were given, the table has a column more: ``left out``, -2LL of the
+    subjects under fits without them (:func:`leave_one_out`, an estimate), or ``held out``, that of the other subjects.
     """
 
     table: pd.DataFrame
     parameters: pd.DataFrame
     method: str
 
+    @property
+    def verdict(self) -> str:
+        """Which fit wins training and loses hold-out, in a sentence; empty if none does."""
+        judge = next((name for name in ("held out", "left out") if name in self.table), None)
+        if judge is None or self.table[judge].isna().all():
+            return ""
+        known = self.table.dropna(subset=[judge])
+        names, training, others = known.index.tolist(), known["-2LL"].to_numpy(), known[judge].to_numpy()
+        fitted, other = int(training.argmin()), int(others.argmin())
+        if fitted == other:
+            return ""
+        gain, loss = training[other] - training[fitted], others[fitted] - others[other]
+        estimated = " (estimated)" if judge == "left out" else ""
+        by = f"{loss:.1f}" if loss < 1e4 else "far more"
+        return (
+            f"{names[fitted]} wins training by {gain:.1f} in -2LL and loses hold-out{estimated} to {names[other]} by "
+            f"{by}: it is over-fitted"
+        )
+
     def __str__(self) -> str:
         shown = self.table.to_string(float_format=lambda value: f"{value:.3f}", na_rep="")
-        return f"-2LL of every fit by {self.method}\n{shown}\n\n{self.parameters.to_string(na_rep='')}"
+        verdict = f"\n{self.verdict}" if self.verdict else ""
+        return f"-2LL of every fit by {self.method}\n{shown}{verdict}\n\n{self.parameters.to_string(na_rep='')}"
 
     __repr__ = __str__
 
 
-def compare(method: LikelihoodMethod | None = None, *, seed: int = 0, **fits: "Fit") -> Comparison:
+def compare(
+    method: LikelihoodMethod | None = None, *, held_out: "Dataset | None" = None, seed: int = 0, **fits: "Fit"
+) -> Comparison:
     r"""Compare fits by a common approximation of the likelihood.
 
     .. math:: \text{BIC}_c = -2LL + p_{\text{random}} \log N + p_{\text{fixed}} \log n
@@ -48,6 +76,8 @@ def compare(method: LikelihoodMethod | None = None, *, seed: int = 0, **fits: "F
     Args:
         method: How every -2LL is computed; None takes the method that all fits share, and else the default of
             :func:`loglik`. Likelihoods by different approximations cannot be compared.
+        held_out: Subjects that none of the fits has seen, by whose likelihood they are judged as well; None estimates
+            it from the fits where a model has a network.
         seed: Seed of a Monte-Carlo method.
         **fits: The fits by the names that the table shows.
 
@@ -80,6 +110,7 @@ def compare(method: LikelihoodMethod | None = None, *, seed: int = 0, **fits: "F
     else:
         values = {name: loglik(fit, method, seed=seed) for name, fit in fits.items()}
         label = values[next(iter(fits))].method
+    judged = _judged(fits, held_out, method, seed)
     rows = {}
     for name, fit in fits.items():
         minus2ll, count = values[name].minus2ll, fit.n_parameters
@@ -88,6 +119,7 @@ def compare(method: LikelihoodMethod | None = None, *, seed: int = 0, **fits: "F
         rows[name] = {
             "fitted by": fit.method,
             "-2LL": minus2ll,
+            **judged.get(name, {}),
             "OFV": values[name].ofv,
             "parameters": count,
             "AIC": minus2ll + 2 * count,
@@ -101,6 +133,26 @@ def compare(method: LikelihoodMethod | None = None, *, seed: int = 0, **fits: "F
         found = {**structural_scalars(fit.model, raw), **omega_scalars(fit.model, raw)}
         scalars[name] = {scalar: float(value[0]) for scalar, value in found.items()}
     return Comparison(pd.DataFrame.from_dict(rows, orient="index"), pd.DataFrame(scalars), label)
+
+
+def _judged(
+    fits: "dict[str, Fit]", others: "Dataset | None", method: LikelihoodMethod | None, seed: int
+) -> dict[str, dict[str, float]]:
+    """-2LL of subjects that were not fitted, by fit: of others, or estimated where a model has a network."""
+    if others is not None:
+        return {
+            name: {"held out": held_out_likelihood(fit, others, method, seed=seed).minus2ll}
+            for name, fit in fits.items()
+        }
+    if not any(fit.model.has_network for fit in fits.values()):
+        return {}
+    found = {}
+    for name, fit in fits.items():
+        try:
+            found[name] = {"left out": leave_one_out(fit).minus2ll}
+        except NLMEError:
+            found[name] = {"left out": math.nan}
+    return found
 
 
 def _random_count(fit: "Fit") -> int:

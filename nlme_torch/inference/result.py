@@ -1,7 +1,7 @@
 """What a fit gives: parameters, random effects, likelihood, predictions, and how far each can be trusted."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 
+from nlme_torch.errors import NLMEError
 from nlme_torch.inference.effects import EffectEstimates, find_modes, shrinkage
+from nlme_torch.inference.leave_one_out import LeaveOneOut, leave_one_out
+from nlme_torch.inference.information import Kind
 from nlme_torch.inference.likelihood import LogLikelihood
+from nlme_torch.inference.marginal_methods import MarginalMethod
 from nlme_torch.inference.predictions import prediction_table
-from nlme_torch.inference.tables import effect_table, omega_table, parameter_table, render
+from nlme_torch.inference.tables import effect_table, error_columns, omega_table, parameter_table, render
+from nlme_torch.inference.uncertainty import InformationMethod, Uncertainty, standard_errors
 from nlme_torch.model.density import Density
 from nlme_torch.model.individual import is_changing
 from nlme_torch.model.model import Model
@@ -41,6 +46,7 @@ class Fit:
         seconds: Wall time of the fit, likelihood and effects included.
         effects: Conditional modes, means, covariances and draws of the random effects.
         log_likelihood: Marginal log-likelihood with its method and diagnostics.
+        uncertainty: Standard errors, once :meth:`with_standard_errors` has computed them.
     """
 
     model: Model
@@ -54,6 +60,7 @@ class Fit:
     seconds: float
     effects: EffectEstimates
     log_likelihood: LogLikelihood
+    uncertainty: Uncertainty | None = None
 
     @cached_property
     def density(self) -> Density:
@@ -63,8 +70,8 @@ class Fit:
 
     @cached_property
     def parameters(self) -> pd.DataFrame:
-        """One row per structural parameter: estimate, BSV as CV%, eta-shrinkage."""
-        return parameter_table(self.model, self.shrinkage)
+        """One row per structural parameter: estimate, standard error if known, BSV as CV%, eta-shrinkage."""
+        return error_columns(parameter_table(self.model, self.shrinkage), self.uncertainty)
 
     @cached_property
     def omega(self) -> pd.DataFrame:
@@ -120,6 +127,16 @@ class Fit:
         """PRED, IPRED, RES, IRES and IWRES at every observation, in the order of the user's rows."""
         return prediction_table(self.density, self.data, self.effects.modes)
 
+    @cached_property
+    def left_out(self) -> LeaveOneOut | None:
+        """Of a model with a network: what its subjects would be worth to a fit without them; None where unknown."""
+        if not self.model.has_network or self.data.n_subjects < 3:
+            return None
+        try:
+            return leave_one_out(self)
+        except NLMEError:
+            return None
+
     @property
     def n_parameters(self) -> int:
         """Number of estimated parameters."""
@@ -149,6 +166,29 @@ class Fit:
     def bic(self) -> float:
         """Schwarz's criterion with the number of observations, -2LL + p log n."""
         return self.minus2ll + self.n_parameters * math.log(self.data.n_observations)
+
+    def with_standard_errors(
+        self,
+        method: MarginalMethod | InformationMethod | None = None,
+        *,
+        kind: Kind = "sandwich",
+        level: float = 0.95,
+    ) -> "Fit":
+        """Return the same fit with standard errors, which its tables, its text and its saved copy then show.
+
+        Args:
+            method: As for :func:`nlme_torch.standard_errors`.
+            kind: ``sandwich`` (R⁻¹SR⁻¹), ``R`` (R⁻¹) or ``S`` (S⁻¹).
+            level: Of the confidence limits.
+
+        Example:
+            >>> import nlme_torch as nlme
+            >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
+            >>> fit = nlme.fit(model, data, nlme.FOCEI(), progress=False).with_standard_errors(kind="R")
+            >>> fit.parameters.loc["cl", ["estimate", "se"]].round(2).tolist()
+            [2.75, 0.22]
+        """
+        return replace(self, uncertainty=standard_errors(self, method, kind=kind, level=level))
 
     def predict(self, times: Any) -> pd.DataFrame:
         """Predict at new times.

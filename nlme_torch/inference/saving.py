@@ -26,6 +26,7 @@ from nlme_torch.errors import FitError
 from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.likelihood import LogLikelihood
 from nlme_torch.inference.result import Fit
+from nlme_torch.inference.saved_uncertainty import packed_uncertainty, unpacked_uncertainty
 from nlme_torch.model.model import Model
 from nlme_torch.model.network_scales import automatic_scales
 from nlme_torch.model.values import assign
@@ -117,6 +118,7 @@ def load(path: str | Path, model: Model, data: "Dataset", *, solver: Solver | No
         seconds=record["seconds"],
         effects=effects,
         log_likelihood=LogLikelihood(subjects=subjects, **record["log_likelihood"]),
+        uncertainty=unpacked_uncertainty(record.get("uncertainty"), tensors),
     )
 
 
@@ -141,7 +143,8 @@ def _restore(folder: Path, record: dict[str, Any], tensors: dict[str, Tensor], m
     automatic = automatic_scales(model)
     for name, buffer in model.named_buffers():
         value = tensors.get(f"constant/{name}")
-        if value is None or not (name in automatic or torch.equal(value, buffer.cpu())):
+        measured = name in automatic or f"{name.removesuffix('.centre')}.scale" in automatic
+        if value is None or not (measured or torch.equal(value, buffer.cpu())):
             raise FitError(
                 f"{folder} was fitted with another fixed covariance or scale ({name}); pass the settings of that fit."
             )
@@ -154,7 +157,8 @@ def _restore(folder: Path, record: dict[str, Any], tensors: dict[str, Tensor], m
     fitted = copy.deepcopy(model)
     assign(fitted, {name: value[None] for name, value in stored.items()})
     for name, network in automatic_scales(fitted).items():
-        network.set_scale(tensors[f"constant/{name}"].tolist())
+        centre = tensors.get(f"constant/{name.removesuffix('.scale')}.centre")
+        network.set_scale(tensors[f"constant/{name}"].tolist(), None if centre is None else centre.tolist())
     return fitted
 
 
@@ -180,7 +184,8 @@ def _write(fit: Fit, folder: Path) -> None:
         f"constant/{name}": value.cpu().clone(memory_format=torch.contiguous_format)
         for name, value in fit.model.named_buffers()
     }
-    save_file(tensors, folder / "tensors.safetensors")
+    uncertainty, matrices = packed_uncertainty(fit.uncertainty)
+    save_file(tensors | matrices, folder / "tensors.safetensors")
     likelihood = fit.log_likelihood
     record = {
         "format": FORMAT,
@@ -201,6 +206,7 @@ def _write(fit: Fit, folder: Path) -> None:
             "method": likelihood.method,
             "n_observations": likelihood.n_observations,
         },
+        "uncertainty": uncertainty,
         "data_hash": fit.data.hash,
         "versions": {
             "nlme_torch": version("nlme_torch"),
@@ -212,6 +218,8 @@ def _write(fit: Fit, folder: Path) -> None:
     (folder / "fit.json").write_text(json.dumps(record, indent=1))
     fit.parameters.to_csv(folder / "parameters.csv", index_label="parameter")
     fit.omega.to_csv(folder / "omega.csv", index_label="effect")
+    if fit.uncertainty is not None:
+        fit.uncertainty.table.to_csv(folder / "standard_errors.csv", index_label="parameter")
     fit.eta.to_csv(folder / "eta.csv")
     fit.predictions.to_csv(folder / "predictions.csv", index=False)
     fit.trace.to_csv(folder / "trace.csv", index=False)

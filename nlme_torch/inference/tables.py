@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from nlme_torch.model.values import component_values, parameter_values
 
 if TYPE_CHECKING:
     from nlme_torch.inference.result import Fit
+    from nlme_torch.inference.uncertainty import Uncertainty
 
 
 def parameter_table(model: Model, shrinkage: pd.Series) -> pd.DataFrame:
@@ -53,6 +55,14 @@ def parameter_table(model: Model, shrinkage: pd.Series) -> pd.DataFrame:
                 row["bsv_cv_percent"] = 100 * math.sqrt(math.expm1(variance))
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def error_columns(table: pd.DataFrame, uncertainty: "Uncertainty | None") -> pd.DataFrame:
+    """Return a parameter table with se, rse_percent, lower and upper after the estimate, if they are known."""
+    if uncertainty is None:
+        return table
+    known = uncertainty.table.drop(columns="estimate").reindex(table.index)
+    return pd.concat([table[["estimate"]], known, table.drop(columns="estimate")], axis=1)
 
 
 def _fixed(model: Model) -> set[str]:
@@ -95,9 +105,13 @@ def render(fit: "Fit") -> str:
         penalised = fit.minus2ll - 2 * fit.log_prior
         lines.append(f"with priors: penalised objective {penalised:.3f} (not a likelihood)")
     lines += ["", _parameter_text(fit.parameters)]
+    if fit.uncertainty is not None:
+        lines += uncertainty_lines(fit.uncertainty, list(fit.parameters.index))
     networks = _network_lines(fit)
     if networks:
         lines += ["", *networks]
+    if fit.left_out is not None:
+        lines.append(str(fit.left_out))
     correlated = [block for block in fit.model.blocks if block.covariance is not None and not block.covariance.diagonal]
     for block in correlated:
         if block.kind == "individual":
@@ -108,7 +122,8 @@ def render(fit: "Fit") -> str:
                 fit.correlation.loc[names, names].round(3).to_string(),
             ]
     lines += ["", fit.termination]
-    lines += [f"warning: {message}" for message in fit.warnings]
+    unasked = () if fit.left_out is None else fit.left_out.warnings
+    lines += [f"warning: {message}" for message in (*fit.warnings, *unasked)]
     return "\n".join(lines)
 
 
@@ -124,6 +139,7 @@ def _parameter_text(table: pd.DataFrame) -> str:
                 f"{value:.5g}" + (" (fixed)" if fixed else "")
                 for value, fixed in zip(table.estimate, table.fixed, strict=True)
             ],
+            **_error_text(table),
             "BSV(CV%)": [
                 f"{cv:.1f}" if math.isfinite(cv) else (f"sd {sd:.3g}" if math.isfinite(sd) else "")
                 for cv, sd in zip(table.bsv_cv_percent, table.bsv_sd, strict=True)
@@ -133,6 +149,39 @@ def _parameter_text(table: pd.DataFrame) -> str:
         index=table.index,
     )
     return shown.to_string()
+
+
+def _error_text(table: pd.DataFrame) -> dict[str, list[str]]:
+    """SE, %RSE and confidence limits as text, empty where there is none."""
+    if "se" not in table:
+        return {}
+    known = zip(table.se, table.rse_percent, table.lower, table.upper, strict=True)
+    rows = [
+        (f"{se:.3g}", f"{rse:.3g}", f"{lower:.4g} to {upper:.4g}") if math.isfinite(se) else ("", "", "")
+        for se, rse, lower, upper in known
+    ]
+    return {name: [row[place] for row in rows] for place, name in enumerate(("SE", "%RSE", "CI"))}
+
+
+def uncertainty_lines(uncertainty: "Uncertainty", shown: Sequence[str], most: int = 12) -> list[str]:
+    """Return the lines of a fit's text that standard errors add below the parameters.
+
+    Args:
+        uncertainty: The standard errors.
+        shown: Parameters whose standard errors stand in the table above.
+        most: Scalars up to which the correlation matrix is shown.
+    """
+    others = uncertainty.table.drop(index=[name for name in shown if name in uncertainty.table.index])
+    lines = []
+    if len(others):
+        text = pd.DataFrame({"Est.": [f"{x:.5g}" for x in others.estimate], **_error_text(others)}, index=others.index)
+        lines += ["", text.to_string()]
+    lines += ["", f"{uncertainty.headline}; {100 * uncertainty.level:g} % confidence limits"]
+    correlation = uncertainty.correlation
+    if len(correlation) <= most and bool(correlation.notna().to_numpy().all()):
+        below = correlation.map("{:.2f}".format).where(np.tri(len(correlation), dtype=bool), "")
+        lines += ["correlations of the estimates:", below.to_string()]
+    return lines + [f"warning: {message}" for message in uncertainty.warnings]
 
 
 def _network_lines(fit: "Fit") -> list[str]:

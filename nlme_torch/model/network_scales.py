@@ -3,7 +3,8 @@ r"""The typical size of what networks are given, by which ``MLP(..., scale="auto
 .. math:: s_k = \sqrt{\frac1n \sum_{i, r} x_k(t_{ir}; \eta_i = 0)^2}
 
 over all calls of the network along the solutions of all subjects at their records, at the model's own values. Networks
-themselves take part in that solution: it is only as good as the initial values.
+themselves take part in that solution: it is only as good as the initial values. With ``scale="standard"`` the mean of
+the inputs is subtracted, and s is the standard deviation about it.
 """
 
 from collections.abc import Sequence
@@ -59,9 +60,19 @@ def set_awaited_scales(density: Density) -> None:
     awaited = {name: network for name, network in _networks(density.model).items() if network.awaits_scale}
     if not awaited:
         return
-    sizes = _typical_sizes(density, tuple(awaited))
+    seen = _seen_inputs(density, tuple(awaited))
     for name, network in awaited.items():
-        network.set_scale([size if size > 0 else 1.0 for size in sizes[name]])
+        mean, deviation = seen[name].means(), seen[name].deviations()
+        if network.centred:
+            # what never varies cannot be told from a bias
+            network.set_scale(_positive(deviation, mean), mean)
+        else:
+            network.set_scale(_positive(seen[name].sizes(), mean))
+
+
+def _positive(sizes: list[float], means: list[float]) -> list[float]:
+    """Ones in place of sizes that are zero but for rounding."""
+    return [size if size > 1e-9 * abs(mean) else 1.0 for size, mean in zip(sizes, means, strict=True)]
 
 
 def automatic_scales(model: Model) -> dict[str, MLP]:
@@ -78,8 +89,8 @@ def _networks(model: Model) -> dict[str, MLP]:
     return {name.split(".")[0]: network for name, network in automatic_scales(model).items()}
 
 
-def _typical_sizes(density: Density, names: tuple[str, ...]) -> dict[str, list[float]]:
-    """Root mean square of every input of some networks."""
+def _seen_inputs(density: Density, names: tuple[str, ...]) -> dict[str, "_Watching"]:
+    """What some networks are given along the first solution."""
     model, batch, conditional = density.model, density.batch, density.at()
     times, mask = density._times, batch.record_mask[:, None, None]
     with torch.no_grad(), _without_validation():
@@ -103,7 +114,7 @@ def _typical_sizes(density: Density, names: tuple[str, ...]) -> dict[str, list[f
                 model.compartments(p)
             _look(watching, mask)
             model.observe(times, states, p)
-    return {name: network.sizes() for name, network in watching.items()}
+    return watching
 
 
 def _at(p: Individual, record: int) -> Individual:
@@ -118,13 +129,13 @@ def _look(watching: dict[str, "_Watching"], where: Tensor) -> None:
 
 
 class _Watching(BoundNetwork):
-    """A network that keeps the squares of what it was called with."""
+    """A network that keeps sums and sums of squares of what it was called with."""
 
     def __init__(self, bound: BoundNetwork) -> None:
         super().__init__(bound.network, bound.weights)
         self.where: Tensor | None = None
         self._squares = torch.zeros(bound.network.n_inputs, dtype=bound.weights.dtype, device=bound.weights.device)
-        self._counts = torch.zeros_like(self._squares)
+        self._sums, self._counts = torch.zeros_like(self._squares), torch.zeros_like(self._squares)
 
     def __call__(self, *inputs: Tensor | float | Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
         result = super().__call__(*inputs)
@@ -132,10 +143,21 @@ class _Watching(BoundNetwork):
         for index, part in enumerate(flat):
             value = part if isinstance(part, Tensor) else self.weights.new_tensor(part)
             where = torch.isfinite(value) if self.where is None else torch.isfinite(value) & self.where
-            self._squares[index] += torch.where(where, value, 0.0).square().sum()
+            kept = torch.where(where, value, 0.0).expand(where.shape)
+            self._squares[index] += kept.square().sum()
+            self._sums[index] += kept.sum()
             self._counts[index] += where.sum()
         return result
 
     def sizes(self) -> list[float]:
         """Root mean square of every input; zero for one that was never seen."""
         return (self._squares / self._counts.clamp_min(1)).sqrt().tolist()
+
+    def means(self) -> list[float]:
+        """Mean of every input; zero for one that was never seen."""
+        return (self._sums / self._counts.clamp_min(1)).tolist()
+
+    def deviations(self) -> list[float]:
+        """Standard deviation of every input; zero for one that never varies."""
+        count = self._counts.clamp_min(1)
+        return (self._squares / count - (self._sums / count).square()).clamp_min(0.0).sqrt().tolist()

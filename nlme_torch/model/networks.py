@@ -95,8 +95,9 @@ class MLP(Network):
         decreasing: Positions of inputs in which every output decreases.
         zero_at_zero: Whether the output is zero where all inputs are: a network without biases.
         scale: What inputs are divided by: one positive number per input, or ``"auto"`` for their typical size along
-            the first solution that a fit computes (:func:`nlme_torch.model.network_scales.scale_networks`); None
-            leaves them as they are.
+            the first solution that a fit computes (:func:`nlme_torch.model.network_scales.scale_networks`);
+            ``"standard"`` subtracts their mean along it first and divides by their standard deviation, for inputs
+            that vary little about a large value, as covariates do; None leaves them as they are.
         prior: Univariate distribution of every weight and bias (``L2(1.0)``), or None; of a scaled network, of the
             weights that act on scaled inputs.
 
@@ -123,6 +124,7 @@ class MLP(Network):
     """
 
     scale: Tensor
+    centre: Tensor
 
     def __init__(
         self,
@@ -132,7 +134,7 @@ class MLP(Network):
         increasing: Sequence[int] = (),
         decreasing: Sequence[int] = (),
         zero_at_zero: bool = False,
-        scale: Literal["auto"] | Sequence[float] | None = None,
+        scale: Literal["auto", "standard"] | Sequence[float] | None = None,
         prior: Distribution | None = None,
     ) -> None:
         if len(sizes) < 2 or min(sizes) < 1:
@@ -150,9 +152,14 @@ class MLP(Network):
         count = sum((inputs + self._biases) * outputs for inputs, outputs in layers)
         super().__init__(torch.zeros(count, dtype=torch.float64), sizes[0], sizes[-1], prior)
         self._signs = self._sign_of_weights()
-        self.automatic = self.awaits_scale = scale == "auto"
+        self.automatic = self.awaits_scale = scale in ("auto", "standard")
         if scale is not None:
-            self.register_buffer("scale", _checked_scale((1.0,) * sizes[0] if scale == "auto" else scale, sizes[0]))
+            divisors = (1.0,) * sizes[0] if scale in ("auto", "standard") else scale
+            self.register_buffer("scale", _checked_scale(divisors, sizes[0]))
+        if scale == "standard":
+            if zero_at_zero:
+                raise ModelError("MLP: scale='standard' moves zero, and zero_at_zero keeps it; use scale='auto'.")
+            self.register_buffer("centre", torch.zeros(sizes[0], dtype=torch.float64))
         self.initialise(torch.Generator().manual_seed(0))
 
     @property
@@ -186,17 +193,28 @@ class MLP(Network):
             drawn = torch.where(self._signs == 0, drawn, drawn.abs().clamp_min(1e-2).expm1().log())
         self.weights.data = drawn.to(self.weights)
 
-    def set_scale(self, scale: Sequence[float]) -> None:
+    @property
+    def centred(self) -> bool:
+        """Whether something is subtracted from the inputs before they are divided."""
+        return hasattr(self, "centre")
+
+    def set_scale(self, scale: Sequence[float], centre: Sequence[float] | None = None) -> None:
         """Divide inputs by these numbers from now on, in place.
 
         Args:
             scale: One positive number per input, in the unit of the input.
+            centre: What is subtracted before, one number per input, of a network with ``scale="standard"``; None
+                leaves it as it is.
 
         Raises:
             ModelError: The network was made without a scale, or the numbers do not suit.
         """
         if not hasattr(self, "scale"):
             raise ModelError(f"{self} was made without a scale; write MLP(..., scale='auto').")
+        if centre is not None:
+            if not self.centred or len(centre) != self.sizes[0] or not all(map(math.isfinite, centre)):
+                raise ModelError(f"{self} has no centre, or other than {len(centre)} inputs; see scale='standard'.")
+            self.centre = torch.tensor(tuple(centre), dtype=torch.float64).to(self.scale.device)
         self.scale = _checked_scale(scale, self.sizes[0]).to(self.scale)
         self.awaits_scale = False
 
@@ -216,7 +234,13 @@ class MLP(Network):
         if hasattr(self, "scale"):
             count = self.sizes[0] * self.sizes[1]
             first = weights[:count] / self.scale.to(weights).repeat(self.sizes[1]).reshape(-1, *ones)
-            weights = torch.cat([first, weights[count:]])
+            if self.centred:
+                units = self.sizes[1]
+                moved = (first * self.centre.to(first).repeat(units).reshape(-1, *ones)).unflatten(0, (units, -1))
+                bias = weights[count : count + units] - moved.sum(1)
+                weights = torch.cat([first, bias, weights[count + units :]])
+            else:
+                weights = torch.cat([first, weights[count:]])
         return BoundNetwork(self, weights)
 
     def evaluate(self, weights: Tensor, inputs: Tensor) -> Tensor:
@@ -255,6 +279,8 @@ class MLP(Network):
         if self.awaits_scale:
             shape += ", inputs to be scaled by the first fit"
         elif hasattr(self, "scale"):
+            if self.centred:
+                shape += f", inputs less {', '.join(f'{value:.3g}' for value in self.centre.tolist())}"
             shape += f", inputs divided by {', '.join(f'{value:.3g}' for value in self.scale.tolist())}"
         return f"{shape}{', zero at zero' if self.zero_at_zero else ''}, {len(self.weights)} weights"
 
@@ -345,11 +371,13 @@ class BoundNetwork:
         return outputs[0] if outputs.shape[0] == 1 else tuple(outputs.unbind(0))
 
 
-def _checked_scale(scale: Sequence[float], inputs: int) -> Tensor:
+def _checked_scale(scale: Sequence[float] | str, inputs: int) -> Tensor:
     """The scale of the inputs as a tensor ``(input,)``."""
     numbers = () if isinstance(scale, str) else tuple(map(float, scale))
     if len(numbers) != inputs or not all(0 < number < math.inf for number in numbers):
-        raise ModelError(f"MLP: scale must be 'auto' or {inputs} positive numbers, one for each input; got {scale!r}.")
+        raise ModelError(
+            f"MLP: scale must be 'auto', 'standard' or {inputs} positive numbers, one for each input; got {scale!r}."
+        )
     return torch.tensor(numbers, dtype=torch.float64)
 
 

@@ -148,3 +148,28 @@ def test_wrong_scales_are_refused():
             nlme.MLP(3, 2, 1, scale=scale)
     with pytest.raises(ModelError, match="without a scale"):
         nlme.MLP(1, 2, 1).set_scale([1.0])
+
+
+def test_a_standardised_network_is_the_plain_one_of_standardised_inputs(tmp_path):
+    class Standard(ClosedForm):
+        def __init__(self):
+            super().__init__("standard")
+
+    data, model = decay_data(), Standard()
+    nlme.scale_networks(model, data)
+    seen = 300 * np.exp(-0.4 * np.concatenate([TIMES, TIMES[:3]]))
+    np.testing.assert_allclose(model.rate.centre, [seen.mean(), 7.0], rtol=1e-9)
+    # the second input never varies: it is centred, and left in its unit
+    np.testing.assert_allclose(model.rate.scale, [seen.std(), 1.0], rtol=1e-9)
+    x = torch.tensor(seen)
+    plain = nlme.MLP(2, 3, 1)
+    weights = torch.randn(len(plain.weights), 1, dtype=DOUBLE, generator=torch.Generator().manual_seed(2))
+    expected = plain.bind(weights)((x - seen.mean()) / seen.std(), torch.zeros_like(x))
+    torch.testing.assert_close(model.rate.bind(weights)(x, 7.0), expected, rtol=1e-10, atol=1e-10)
+    fit = nlme.fit(Standard(), data, nlme.Pooled(steps=3), progress=False)
+    loaded = nlme.load(fit.save(tmp_path / "run"), Standard(), data)
+    assert loaded.predictions.equals(fit.predictions)
+    with pytest.raises(ModelError, match="moves zero"):
+        nlme.MLP(1, 2, 1, zero_at_zero=True, scale="standard")
+    with pytest.raises(ModelError, match="no centre"):
+        nlme.MLP(1, 2, 1, scale="auto").set_scale([1.0], [0.0])

@@ -1,0 +1,233 @@
+r"""The information matrix of the exact likelihood by Markov chains, for fits by SAEM.
+
+With complete-data scores :math:`s_i = \nabla_\theta \log p(y_i, \phi_i; \theta)`, Louis's formula reads
+
+.. math:: R = \sum_i \Big(-E\big[\nabla^2_\theta \log p(y_i, \phi_i)\big] - \operatorname{Cov}[s_i]\Big), \qquad
+          S = \sum_i E[s_i]\, E[s_i]^\top
+
+where expectations are over :math:`p(\phi_i \mid y_i; \hat\theta)`. The random effects are held on the transformed
+scale, :math:`\phi_i = \mu_i(\theta) + \eta_i`, as in SAEM: typical values and Omega enter through the density of
+:math:`\phi` alone and leave little Monte-Carlo noise.
+
+References:
+    Louis (1982), Finding the observed information matrix when using the EM algorithm.
+    doi:10.1111/j.2517-6161.1982.tb01203.x
+    Delyon, Lavielle and Moulines (1999), Convergence of a stochastic approximation version of the EM algorithm.
+    doi:10.1214/aos/1018031103
+    Delattre and Kuhn (2019), Estimating Fisher information matrix in latent variable models based on the score
+    function. arXiv:1909.06094
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nlme_torch.errors import FitError
+from nlme_torch.inference.free_scalars import FreeScalars
+from nlme_torch.inference.information import Information
+from nlme_torch.inference.progress import progress_line
+from nlme_torch.inference.saem import default_chains
+from nlme_torch.inference.saem_algorithm import SAEMAlgorithm
+from nlme_torch.inference.saem_kernels import Moves
+from nlme_torch.inference.schedule import StepSchedule
+from nlme_torch.model.density import Density
+from nlme_torch.model.values import parameter_values
+
+FEWEST_CHAINS = 8
+"""Fewer tell too little of the Monte-Carlo error, which is read off the differences between chains."""
+BLOCK = 20
+COLUMNS = 8000
+NEVER = 10**9
+
+
+@dataclass(frozen=True)
+class StochasticInformation:
+    """The observed information matrix by Louis's formula, averaged over draws of the random effects.
+
+    Attributes:
+        tolerance: Chains run until the relative Monte-Carlo error of no standard error exceeds this.
+        iterations: Most iterations of the chains.
+        burn_in: Iterations before the first that counts, in which the kernels adapt.
+        chains: Chains per subject; None takes as many as SAEM does, at least 8.
+        moves: How often each Markov kernel runs per iteration; None chooses by the number and kind of effects.
+        seed: Of the chains.
+        progress: Whether to show a tqdm line.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
+        >>> fit = nlme.fit(model, data, nlme.FOCEI(), progress=False)
+        >>> method = nlme.StochasticInformation(iterations=40, progress=False)
+        >>> nlme.standard_errors(fit, method, kind="R").method
+        'the exact likelihood (Louis, stochastic)'
+    """
+
+    tolerance: float = 0.02
+    iterations: int = 2000
+    burn_in: int = 100
+    chains: int | None = None
+    moves: Moves | None = None
+    seed: int = 0
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.chains is not None and self.chains < 2:
+            raise FitError(f"StochasticInformation needs at least 2 chains per subject, got {self.chains}.")
+        if self.iterations < 1 or self.burn_in < 0 or not self.tolerance > 0:
+            raise FitError("StochasticInformation needs iterations >= 1, burn_in >= 0 and tolerance > 0.")
+
+    @property
+    def name(self) -> str:
+        """What standard errors of this method are called."""
+        return "the exact likelihood (Louis, stochastic)"
+
+    def information(self, density: Density, scalars: FreeScalars) -> Information:
+        """Return R and S at the model's own parameters.
+
+        Args:
+            density: The model, joined to data and solver.
+            scalars: The parameters.
+
+        Raises:
+            FitError: The model has no random effects.
+        """
+        if not density.model.n_effects:
+            raise FitError("the model has no random effects to draw; its likelihood is that of nlme.Pooled().")
+        chains = self.chains or max(FEWEST_CHAINS, default_chains(density))
+        generator = torch.Generator().manual_seed(self.seed)
+        algorithm = SAEMAlgorithm(
+            density,
+            schedule=StepSchedule(burn_in=NEVER),  # in which nothing but the chains moves
+            chains=chains,
+            moves=self.moves or Moves.automatic(density.model),
+            annealing=1.0,
+            learning_rate=0.0,
+            gradient_steps=0,
+        )
+        state = algorithm.init(parameter_values(density.model), generator)
+        total: _Sums | None = None
+        error, done = math.inf, 0
+        with progress_line(self.burn_in + self.iterations, "information", self.progress) as line:
+            for _ in range(self.burn_in):
+                state = algorithm.step(state, generator, smoothing=False)
+                line.advance("information, burn-in")
+            moments = state.moments  # kernels that go on adapting would bias the chains
+            while done < self.iterations and error > self.tolerance:
+                draws = []
+                for _ in range(min(BLOCK, self.iterations - done)):
+                    state = algorithm.step(state._replace(moments=moments), generator, smoothing=False)
+                    draws.append(state.transformed[:, :, 0])
+                sums = _block(density, scalars, torch.stack(draws, 1))
+                total = sums if total is None else total.plus(sums)
+                done += len(draws)
+                error = _standard_error_noise(total)
+                line.advance("information", {"Monte-Carlo error": error}, count=len(draws))
+            line.finish("information", self.burn_in + done)
+        assert total is not None
+        return self._result(total, density, scalars, error)
+
+    def _result(self, total: "_Sums", density: Density, scalars: FreeScalars, error: float) -> Information:
+        mean = total.mean_scores()
+        scores = mean.mT @ mean
+        hessian = total.information().mean(0) - _prior_curvature(density, scalars)
+        warnings = []
+        if error > self.tolerance:
+            warnings.append(
+                f"the Monte-Carlo error of a standard error is {100 * error:.0f} % after {total.iterations} "
+                "iterations; allow more iterations or chains"
+            )
+        return Information(hessian, scores, len(mean), tuple(warnings))
+
+
+class _Sums(NamedTuple):
+    """Sums over the iterations, kept apart for every chain.
+
+    Attributes:
+        iterations: How many.
+        scores: ``(chain, subject, kept)``.
+        squares: Of the scores, summed over subjects, ``(chain, kept, kept)``.
+        curvature: Second derivatives of the complete-data log density, summed over subjects, ``(chain, kept, kept)``.
+    """
+
+    iterations: int
+    scores: Tensor
+    squares: Tensor
+    curvature: Tensor
+
+    def plus(self, other: "_Sums") -> "_Sums":
+        """Add further iterations."""
+        return _Sums(
+            self.iterations + other.iterations,
+            self.scores + other.scores,
+            self.squares + other.squares,
+            self.curvature + other.curvature,
+        )
+
+    def mean_scores(self) -> Tensor:
+        """Every subject's expected complete-data score, which is its score, ``(subject, kept)``."""
+        return self.scores.mean(0) / self.iterations
+
+    def information(self) -> Tensor:
+        """Louis's formula for every chain, deviations taken from the mean of all chains, ``(chain, kept, kept)``."""
+        mean, own = self.mean_scores(), self.scores / self.iterations
+        crossed = torch.einsum("cni,nj->cij", own, mean)
+        covariance = self.squares / self.iterations - crossed - crossed.mT + mean.mT @ mean
+        return -self.curvature / self.iterations - covariance
+
+
+def _block(density: Density, scalars: FreeScalars, draws: Tensor) -> _Sums:
+    """Differentiate the complete-data log density at draws of phi, ``(effect, iteration, chain, subject)``."""
+    iterations, chains, subjects = draws.shape[1:]
+    parts = [_derivatives(density, scalars, part) for part in draws.split(max(1, COLUMNS // (chains * subjects)), 1)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total.plus(part)
+    return total
+
+
+def _derivatives(density: Density, scalars: FreeScalars, draws: Tensor) -> _Sums:
+    """The same for as many draws as one call should hold; chains stand on the start axis."""
+    iterations, chains, subjects = draws.shape[1:]
+    vectors = scalars.vector.detach().expand(chains, -1).clone().requires_grad_()
+    weights = torch.ones(iterations, chains, subjects, dtype=draws.dtype, device=draws.device, requires_grad=True)
+    scores, curvature = [], []
+    with torch.enable_grad():
+        conditional = density.at(scalars.at(vectors))
+        log_joint = conditional.log_joint(draws - conditional.mean[:, None])
+        (slope,) = torch.autograd.grad((weights * log_joint).sum(), vectors, create_graph=True)
+        for entry in range(vectors.shape[1]):
+            # the slope is linear in the weights, so that its derivative by them is every column's own score
+            each, row = torch.autograd.grad(
+                slope[:, entry].sum(), (weights, vectors), retain_graph=True, materialize_grads=True
+            )
+            scores.append(each)
+            curvature.append(row)
+    stacked = torch.stack(scores, -1)  # iteration, chain, subject, kept
+    squares = torch.einsum("tcni,tcnj->cij", stacked, stacked)
+    return _Sums(iterations, stacked.sum(0), squares, torch.stack(curvature, 1))
+
+
+def _prior_curvature(density: Density, scalars: FreeScalars) -> Tensor:
+    """Second derivatives of the log prior, ``(kept, kept)``."""
+    vector = scalars.vector.detach()[None].clone().requires_grad_()
+    with torch.enable_grad():
+        log_prior = density.log_prior(scalars.at(vector))
+        if not log_prior.requires_grad:
+            return torch.zeros(vector.shape[1], vector.shape[1], dtype=vector.dtype, device=vector.device)
+        (slope,) = torch.autograd.grad(log_prior.sum() + 0.0 * vector.square().sum(), vector, create_graph=True)
+        rows = [torch.autograd.grad(entry, vector, retain_graph=True)[0][0] for entry in slope[0]]
+    return torch.stack(rows)
+
+
+def _standard_error_noise(total: _Sums) -> float:
+    """The largest relative Monte-Carlo error of a standard error, by the chains' differences and the delta method."""
+    each = total.information()
+    inverse, failed = torch.linalg.inv_ex(each.mean(0))
+    if int(failed):
+        return math.inf
+    moved = (inverse @ (each - each.mean(0)) @ inverse).diagonal(dim1=-2, dim2=-1)
+    noise = moved.std(0) / math.sqrt(len(each))
+    return float((0.5 * noise / inverse.diagonal().abs()).max())
