@@ -77,8 +77,8 @@ STUDIES = {
         nlme.examples.myelosuppression_data,
         30,
         {
-            "truth": (nlme.examples.Myelosuppression, CLASSICAL),
-            "network": (nlme.examples.FeedbackNetwork, NETWORK),
+            "truth": (nlme.examples.Myelosuppression, nlme.FOCEI()),
+            "network": (nlme.examples.FeedbackNetwork, nlme.Staged(nlme.Pooled(steps=100), nlme.FOCEI(mode_starts=1))),
         },
     ),
     "intravenous": low_dimensional(nlme.examples.IntravenousTruth, nlme.examples.IntravenousNetwork),

@@ -9,13 +9,18 @@ from torch import Tensor
 from nlme_torch.errors import FitError
 from nlme_torch.inference.approximation import Approximation, Evaluation, Integrand
 from nlme_torch.inference.free_scalars import raw_labels
+from nlme_torch.inference.linearised import Linearised
 from nlme_torch.inference.modes import ModeStatus, best_mode, conditional_modes
 from nlme_torch.inference.newton import inner_modes
+from nlme_torch.inference.scaling import expected_information, prior_curvature
 from nlme_torch.model.density import Conditional
 from nlme_torch.model.probe import why_not_finite
 from nlme_torch.model.values import ParameterValues, flatten_values, unflatten_values
 
 RESCUE_STARTS = 4
+TRIAL_STEPS = 30
+SEARCHES = 8
+CURVATURE_STEP = 3e-3
 NARROW_FROM = 40  # below, leaving subjects out costs more than solving them
 
 
@@ -46,6 +51,7 @@ def expand(
     *,
     gradient: bool = False,
     weights: Tensor | None = None,
+    follow: bool = False,
 ) -> Expansion:
     """Find the expansion points from a warm start and evaluate the approximation there.
 
@@ -55,6 +61,7 @@ def expand(
         centre: Where to begin, ``(effect, start, subject)``.
         gradient: Whether to differentiate.
         weights: Weight of every subject in the gradient, ``(start, subject)``; None for 1.
+        follow: Give up at once where a mode is not found from the warm start, rather than search elsewhere.
 
     Returns:
         The evaluation; a subject without a mode has an infinite value.
@@ -74,8 +81,13 @@ def expand(
 
     density = approximation.density
     few = narrow if density.model.has_dynamics and density.batch.n_subjects >= NARROW_FROM else None
-    found = inner_modes(integrand, centre, narrow=few)
+    found = inner_modes(integrand, centre, narrow=few, steps=TRIAL_STEPS if follow else 60)
     count = found.evaluations
+    if follow and not bool(found.usable.all()):
+        lost = torch.full_like(centre[0], torch.inf)
+        nothing = lost.new_zeros(len(lost), sum(values[name][0].numel() for name in approximation.names))
+        unknown = lost.new_full((len(centre), *centre.shape), torch.nan)
+        return Expansion(Evaluation(lost, unknown, centre, nothing if gradient else None), found.status, count)
     if not bool(found.usable.all()):
         elsewhere = search_modes(integrand, centre, conditional, RESCUE_STARTS, 0)
         again = inner_modes(integrand, torch.where(found.usable, found.effects, elsewhere))
@@ -135,6 +147,7 @@ class MarginalObjective:
         if mode_starts > 1 and approximation.has_modes:
             self.restart(self.initial)
         self.centre = self._modes(self._checked(self.initial, gradient=False))
+        self.kept = self.centre
 
     def at(self, vector: Tensor) -> dict[str, Tensor]:
         """Return named values of one vector of free parameters, ``(parameter,)``."""
@@ -144,16 +157,109 @@ class MarginalObjective:
         """Return the log prior density of the free parameters, ``()``."""
         return self.approximation.density.log_prior(self.at(vector))[0]
 
-    def expansion(self, vector: Tensor, *, gradient: bool) -> Expansion:
+    def expansion(self, vector: Tensor, *, gradient: bool, follow: bool = False) -> Expansion:
         """Evaluate from the current modes, without keeping the new ones."""
-        found = expand(self.approximation, self.at(vector), self.centre, gradient=gradient)
+        found = expand(self.approximation, self.at(vector), self.centre, gradient=gradient, follow=follow)
         self.evaluations += 1
         self.inner_evaluations += found.inner_evaluations
         return found
 
     def __call__(self, vector: Tensor) -> tuple[float, Tensor]:
         """Return the penalised objective and its gradient, ``(parameter,)``; infinite where it has no value."""
-        found = self.expansion(vector, gradient=True)
+        return self._evaluate(vector, follow=False)
+
+    def trial(self, vector: Tensor) -> tuple[float, Tensor]:
+        """Return the same from the modes that were kept last; infinite where one cannot be followed."""
+        self.centre = self.kept
+        return self._evaluate(vector, follow=True)
+
+    def keep(self) -> None:
+        """Keep the modes of the last evaluation."""
+        self.kept = self.centre
+
+    def exchange(self, vector: Tensor) -> bool:
+        """Return to the kept modes, or to those of the last trial for subjects where they are better.
+
+        Args:
+            vector: The point at which modes were kept.
+
+        Returns:
+            Whether a subject changed its mode.
+        """
+        other, self.centre = self.centre, self.kept
+        return self.approximation.has_modes and other is not self.kept and self._improve(vector, other)
+
+    def search(self, vector: Tensor) -> bool:
+        """Search the modes anew from several starts; whether a subject has a better one than was kept."""
+        self.centre = self.kept
+        if not self.approximation.has_modes:
+            return False
+        with torch.no_grad():
+            conditional = self.approximation.density.at(self.at(vector))
+        integrand = self.approximation.integrand(conditional)
+        return self._improve(vector, search_modes(integrand, self.kept, conditional, SEARCHES, self.seed))
+
+    def metric(self, vector: Tensor) -> Tensor:
+        """Return the expected information (of subjects' scores, where there is none) and the prior's curvature."""
+        values = self.at(vector)
+        if isinstance(self.approximation, Linearised):
+            information = expected_information(self.approximation, values, self.centre)
+        else:
+            scores = subject_gradients(self.approximation, values, self.centre)
+            information = 0.5 * scores.mT @ scores
+        information = information + torch.diag(prior_curvature(self.approximation, values))
+        floor = 1e-6 * float(information.diagonal().mean()) + 1e-12
+        return information + torch.diag((floor - information.diagonal()).clamp_min(1e-3 * floor))
+
+    def curvature(self, vector: Tensor, scale: Tensor) -> Tensor:
+        """Return the Hessian in scaled coordinates by differences of the gradient, the modes followed.
+
+        Args:
+            vector: Where, ``(parameter,)``.
+            scale: ``(parameter, coordinate)``.
+
+        Returns:
+            ``(coordinate, coordinate)``; that of the identity where a difference cannot be had.
+        """
+        here = self._slopes(vector[None])[0]
+        steps = CURVATURE_STEP * scale.mT
+        rows = [self._slopes(vector + part) for part in steps.split(max(1, 2000 // self.centre.shape[-1]))]
+        self.evaluations += len(steps)
+        bends = (torch.cat(rows) - here) @ scale / CURVATURE_STEP
+        good = torch.isfinite(bends).all(1)
+        identity = torch.eye(len(bends), dtype=bends.dtype, device=bends.device)
+        return torch.where(good[:, None] & good, 0.5 * (bends + bends.mT), identity)
+
+    def _slopes(self, vectors: Tensor) -> Tensor:
+        """Gradients at several points near the kept modes, ``(start, parameter)``; NaN where there is none."""
+        names, starts = self.approximation.names, len(vectors)
+        free = vectors.detach().requires_grad_()
+        with torch.enable_grad():
+            values = unflatten_values(free, self.values, names)
+            values = {name: value.expand(starts, *value.shape[1:]) for name, value in values.items()}
+            log_prior = self.approximation.density.log_prior(values).sum()
+            slopes = torch.autograd.grad(log_prior, free)[0] if log_prior.requires_grad else torch.zeros_like(free)
+        values = {name: value.detach() for name, value in values.items()}
+        centre = self.kept.expand(-1, starts, -1).contiguous()
+        found = expand(self.approximation, values, centre, gradient=True)
+        assert found.evaluation.gradient is not None
+        finite = torch.isfinite(found.evaluation.value).all(1)
+        return torch.where(finite[:, None], found.evaluation.gradient - 2 * slopes, torch.nan)
+
+    def _improve(self, vector: Tensor, starts: Tensor) -> bool:
+        """Take the modes that are found from these starts, where they are better than the current ones."""
+        with torch.no_grad():
+            conditional = self.approximation.density.at(self.at(vector))
+        integrand = self.approximation.integrand(conditional)
+        found = inner_modes(integrand, starts, steps=TRIAL_STEPS)
+        with torch.no_grad():
+            here, there = integrand(self.centre[:, None])[0], integrand(found.effects[:, None])[0]
+        better = found.usable & (there < here - 1e-6 * (1 + here.abs()))
+        self.centre = torch.where(better, found.effects, self.centre)
+        return bool(better.any())
+
+    def _evaluate(self, vector: Tensor, *, follow: bool) -> tuple[float, Tensor]:
+        found = self.expansion(vector, gradient=True, follow=follow)
         gradient = found.evaluation.gradient
         assert gradient is not None
         value = float(found.evaluation.value.sum())

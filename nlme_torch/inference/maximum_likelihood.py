@@ -20,6 +20,7 @@ from nlme_torch.inference.newton import inner_modes
 from nlme_torch.inference.optim import BFGS, LBFGS, Adam, Iterate, Minimum
 from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.inference.starts import jittered_starts
+from nlme_torch.inference.trust_region import TrustRegion
 from nlme_torch.model.density import Density
 from nlme_torch.model.scalars import all_scalars, scalar_matrix, structural_scalars
 from nlme_torch.model.values import ParameterValues, parameter_values
@@ -75,7 +76,8 @@ class _Run:
         self.objective = MarginalObjective(approximation, values, method.searches(approximation.density))
         self.still = self.objective.check_gradient()
         count = len(self.objective.initial)
-        self.optimiser = method.optimiser or (BFGS() if count <= DENSE_LIMIT else LBFGS())
+        dense = TrustRegion() if approximation.density.model.has_network and approximation.has_modes else BFGS()
+        self.optimiser = method.optimiser or (dense if count <= DENSE_LIMIT else LBFGS())
         self.rows: list[Tensor] = []
         self.numbers: list[dict[str, float]] = []
         self.minimum: Minimum
@@ -97,12 +99,18 @@ class _Run:
                 over = iterations >= self.optimiser.iterations or self._interrupted
                 if objective.mode_starts == 1 or not self.approximation.has_modes or over:
                     break
+                if isinstance(self.optimiser, TrustRegion):  # where there are better modes, those count
+                    if objective.search(start):
+                        continue
+                    break
                 centre = objective.centre
                 objective.restart(start)
                 better, _ = objective(start)
                 if not better < self.minimum.iterate.value - 1e-4:
                     objective.centre = centre
                     break
+            if isinstance(self.optimiser, TrustRegion):
+                objective.centre = objective.kept
             self.minimum = self.minimum._replace(iterations=iterations, evaluations=evaluations)
             line.finish(self.method.name, iterations)
 
@@ -113,7 +121,7 @@ class _Run:
     def _scale(self, start: Tensor) -> Tensor:
         r"""T with :math:`T T^\top` near the inverse Hessian: from some subjects' scores, drawn to their diagonal."""
         identity = torch.eye(len(start), dtype=start.dtype, device=start.device)
-        if len(start) > DENSE_LIMIT or isinstance(self.optimiser, Adam):
+        if len(start) > DENSE_LIMIT or isinstance(self.optimiser, Adam | TrustRegion):
             return identity
         approximation, centre = self.approximation, self.objective.centre
         subjects = centre.shape[-1]

@@ -12,8 +12,8 @@ import torch
 
 from nlme_torch.errors import NLMEError
 from nlme_torch.inference.effects import EffectEstimates, find_modes, shrinkage
-from nlme_torch.inference.leave_one_out import LeaveOneOut, leave_one_out
 from nlme_torch.inference.information import Kind
+from nlme_torch.inference.leave_one_out import LeaveOneOut, leave_one_out
 from nlme_torch.inference.likelihood import LogLikelihood
 from nlme_torch.inference.marginal_methods import MarginalMethod
 from nlme_torch.inference.predictions import prediction_table
@@ -185,8 +185,8 @@ class Fit:
             >>> import nlme_torch as nlme
             >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
             >>> fit = nlme.fit(model, data, nlme.FOCEI(), progress=False).with_standard_errors(kind="R")
-            >>> fit.parameters.loc["cl", ["estimate", "se"]].round(2).tolist()
-            [2.75, 0.22]
+            >>> fit.parameters.loc["cl", ["estimate", "se"]].round(1).tolist()
+            [2.8, 0.2]
         """
         return replace(self, uncertainty=standard_errors(self, method, kind=kind, level=level))
 

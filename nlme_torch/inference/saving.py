@@ -143,8 +143,7 @@ def _restore(folder: Path, record: dict[str, Any], tensors: dict[str, Tensor], m
     automatic = automatic_scales(model)
     for name, buffer in model.named_buffers():
         value = tensors.get(f"constant/{name}")
-        measured = name in automatic or f"{name.removesuffix('.centre')}.scale" in automatic
-        if value is None or not (measured or torch.equal(value, buffer.cpu())):
+        if value is None or not (name in automatic or torch.equal(value, buffer.cpu())):
             raise FitError(
                 f"{folder} was fitted with another fixed covariance or scale ({name}); pass the settings of that fit."
             )
@@ -157,8 +156,7 @@ def _restore(folder: Path, record: dict[str, Any], tensors: dict[str, Tensor], m
     fitted = copy.deepcopy(model)
     assign(fitted, {name: value[None] for name, value in stored.items()})
     for name, network in automatic_scales(fitted).items():
-        centre = tensors.get(f"constant/{name.removesuffix('.scale')}.centre")
-        network.set_scale(tensors[f"constant/{name}"].tolist(), None if centre is None else centre.tolist())
+        network.set_measured(name.rpartition(".")[2], tensors[f"constant/{name}"])
     return fitted
 
 

@@ -1,10 +1,20 @@
-r"""The typical size of what networks are given, by which ``MLP(..., scale="auto")`` divides its inputs.
+r"""The typical size of what networks are given and of what they give, by which ``MLP`` scales itself.
+
+``scale="auto"`` divides the inputs by
 
 .. math:: s_k = \sqrt{\frac1n \sum_{i, r} x_k(t_{ir}; \eta_i = 0)^2}
 
 over all calls of the network along the solutions of all subjects at their records, at the model's own values. Networks
 themselves take part in that solution: it is only as good as the initial values. With ``scale="standard"`` the mean of
 the inputs is subtracted, and s is the standard deviation about it.
+
+``output_scale="auto"`` multiplies output k by the size at which it moves the predictions by as much as the data vary,
+
+.. math:: a_k^{-2} = \operatorname{mean}_{i, j} \Big(\frac{1}{s_y} \frac{\partial f_{ij}}{\partial o_k}\Big)^2
+
+with :math:`s_y` the standard deviation of an outcome over all observations and o a number added to the output
+everywhere; of a network that is zero at zero, a number that multiplies it, since nothing can be added. A rate thus gets
+the size of a change of the data over the time in which the state forgets it.
 """
 
 from collections.abc import Sequence
@@ -62,12 +72,55 @@ def set_awaited_scales(density: Density) -> None:
         return
     seen = _seen_inputs(density, tuple(awaited))
     for name, network in awaited.items():
+        if "scale" not in network.measured:
+            continue
         mean, deviation = seen[name].means(), seen[name].deviations()
         if network.centred:
             # what never varies cannot be told from a bias
             network.set_scale(_positive(deviation, mean), mean)
         else:
             network.set_scale(_positive(seen[name].sizes(), mean))
+    for network in awaited.values():
+        if "output_scale" in network.measured:
+            network.set_output_scale(_output_sizes(density, network))
+        network.awaits_scale = False
+
+
+def _output_sizes(density: Density, network: MLP) -> list[float]:
+    """By what every output must be multiplied to move the predictions by as much as the data vary."""
+    network.set_output_scale((1.0,) * network.n_outputs)
+    weights, (n_in, n_out) = network.weights.detach().clone(), network.sizes[-2:]
+    found = []
+    for output in range(n_out):
+        ends = []
+        for step in (1e-3, -1e-3):
+            moved = weights.clone()
+            if network.zero_at_zero:
+                row = slice(len(moved) - (n_out - output) * n_in, len(moved) - (n_out - output - 1) * n_in)
+                moved[row] *= 1 + step
+            else:
+                moved[len(moved) - n_out + output] += step
+            network.weights.data = moved
+            ends.append(_standardised_predictions(density))
+        network.weights.data = weights
+        slope = (ends[0] - ends[1]) / 2e-3
+        size = float(slope[torch.isfinite(slope)].square().mean().sqrt())
+        found.append(1 / size if size > 0 else 1.0)
+    return found
+
+
+def _standardised_predictions(density: Density) -> Tensor:
+    """Predictions at zero effects over the standard deviation of their outcome, at all observations."""
+    batch, conditional = density.batch, density.at()
+    with torch.no_grad():
+        eta = batch.times.new_zeros(density.model.n_effects, 1, 1, batch.n_subjects)
+        distributions, solved = conditional.observe(eta)
+    pieces = []
+    for name, outcome in batch.outcomes.items():
+        mean = torch.where(solved, distributions[name].mean, torch.nan)
+        spread = outcome.value[outcome.mask].std()
+        pieces.append(mean.expand(len(batch.times), 1, 1, batch.n_subjects)[:, 0, 0][outcome.mask] / spread)
+    return torch.cat(pieces)
 
 
 def _positive(sizes: list[float], means: list[float]) -> list[float]:
@@ -76,11 +129,12 @@ def _positive(sizes: list[float], means: list[float]) -> list[float]:
 
 
 def automatic_scales(model: Model) -> dict[str, MLP]:
-    """The networks with an automatic scale, by the name of the buffer that holds it."""
+    """The networks with automatic scales, by the names of the buffers that hold them."""
     return {
-        f"{name}.scale": module
+        f"{name}.{buffer}": module
         for name, module in model.named_modules()
-        if isinstance(module, MLP) and module.automatic
+        if isinstance(module, MLP)
+        for buffer in module.measured
     }
 
 

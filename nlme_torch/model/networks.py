@@ -98,8 +98,11 @@ class MLP(Network):
             the first solution that a fit computes (:func:`nlme_torch.model.network_scales.scale_networks`);
             ``"standard"`` subtracts their mean along it first and divides by their standard deviation, for inputs
             that vary little about a large value, as covariates do; None leaves them as they are.
+        output_scale: What the outputs are multiplied by: one positive number per output, or ``"auto"`` for the size at
+            which they move the first solution by as much as the data vary; None leaves them as they are. For
+            ``output="identity"``.
         prior: Univariate distribution of every weight and bias (``L2(1.0)``), or None; of a scaled network, of the
-            weights that act on scaled inputs.
+            weights that act on scaled inputs and make unscaled outputs.
 
     Raises:
         ModelError: Fewer than two sizes, a size below one, an unknown activation, constraints that contradict one
@@ -125,6 +128,7 @@ class MLP(Network):
 
     scale: Tensor
     centre: Tensor
+    output_scale: Tensor
 
     def __init__(
         self,
@@ -135,6 +139,7 @@ class MLP(Network):
         decreasing: Sequence[int] = (),
         zero_at_zero: bool = False,
         scale: Literal["auto", "standard"] | Sequence[float] | None = None,
+        output_scale: Literal["auto"] | Sequence[float] | None = None,
         prior: Distribution | None = None,
     ) -> None:
         if len(sizes) < 2 or min(sizes) < 1:
@@ -152,7 +157,11 @@ class MLP(Network):
         count = sum((inputs + self._biases) * outputs for inputs, outputs in layers)
         super().__init__(torch.zeros(count, dtype=torch.float64), sizes[0], sizes[-1], prior)
         self._signs = self._sign_of_weights()
-        self.automatic = self.awaits_scale = scale in ("auto", "standard")
+        measured = {"auto": ("scale",), "standard": ("scale", "centre")}.get(
+            scale if isinstance(scale, str) else "", ()
+        )
+        self.measured = (*measured, *(("output_scale",) if output_scale == "auto" else ()))
+        self.awaits_scale = self.automatic
         if scale is not None:
             divisors = (1.0,) * sizes[0] if scale in ("auto", "standard") else scale
             self.register_buffer("scale", _checked_scale(divisors, sizes[0]))
@@ -160,6 +169,11 @@ class MLP(Network):
             if zero_at_zero:
                 raise ModelError("MLP: scale='standard' moves zero, and zero_at_zero keeps it; use scale='auto'.")
             self.register_buffer("centre", torch.zeros(sizes[0], dtype=torch.float64))
+        if output_scale is not None:
+            if output != "identity":
+                raise ModelError(f"MLP: output_scale multiplies output='identity', not {output!r}.")
+            factors = (1.0,) * sizes[-1] if output_scale == "auto" else output_scale
+            self.register_buffer("output_scale", _checked_scale(factors, sizes[-1], "output"))
         self.initialise(torch.Generator().manual_seed(0))
 
     @property
@@ -194,6 +208,11 @@ class MLP(Network):
         self.weights.data = drawn.to(self.weights)
 
     @property
+    def automatic(self) -> bool:
+        """Whether a fit measures any of the scales."""
+        return bool(self.measured)
+
+    @property
     def centred(self) -> bool:
         """Whether something is subtracted from the inputs before they are divided."""
         return hasattr(self, "centre")
@@ -216,6 +235,30 @@ class MLP(Network):
                 raise ModelError(f"{self} has no centre, or other than {len(centre)} inputs; see scale='standard'.")
             self.centre = torch.tensor(tuple(centre), dtype=torch.float64).to(self.scale.device)
         self.scale = _checked_scale(scale, self.sizes[0]).to(self.scale)
+        self.awaits_scale = False
+
+    def set_measured(self, name: str, value: Tensor) -> None:
+        """Put a scale back that was measured before, in place.
+
+        Args:
+            name: One of :attr:`measured`.
+            value: The scale.
+        """
+        setattr(self, name, value.to(self.weights))
+        self.awaits_scale = False
+
+    def set_output_scale(self, scale: Sequence[float]) -> None:
+        """Multiply outputs by these numbers from now on, in place.
+
+        Args:
+            scale: One positive number per output, in the unit of the output.
+
+        Raises:
+            ModelError: The network was made without an output scale, or the numbers do not suit.
+        """
+        if not hasattr(self, "output_scale"):
+            raise ModelError(f"{self} was made without an output scale; write MLP(..., output_scale='auto').")
+        self.output_scale = _checked_scale(scale, self.sizes[-1], "output").to(self.output_scale)
         self.awaits_scale = False
 
     def bind(self, weights: Tensor) -> "BoundNetwork":
@@ -241,6 +284,12 @@ class MLP(Network):
                 weights = torch.cat([first, bias, weights[count + units :]])
             else:
                 weights = torch.cat([first, weights[count:]])
+        if hasattr(self, "output_scale"):
+            n_in, n_out = self.sizes[-2:]
+            factors = self.output_scale.to(weights)
+            last = torch.cat([factors.repeat_interleave(n_in), factors.repeat(self._biases)]).reshape(-1, *ones)
+            kept = len(weights) - len(last)
+            weights = torch.cat([weights[:kept], last * weights[kept:]])
         return BoundNetwork(self, weights)
 
     def evaluate(self, weights: Tensor, inputs: Tensor) -> Tensor:
@@ -277,11 +326,13 @@ class MLP(Network):
         for word, inputs in (("increasing", self.increasing), ("decreasing", self.decreasing)):
             shape += f", {word} in {', '.join(map(str, inputs))}" if inputs else ""
         if self.awaits_scale:
-            shape += ", inputs to be scaled by the first fit"
+            shape += ", to be scaled by the first fit"
         elif hasattr(self, "scale"):
             if self.centred:
                 shape += f", inputs less {', '.join(f'{value:.3g}' for value in self.centre.tolist())}"
             shape += f", inputs divided by {', '.join(f'{value:.3g}' for value in self.scale.tolist())}"
+        if hasattr(self, "output_scale") and not self.awaits_scale:
+            shape += f", outputs times {', '.join(f'{value:.3g}' for value in self.output_scale.tolist())}"
         return f"{shape}{', zero at zero' if self.zero_at_zero else ''}, {len(self.weights)} weights"
 
 
@@ -371,12 +422,13 @@ class BoundNetwork:
         return outputs[0] if outputs.shape[0] == 1 else tuple(outputs.unbind(0))
 
 
-def _checked_scale(scale: Sequence[float] | str, inputs: int) -> Tensor:
-    """The scale of the inputs as a tensor ``(input,)``."""
+def _checked_scale(scale: Sequence[float] | str, count: int, side: str = "input") -> Tensor:
+    """The scale of the inputs or outputs as a tensor."""
     numbers = () if isinstance(scale, str) else tuple(map(float, scale))
-    if len(numbers) != inputs or not all(0 < number < math.inf for number in numbers):
+    if len(numbers) != count or not all(0 < number < math.inf for number in numbers):
+        name, words = ("scale", "'auto', 'standard'") if side == "input" else ("output_scale", "'auto'")
         raise ModelError(
-            f"MLP: scale must be 'auto', 'standard' or {inputs} positive numbers, one for each input; got {scale!r}."
+            f"MLP: {name} must be {words} or {count} positive numbers, one for each {side}; got {scale!r}."
         )
     return torch.tensor(numbers, dtype=torch.float64)
 

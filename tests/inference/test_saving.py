@@ -242,3 +242,19 @@ def test_an_unknown_format_or_solver_says_so(fit, data, tmp_path):
     with pytest.raises(nlme.FitError, match="solver Mine, which is not of this package; pass solver="):
         nlme.load(folder, Line(full=True), data)
     assert nlme.load(folder, Line(full=True), data, solver=nlme.Tsit5()).seed == 2
+
+
+def test_standard_errors_come_back(data, tmp_path):
+    fit = nlme.fit(Line(), data, nlme.FOCEI(), progress=False)
+    known = fit.with_standard_errors(kind="R")
+    again = nlme.load(known.save(tmp_path / "run"), Line(), data)
+    assert_same(known, again)
+    assert str(again.uncertainty) == str(known.uncertainty) and str(again) == str(known)
+    for name in ("table", "covariance"):
+        pd.testing.assert_frame_equal(
+            getattr(again.uncertainty, name), getattr(known.uncertainty, name), check_exact=True
+        )
+    assert torch.equal(again.uncertainty.hessian, known.uncertainty.hessian)
+    assert torch.equal(again.uncertainty.scores, known.uncertainty.scores)
+    assert pd.read_csv(tmp_path / "run" / "standard_errors.csv", index_col=0)["se"].notna().all()
+    assert nlme.load(fit.save(tmp_path / "plain"), Line(), data).uncertainty is None

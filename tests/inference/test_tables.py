@@ -147,3 +147,37 @@ def test_shrinkage_of_a_fixed_omega_is_against_it():
     expected = 1 - fit.eta.eta_a.std(ddof=1) / math.sqrt(2.0)
     assert fit.shrinkage.eta_a == pytest.approx(expected, rel=1e-10)
     assert fit.parameters.shrinkage_percent["a"] == pytest.approx(100 * expected, rel=1e-10)
+
+
+def test_standard_errors_stand_beside_the_estimates():
+    frame, _ = simulate_lines(subjects=12)
+    model = Line(b=nlme.Normal(0.0, nlme.Shift("x", coefficient=0.3, fixed=True), omega=1.0))
+    plain = nlme.fit(model, lines_data(frame), nlme.FOCEI(), progress=False)
+    fit = plain.with_standard_errors(kind="R", level=0.9)
+    errors = nlme.standard_errors(plain, kind="R", level=0.9).table
+    assert plain.uncertainty is None and "se" not in plain.parameters and " SE " not in str(plain)
+    columns = ["estimate", "se", "rse_percent", "lower", "upper"]
+    assert fit.parameters.columns.tolist()[:5] == columns and "shrinkage_percent" in fit.parameters
+    pd.testing.assert_frame_equal(fit.parameters.loc[["a", "b", "sigma"], columns], errors.loc[["a", "b", "sigma"]])
+    assert fit.parameters.loc["b_x", columns[1:]].isna().all()  # fixed
+    text = str(fit)
+    row = next(line for line in text.splitlines() if line.startswith("omega_a"))
+    assert f"{errors.loc['omega_a', 'se']:.3g}" in row and f"{errors.loc['omega_a', 'upper']:.4g}" in row
+    assert f"condition number {fit.uncertainty.condition_number:.3g}; 90 % confidence limits" in text
+    lowest = fit.uncertainty.correlation.iloc[-1].map("{:.2f}".format).tolist()
+    assert next(line for line in reversed(text.splitlines()) if line.startswith("omega_b")).split()[1:] == lowest
+
+
+def test_what_the_data_do_not_identify_is_said_in_the_text_of_the_fit():
+    class Twice(Line):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nlme.Real(0.3), nlme.Real(0.7)
+
+        def predict(self, t, p, cov):
+            return super().predict(t, p, cov) + (p.first + p.second) * t**2
+
+    frame, _ = simulate_lines(subjects=12)
+    fit = nlme.fit(Twice(), lines_data(frame), nlme.FOCEI(), progress=False).with_standard_errors(kind="R")
+    assert "warning: R is singular: the data do not identify the direction" in str(fit)
+    assert "correlations of the estimates" not in str(fit) and fit.parameters["se"].isna().all()

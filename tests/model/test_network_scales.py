@@ -173,3 +173,49 @@ def test_a_standardised_network_is_the_plain_one_of_standardised_inputs(tmp_path
         nlme.MLP(1, 2, 1, zero_at_zero=True, scale="standard")
     with pytest.raises(ModelError, match="no centre"):
         nlme.MLP(1, 2, 1, scale="auto").set_scale([1.0], [0.0])
+
+
+class Turnover(nlme.Model):
+    """A response with a constant production by a network, R' = 50 + 0 NN(t) - R / 2; or its closed form at rest."""
+
+    def __init__(self, **settings):
+        super().__init__()
+        self.rate = nlme.MLP(1, 3, 2, output_scale="auto", **settings)
+        self.sigma = nlme.Positive(5.0)
+
+    def predict(self, t, p, cov):
+        first, second = p.rate(t / 5)
+        return 200 + 20.0 * first + (40.0 * t) * second
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y, p.sigma)}
+
+
+def test_the_automatic_output_scale_moves_predictions_by_what_the_data_vary(tmp_path):
+    data = decay_data()
+    values, times = data.frame.DV.to_numpy(), data.frame.TIME.to_numpy()
+    model = nlme.scale_networks(Turnover(), data)
+    spread = values.std(ddof=1)
+    np.testing.assert_allclose(
+        model.rate.output_scale, [spread / 20, spread / (40 * np.sqrt(np.mean(times**2)))], rtol=1e-6
+    )
+    x = torch.tensor(times)
+    plain = nlme.MLP(1, 3, 2).bind(model.rate.weights.detach()[:, None])(x)
+    scaled = model.rate.bind(model.rate.weights.detach()[:, None])(x)
+    for output, factor, expected in zip(scaled, model.rate.output_scale, plain, strict=True):
+        torch.testing.assert_close(output, factor * expected, rtol=1e-12, atol=1e-12)
+    fit = nlme.fit(Turnover(), data, nlme.Pooled(steps=3), progress=False)
+    loaded = nlme.load(fit.save(tmp_path / "run"), Turnover(), data)
+    assert loaded.predictions.equals(fit.predictions) and "outputs times" in str(loaded.model.summary())
+    zero = nlme.scale_networks(Turnover(zero_at_zero=True), data).rate
+    outputs = zero.bind(zero.weights.detach()[:, None])(x / 5)
+    moved = torch.stack([20 * outputs[0], 40 * x * outputs[1]]) / spread
+    torch.testing.assert_close(moved.square().mean(1), torch.ones(2, dtype=DOUBLE), rtol=1e-5, atol=0)
+    for settings, words in (
+        ({"output": "exp", "output_scale": "auto"}, "identity"),
+        ({"output_scale": (0.0,)}, "output"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            nlme.MLP(1, 2, 1, **settings)
+    with pytest.raises(ModelError, match="without an output scale"):
+        nlme.MLP(1, 2, 1).set_output_scale([1.0])

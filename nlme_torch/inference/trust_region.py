@@ -1,0 +1,260 @@
+r"""A trust region for objectives that are smooth on each of several branches and jump between them.
+
+FOCE and Laplace expand at conditional modes. Where a mode ends (a fold, :math:`\det \nabla^2 g \to 0`) the objective
+jumps to the branch of another mode, and its gradient grows without bound before it. A line search takes that for a
+wall; a trust region shortens its step, and from there three things lead on: the other side may hold a better mode at
+the current point already, a search from several starts may find one, or a leap crosses the edge.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from nlme_torch.inference.optim import Iterate, Minimum, Objective
+
+REFRESH = 40
+NEAR, CLOSE = 10.0, 0.1
+SMALLEST = 1e-6
+
+
+@runtime_checkable
+class Branched(Protocol):
+    """An objective that follows conditional modes, and so has a value for each choice of them."""
+
+    def trial(self, vector: Tensor) -> tuple[float, Tensor]:
+        """Return value and gradient, following the modes that were kept; infinite where one cannot be followed."""
+        ...
+
+    def __call__(self, vector: Tensor) -> tuple[float, Tensor]:
+        """Return value and gradient, searching for modes that cannot be followed."""
+        ...
+
+    def keep(self) -> None:
+        """Keep the modes of the last evaluation: the next ones are followed from there."""
+        ...
+
+    def exchange(self, vector: Tensor) -> bool:
+        """Return to the kept modes, or to those of the last trial where they are better; whether one was."""
+        ...
+
+    def search(self, vector: Tensor) -> bool:
+        """Search the modes from several starts; whether a better one than the kept was found."""
+        ...
+
+    def metric(self, vector: Tensor) -> Tensor:
+        """Return a positive definite approximation of the Hessian, ``(parameter, parameter)``."""
+        ...
+
+    def curvature(self, vector: Tensor, scale: Tensor) -> Tensor:
+        """Return the Hessian in scaled coordinates."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrustRegion:
+    r"""Quasi-Newton steps within a region where the quadratic model is to be trusted: networks, rough terrain.
+
+    .. math:: \min_u\; g^\top T u + \tfrac12 u^\top T^\top B\, T u, \quad |u| \le \Delta, \qquad (T T^\top)^{-1} = M
+
+    solved exactly, by eigenvectors, also where B is not positive definite. M is the expected information plus the
+    prior's curvature, renewed every 40 steps, when B begins anew from it. In between B learns from all trials by
+    symmetric rank one while the scaled gradient is above one, near the end by damped BFGS. A trial that lies across a
+    jump teaches nothing. Where steps become vanishingly small although the gradient does not vanish, the minimum of
+    this branch lies on its edge, where there is no gradient to vanish: the modes are searched anew, and if there are
+    no better ones a leap across the edge is taken, whatever it costs.
+
+    Attributes:
+        iterations: Largest number of trials.
+        tolerance: The search stops when no component of the scaled gradient exceeds this and
+        gradient: the gradient has at most this norm.
+        leaps: Largest number of leaps.
+
+    References:
+        Conn, Gould and Toint (2000), Trust-region methods. doi:10.1137/1.9780898719857
+        Nocedal and Wright (2006), Numerical Optimization, chapters 4 and 6. doi:10.1007/978-0-387-40065-5
+    """
+
+    iterations: int = 2000
+    tolerance: float = 1e-3
+    gradient: float = 1e-2
+    leaps: int = 8
+
+    def minimise(
+        self, objective: Objective, start: Tensor, scale: Tensor, report: Callable[[Iterate], None]
+    ) -> Minimum:
+        """Minimise; see :class:`Optimiser`. An objective that is :class:`Branched` renews the scale itself."""
+        walk = _Walk(self, objective, start, scale)
+        try:
+            reason = walk.go(report)
+        except KeyboardInterrupt:
+            reason = "interrupted"
+        found = walk.here()
+        return Minimum(found, walk.trials, walk.evaluations, self.satisfied(found), reason)
+
+    def satisfied(self, point: Iterate) -> bool:
+        """Whether the gradient has vanished."""
+        return point.scaled_gradient <= self.tolerance and float(point.gradient.norm()) <= self.gradient
+
+
+class _Walk:
+    """Where the search is: point, value, gradient, model of the Hessian, radius."""
+
+    def __init__(self, strategy: TrustRegion, objective: Objective, start: Tensor, scale: Tensor) -> None:
+        self.strategy, self.objective, self.scale = strategy, objective, scale
+        self.branched = objective if isinstance(objective, Branched) else None
+        self.vector = start
+        self.trials, self.evaluations, self.leaps = 0, 1, 0
+        self.value, self.slope = objective(start)
+        if self.branched is not None:
+            self.branched.keep()
+        self.radius = 1.0
+        self.renew()
+
+    def here(self) -> Iterate:
+        """The current point."""
+        scaled = self.scale.mT @ self.slope
+        largest = float(scaled.abs().max()) if len(scaled) else 0.0
+        return Iterate(self.vector, self.value, self.slope, largest)
+
+    def renew(self) -> None:
+        """Begin the model of the Hessian anew, from the information where the search is."""
+        identity = torch.eye(len(self.vector), dtype=self.vector.dtype, device=self.vector.device)
+        if self.branched is not None:
+            factor, failed = torch.linalg.cholesky_ex(self.branched.metric(self.vector))
+            if not int(failed):
+                self.scale = torch.linalg.solve_triangular(factor, identity, upper=False).mT
+        size = float((self.scale.mT @ self.slope).norm())
+        self.hessian = identity  # in scaled coordinates
+        if size < CLOSE and self.branched is not None:
+            self.hessian = self.branched.curvature(self.vector, self.scale)
+            self.evaluations += len(self.vector)
+        self.near = CLOSE <= size < NEAR
+        self.since = 0
+
+    def go(self, report: Callable[[Iterate], None]) -> str:
+        """Search until something stops it, and say what."""
+        strategy = self.strategy
+        while not strategy.satisfied(self.here()):
+            if self.trials >= strategy.iterations:
+                return "all iterations were used"
+            if self.since >= REFRESH:
+                self.renew()
+            if self.radius < SMALLEST and not self.escape():
+                return "no step lowered the objective any more"
+            self.attempt()
+            report(self.here())
+        return "the gradient vanished"
+
+    def attempt(self) -> None:
+        """One trial."""
+        slope = self.scale.mT @ self.slope
+        step, promised = best_step(self.hessian, slope, self.radius)
+        change = self.scale @ step
+        value, gradient = self.evaluate(self.vector + change, search=False)
+        self.trials += 1
+        length, noise = float(step.norm()), 1e-9 * (1 + abs(self.value))
+        if not math.isfinite(value):
+            self.radius = 0.25 * length
+            return
+        fall = self.value - value
+        # a smooth function falls by the mean of the slopes at both ends, nearly
+        unexplained = abs(fall + 0.5 * float(change @ (self.slope + gradient)))
+        smooth = unexplained < 0.5 * (abs(fall) + promised) + noise
+        if smooth:
+            self.learn(step, self.scale.mT @ gradient - slope)
+        ratio = (fall + noise) / (promised + noise)
+        if ratio > 1e-4:
+            self.vector, self.value, self.slope = self.vector + change, value, gradient
+            self.since += 1
+            if self.branched is not None:
+                self.branched.keep()
+        elif not smooth and self.exchange():
+            return
+        if ratio > 0.75 and length > 0.8 * self.radius:
+            self.radius = min(2 * self.radius, 100.0)
+        elif ratio < 0.1:
+            self.radius = 0.25 * length
+        elif ratio < 0.25:
+            self.radius = 0.5 * length
+
+    def evaluate(self, vector: Tensor, *, search: bool) -> tuple[float, Tensor]:
+        """Value and gradient there."""
+        self.evaluations += 1
+        if self.branched is None or search:
+            return self.objective(vector)
+        return self.branched.trial(vector)
+
+    def exchange(self) -> bool:
+        """Whether the modes of the last trial are better ones at the current point, which then has another value."""
+        return self.branched is not None and self.branched.exchange(self.vector) and self.settle(self.vector)
+
+    def settle(self, vector: Tensor) -> bool:
+        """Take a point as it is; whether it has a value."""
+        value, slope = self.evaluate(vector, search=True)
+        if not math.isfinite(value):
+            return False
+        self.vector, self.value, self.slope = vector, value, slope
+        if self.branched is not None:
+            self.branched.keep()
+        return True
+
+    def escape(self) -> bool:
+        """Leave the edge of a branch: by better modes at this point, or by a leap in the direction that was tried."""
+        self.radius = 0.1
+        if self.branched is None or self.leaps >= self.strategy.leaps:
+            return False
+        self.leaps += 1
+        if self.branched.search(self.vector) and self.settle(self.vector):
+            self.renew()
+            return True
+        for length in (0.5 * self.leaps, 0.25 * self.leaps, 0.05 * self.leaps):
+            step, _ = best_step(self.hessian, self.scale.mT @ self.slope, length)
+            if self.settle(self.vector + self.scale @ step):
+                self.renew()
+                return True
+        return False
+
+    def learn(self, step: Tensor, turn: Tensor) -> None:
+        """Update the model with the change of the gradient along a step."""
+        model = self.hessian @ step
+        if self.near:  # damped BFGS stays positive definite
+            along, bent = float(step @ turn), float(step @ model)
+            share = 1.0 if along >= 0.2 * bent else 0.8 * bent / (bent - along)
+            mixed = share * turn + (1 - share) * model
+            self.hessian = self.hessian - torch.outer(model, model) / bent + torch.outer(mixed, mixed) / (step @ mixed)
+            return
+        missed = turn - model
+        below = float(missed @ step)
+        if abs(below) > 1e-6 * float(missed.norm() * step.norm()):
+            self.hessian = self.hessian + torch.outer(missed, missed) / below
+
+
+def best_step(hessian: Tensor, slope: Tensor, radius: float) -> tuple[Tensor, float]:
+    """Return the minimum of a quadratic within a ball, and by how much it lies lower.
+
+    Args:
+        hessian: Symmetric, ``(parameter, parameter)``.
+        slope: ``(parameter,)``.
+        radius: Of the ball.
+    """
+    values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.mT))
+    along = vectors.mT @ slope
+    lowest = float(values[0])
+
+    def at(shift: float) -> Tensor:
+        return -along / (values + shift)
+
+    shift = 0.0
+    if lowest <= 0 or float(at(0.0).norm()) > radius:
+        low = max(0.0, -lowest) + 1e-12 * (1 + abs(lowest))
+        high = low + float(along.norm()) / radius + 1e-6
+        for _ in range(80):
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if float(at(middle).norm()) > radius else (low, middle)
+        shift = high
+    step = at(shift)
+    return vectors @ step, -float(along @ step + 0.5 * (values * step * step).sum())
