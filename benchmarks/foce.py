@@ -43,12 +43,13 @@ def timed(
     """Fit (a second time, unless once) and report."""
     if not once:
         nlme.fit(model, data, method, solver=solver, progress=False)
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     fit = nlme.fit(model, data, method, solver=solver, progress=False)
-    seconds = time.perf_counter() - begun
+    seconds, used = time.perf_counter() - begun, time.process_time() - used
     figures: Figures = {
         f"{name}_ofv": fit.ofv,
         f"{name}_seconds": seconds,
+        f"{name}_cpu_seconds": used,
         f"{name}_iterations": len(fit.trace),
         f"{name}_gradient": float(fit.trace["gradient"].iloc[-1]),
         f"{name}_termination": fit.termination,
@@ -77,8 +78,10 @@ def hiv(name: str, shared: Path) -> Figures:
     model: nlme.Model = nlme.examples.ViralDynamics() if known else nlme.examples.ViralNetwork()
     named = classical if known else network
     data = read(table, None if known else range(1, 21))
-    solver = nlme.Auto() if known else nlme.Tsit5(rtol=1e-6, atol=1e-10)  # virus counts fall to 1e-3: mind atol
-    method = nlme.FOCE() if known else nlme.FOCE(optimiser=nlme.BFGS(1500, restarts=6), mode_starts=3)
+    # virus counts fall to 1e-3: mind atol; the last digits of a gradient want a tight solve
+    solver = nlme.Auto() if known else nlme.Tsit5(rtol=1e-7, atol=1e-11)
+    trials = nlme.TrustRegion(iterations=400)
+    method = nlme.FOCE() if known else nlme.Staged(nlme.Pooled(steps=300), nlme.FOCE(trials, mode_starts=1))
     figures: Figures = {}
     for point in ("init", "final"):
         value = nlme.ofv(model, data, nlme.FOCE(), named(block[point]), solver=solver)
@@ -89,7 +92,8 @@ def hiv(name: str, shared: Path) -> Figures:
     figures[f"{name}_objective"] = fit.minus2ll / 2 - fit.log_prior
     if not known:
         below = fit.trace[fit.trace["penalised"] / 2 < block["objective_final"]]
-        figures[f"{name}_seconds_to_reference"] = float(below["seconds"].iloc[0]) if len(below) else math.inf
+        before = figures[f"{name}_seconds"] - float(fit.trace["seconds"].iloc[-1])  # pooled stage, searches, ending
+        figures[f"{name}_seconds_to_reference"] = before + float(below["seconds"].iloc[0]) if len(below) else math.inf
         others = read(table, range(21, 101))
         for label, chosen in (("own", fit.model), ("reference", started(model, named(block["final"])))):
             figures[f"{name}_held_out_{label}"] = nlme.ofv(chosen, others, nlme.FOCE(), solver=solver).minus2ll / 2

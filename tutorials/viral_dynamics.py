@@ -41,9 +41,9 @@ train
 
 # %%
 figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+axes.set(xlabel="time (day)", ylabel="log10 copies/mL", title="Twenty training subjects")
 for _, own in train.frame[train.frame.AMT == 0].groupby("ID"):
     axes.plot(own.TIME, own.Virus, ".-", color="#4477AA", alpha=0.6, linewidth=0.9)
-axes.set(xlabel="time (day)", ylabel="log10 copies/mL", title="Twenty training subjects")
 
 # %% [markdown]
 # ## Classical
@@ -99,13 +99,20 @@ for name, fit in fits.items():
 print(pd.DataFrame(rows).T.round({"parameters": 0, "training": 2, "held out": 2, "sigma": 3}).to_string())
 
 # %% [markdown]
+# The training subjects happen to be harder than the others, also for the truth: only differences within a column mean
+# anything. On held-out subjects both networks stay within half a unit of the classical model, and the one that was
+# spared more of what is known is nearer. In training the network for the infection beats the classical model, and its
+# print has said above what that is worth.
+#
 # ## Predictions of subjects that were not fitted
 #
 # Their random effects are found from their own samples.
 
 # %%
 figure, axes = plt.subplots(2, 3, figsize=(9.5, 5), sharex=True, sharey=True, layout="constrained")
-few = test.subset(test.subjects[:6])
+figure.supxlabel("time (day)")
+figure.supylabel("log10 copies/mL")
+few = test.subset(test.subjects[:6]).with_times(np.linspace(0, 28, 57))
 colours = {"classical": "#4477AA", "growth": "#EE6677", "infection": "#228833"}
 for name, colour in colours.items():
     table = fits[name].individualise(few)
@@ -113,15 +120,14 @@ for name, colour in colours.items():
         ax.plot(own.time, own.IPRED, "-", color=colour, linewidth=1.3, label=name)
         ax.plot(own.time, own.DV, "o", color="#222222", markersize=3.5)
         ax.set_title(f"subject {subject}", fontsize=9)
-axes[0, 0].legend(frameon=False, fontsize=8)
-figure.supxlabel("time (day)")
-figure.supylabel("log10 copies/mL")
+legend = axes[0, 0].legend(frameon=False, fontsize=8)
 
 # %% [markdown]
 # ## What the networks have learnt
 #
 # Growth as a function of the virus, at the drug that the observations had on average; infection as a function of the
-# effect of the drug, where the truth is a straight line from one to zero.
+# effect of the drug, where the truth is a straight line from one to zero. The network falls faster, with a larger
+# EC50: twenty subjects do not tell the two apart.
 
 # %%
 labels = {"growth": "growth rate of the virus (1/day)", "input 3": "(log10 virus - 4) / 2", "input 4": "drug"}

@@ -214,7 +214,7 @@ def _together(
     factor = torch.linalg.cholesky(2 * positive(hessian(objective, scalars.kept)))
     scale = torch.linalg.inv(factor).mT
     vectors, problems = [], {}
-    for members in torch.arange(samples).split(max(1, COLUMNS // fit.data.n_subjects)):
+    for members in torch.arange(samples, device=scalars.whole.device).split(max(1, COLUMNS // fit.data.n_subjects)):
 
         def objectives(points: Tensor, centre: Tensor, which: Tensor, members: Tensor = members) -> SeveralValues:
             several, weights = draws.together(method, members[which])

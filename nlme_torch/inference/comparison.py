@@ -149,7 +149,8 @@ def _judged(
     found = {}
     for name, fit in fits.items():
         try:
-            found[name] = {"left out": leave_one_out(fit).minus2ll}
+            estimate = fit.left_out or leave_one_out(fit)
+            found[name] = {"left out": estimate.minus2ll}
         except NLMEError:
             found[name] = {"left out": math.nan}
     return found

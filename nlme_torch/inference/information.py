@@ -139,15 +139,19 @@ def invert(information: Information, kind: Kind, names: Sequence[str]) -> Invers
                 "the estimates are no maximum of it; fit by this very method first"
             )
         elif flat:
-            warnings.append(
-                f"{what} is singular: the data do not identify the direction {direction} "
-                "(estimation scale); fix one of these parameters or simplify the model"
-            )
+            warnings.append(_singular(what, direction))
         else:
             warnings.append(
                 f"the data hardly identify the direction {direction} (estimation scale): its information is "
                 f"{value:.1g} of the largest; fix one of these parameters or simplify the model"
             )
+    if kind == "sandwich" and not missing and information.subjects > len(names):
+        # a direction without any score would get the standard error zero
+        scale_s = information.scores.diagonal().sqrt().clamp_min(1e-150)
+        values, directions = torch.linalg.eigh(information.scores / scale_s[:, None] / scale_s)
+        silent = (values < 1e-3 * NULL * values[-1]).nonzero()[:, 0].tolist()
+        warnings += [_singular("S", _named(directions[:, index] / scale_s, names)) for index in silent]
+        missing = bool(silent)
     if missing:
         return Inverse(torch.full_like(matrix, torch.nan), math.inf, tuple(warnings))
     inverse = (vectors / eigenvalues) @ vectors.mT / scale[:, None] / scale
@@ -168,6 +172,13 @@ def positive(matrix: Float[Tensor, "kept kept"]) -> Float[Tensor, "kept kept"]:
     eigenvalues, vectors = torch.linalg.eigh(matrix / scale[:, None] / scale)
     sizes = eigenvalues.abs().clamp_min(1e-6 * float(eigenvalues.abs().max()))
     return (vectors * sizes) @ vectors.mT * scale[:, None] * scale
+
+
+def _singular(what: str, direction: str) -> str:
+    return (
+        f"{what} is singular: the data do not identify the direction {direction} (estimation scale); fix one of these "
+        "parameters or simplify the model"
+    )
 
 
 def _named(direction: Tensor, names: Sequence[str]) -> str:

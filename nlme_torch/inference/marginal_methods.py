@@ -27,7 +27,8 @@ class MarginalMethod(ABC):
     """What FO, FOCE, FOCEI, Laplace and Quadrature share.
 
     Attributes:
-        optimiser: Minimiser of a fit; None takes ``BFGS()``, and ``LBFGS()`` above 150 parameters.
+        optimiser: Minimiser of a fit; None takes ``BFGS()``, ``TrustRegion()`` for a model with a network, and
+            ``LBFGS()`` above 150 parameters.
         mode_starts: Searches for each subject's conditional mode at the beginning and the end; None takes 1, and 6 for
             a model with a network, whose individual posteriors may have several modes.
         starts: Fits from different initial values, one after the other; the best is kept.
@@ -135,7 +136,8 @@ class FOCE(MarginalMethod):
     only.
 
     Attributes:
-        optimiser: Minimiser of a fit; None takes ``BFGS()``, and ``LBFGS()`` above 150 parameters.
+        optimiser: Minimiser of a fit; None takes ``BFGS()``, ``TrustRegion()`` for a model with a network, and
+            ``LBFGS()`` above 150 parameters.
         mode_starts: Searches for each conditional mode; None takes 1, and 6 for a model with a network.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
@@ -159,7 +161,8 @@ class FOCEI(MarginalMethod):
     Normal and log-normal outcomes only.
 
     Attributes:
-        optimiser: Minimiser of a fit; None takes ``BFGS()``, and ``LBFGS()`` above 150 parameters.
+        optimiser: Minimiser of a fit; None takes ``BFGS()``, ``TrustRegion()`` for a model with a network, and
+            ``LBFGS()`` above 150 parameters.
         mode_starts: Searches for each conditional mode; None takes 1, and 6 for a model with a network.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
@@ -187,7 +190,8 @@ class Laplace(MarginalMethod):
     .. math:: -2 \log p(y_i) \approx 2 g(\hat\eta_i) + \log |\nabla^2 g(\hat\eta_i)|
 
     Attributes:
-        optimiser: Minimiser of a fit; None takes ``BFGS()``, and ``LBFGS()`` above 150 parameters.
+        optimiser: Minimiser of a fit; None takes ``BFGS()``, ``TrustRegion()`` for a model with a network, and
+            ``LBFGS()`` above 150 parameters.
         mode_starts: Searches for each conditional mode; None takes 1, and 6 for a model with a network.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
@@ -207,7 +211,8 @@ class Quadrature(MarginalMethod):
     """Adaptive Gauss-Hermite quadrature around each mode: the exact likelihood, for a handful of effects.
 
     Attributes:
-        optimiser: Minimiser of a fit; None takes ``BFGS()``, and ``LBFGS()`` above 150 parameters.
+        optimiser: Minimiser of a fit; None takes ``BFGS()``, ``TrustRegion()`` for a model with a network, and
+            ``LBFGS()`` above 150 parameters.
         mode_starts: Searches for each conditional mode; None takes 1, and 6 for a model with a network.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.

@@ -97,11 +97,11 @@ class _Run:
                 iterations, evaluations = iterations + self.minimum.iterations, evaluations + self.minimum.evaluations
                 start = self.minimum.iterate.vector
                 over = iterations >= self.optimiser.iterations or self._interrupted
-                if objective.mode_starts == 1 or not self.approximation.has_modes or over:
-                    break
                 if isinstance(self.optimiser, TrustRegion):  # where there are better modes, those count
-                    if objective.search(start):
-                        continue
+                    if over or not objective.search(start):
+                        break
+                    continue
+                if objective.mode_starts == 1 or not self.approximation.has_modes or over:
                     break
                 centre = objective.centre
                 objective.restart(start)

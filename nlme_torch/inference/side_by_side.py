@@ -88,13 +88,13 @@ def minimise_side_by_side(
         The minima; a start that did not converge shows its best point.
     """
     count = len(vectors)
-    everyone = torch.arange(count)
+    everyone = torch.arange(count, device=vectors.device)
     first = objectives(vectors, centre, everyone)
     assert first.gradient is not None
-    result = Minima(vectors.clone(), first.value.clone(), torch.zeros(count, dtype=torch.bool), 1)
+    result = Minima(vectors.clone(), first.value.clone(), torch.zeros_like(first.value, dtype=torch.bool), 1)
     inverse = (scale @ scale.mT).expand(count, -1, -1)
     ones = torch.ones_like(first.value)
-    zeros = torch.zeros(count, dtype=torch.long)
+    zeros = torch.zeros_like(everyone)
     state = _State(
         everyone, vectors, first.value, first.gradient, first.centre, inverse,
         _direction(inverse, first.gradient), ones, 0 * ones, ones + torch.inf, zeros, zeros,

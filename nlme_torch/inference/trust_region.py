@@ -9,7 +9,7 @@ the current point already, a search from several starts may find one, or a leap 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,7 +23,13 @@ SMALLEST = 1e-6
 
 @runtime_checkable
 class Branched(Protocol):
-    """An objective that follows conditional modes, and so has a value for each choice of them."""
+    """An objective that follows conditional modes, and so has a value for each choice of them.
+
+    Attributes:
+        kept: The modes from which others are followed.
+    """
+
+    kept: Tensor
 
     def trial(self, vector: Tensor) -> tuple[float, Tensor]:
         """Return value and gradient, following the modes that were kept; infinite where one cannot be followed."""
@@ -61,11 +67,12 @@ class TrustRegion:
     .. math:: \min_u\; g^\top T u + \tfrac12 u^\top T^\top B\, T u, \quad |u| \le \Delta, \qquad (T T^\top)^{-1} = M
 
     solved exactly, by eigenvectors, also where B is not positive definite. M is the expected information plus the
-    prior's curvature, renewed every 40 steps, when B begins anew from it. In between B learns from all trials by
-    symmetric rank one while the scaled gradient is above one, near the end by damped BFGS. A trial that lies across a
-    jump teaches nothing. Where steps become vanishingly small although the gradient does not vanish, the minimum of
-    this branch lies on its edge, where there is no gradient to vanish: the modes are searched anew, and if there are
-    no better ones a leap across the edge is taken, whatever it costs.
+    prior's curvature, renewed every 40 steps, when B begins anew: from M, and near the end (scaled gradient below 0.1)
+    from differences of the gradient. In between B learns from all trials by symmetric rank one, and by damped BFGS
+    while the scaled gradient is between 10 and 0.1. A trial that lies across a jump teaches nothing. Where steps become
+    vanishingly small although the gradient does not, the lowest point of this branch lies on its edge, where no
+    gradient need vanish: the modes are searched anew, and if there are no better ones a leap across the edge is taken,
+    whatever it costs. A search that has not converged returns the lowest point it has seen.
 
     Attributes:
         iterations: Largest number of trials.
@@ -92,12 +99,23 @@ class TrustRegion:
             reason = walk.go(report)
         except KeyboardInterrupt:
             reason = "interrupted"
+        if not self.satisfied(walk.here()):
+            walk.return_to_best()
         found = walk.here()
         return Minimum(found, walk.trials, walk.evaluations, self.satisfied(found), reason)
 
     def satisfied(self, point: Iterate) -> bool:
         """Whether the gradient has vanished."""
         return point.scaled_gradient <= self.tolerance and float(point.gradient.norm()) <= self.gradient
+
+
+class _Place(NamedTuple):
+    """A point with everything that belongs to it."""
+
+    vector: Tensor
+    value: float
+    slope: Tensor
+    modes: Tensor | None
 
 
 class _Walk:
@@ -109,8 +127,8 @@ class _Walk:
         self.vector = start
         self.trials, self.evaluations, self.leaps = 0, 1, 0
         self.value, self.slope = objective(start)
-        if self.branched is not None:
-            self.branched.keep()
+        self.best: _Place | None = None
+        self.arrive()
         self.radius = 1.0
         self.renew()
 
@@ -119,6 +137,21 @@ class _Walk:
         scaled = self.scale.mT @ self.slope
         largest = float(scaled.abs().max()) if len(scaled) else 0.0
         return Iterate(self.vector, self.value, self.slope, largest)
+
+    def arrive(self) -> None:
+        """Keep the modes of the new point, and the point if it is the best."""
+        if self.branched is not None:
+            self.branched.keep()
+        if self.best is None or self.value < self.best.value:
+            modes = None if self.branched is None else self.branched.kept
+            self.best = _Place(self.vector, self.value, self.slope, modes)
+
+    def return_to_best(self) -> None:
+        """Take up the lowest point that was seen."""
+        assert self.best is not None
+        self.vector, self.value, self.slope, modes = self.best
+        if self.branched is not None and modes is not None:
+            self.branched.kept = modes
 
     def renew(self) -> None:
         """Begin the model of the Hessian anew, from the information where the search is."""
@@ -141,7 +174,7 @@ class _Walk:
         while not strategy.satisfied(self.here()):
             if self.trials >= strategy.iterations:
                 return "all iterations were used"
-            if self.since >= REFRESH:
+            if self.since >= REFRESH and self.branched is not None:
                 self.renew()
             if self.radius < SMALLEST and not self.escape():
                 return "no step lowered the objective any more"
@@ -170,8 +203,7 @@ class _Walk:
         if ratio > 1e-4:
             self.vector, self.value, self.slope = self.vector + change, value, gradient
             self.since += 1
-            if self.branched is not None:
-                self.branched.keep()
+            self.arrive()
         elif not smooth and self.exchange():
             return
         if ratio > 0.75 and length > 0.8 * self.radius:
@@ -197,15 +229,17 @@ class _Walk:
         value, slope = self.evaluate(vector, search=True)
         if not math.isfinite(value):
             return False
+        if vector is self.vector:  # with better modes: lower values that were seen belong to worse ones
+            self.best = None
         self.vector, self.value, self.slope = vector, value, slope
-        if self.branched is not None:
-            self.branched.keep()
+        self.arrive()
         return True
 
     def escape(self) -> bool:
         """Leave the edge of a branch: by better modes at this point, or by a leap in the direction that was tried."""
         self.radius = 0.1
-        if self.branched is None or self.leaps >= self.strategy.leaps:
+        noise_only = float((self.scale.mT @ self.slope).norm()) < CLOSE
+        if self.branched is None or noise_only or self.leaps >= self.strategy.leaps:
             return False
         self.leaps += 1
         if self.branched.search(self.vector) and self.settle(self.vector):

@@ -23,8 +23,9 @@ from nlme_torch.model.covariance import (
 from nlme_torch.model.dosing import Dosing
 from nlme_torch.model.individual import Covariates, Individual
 from nlme_torch.model.individual_parameters import IndividualParameter, Latent
+from nlme_torch.model.module_network import ModuleNetwork
 from nlme_torch.model.named_modules import NamedModules
-from nlme_torch.model.networks import ModuleNetwork, Network
+from nlme_torch.model.networks import Network
 from nlme_torch.model.parameters import PopulationParameter, Real
 from nlme_torch.model.random_effects import Omega, RandomEffectBlock
 from nlme_torch.model.random_weights import RandomWeights

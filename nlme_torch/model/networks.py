@@ -1,6 +1,5 @@
 """Networks whose weights are one flat vector, shared by all subjects or one vector per subject."""
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -11,6 +10,7 @@ from torch.distributions import Distribution
 
 from nlme_torch._typing import Float
 from nlme_torch.errors import ModelError
+from nlme_torch.model.network_checks import check_constraints, checked_scale
 from nlme_torch.model.priors import check_prior, log_prior
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -149,7 +149,7 @@ class MLP(Network):
         for name in (activation, output):
             if name not in ACTIVATIONS:
                 raise ModelError(f"MLP: unknown activation {name!r}; choose from {', '.join(ACTIVATIONS)}.")
-        _check_constraints(sizes[0], activation, output, increasing, decreasing, zero_at_zero)
+        check_constraints(sizes[0], activation, output, increasing, decreasing, zero_at_zero)
         self.sizes, self.activation, self.output = sizes, activation, output
         self.increasing, self.decreasing = tuple(increasing), tuple(decreasing)
         self.zero_at_zero = zero_at_zero
@@ -164,7 +164,7 @@ class MLP(Network):
         self.awaits_scale = self.automatic
         if scale is not None:
             divisors = (1.0,) * sizes[0] if scale in ("auto", "standard") else scale
-            self.register_buffer("scale", _checked_scale(divisors, sizes[0]))
+            self.register_buffer("scale", checked_scale(divisors, sizes[0]))
         if scale == "standard":
             if zero_at_zero:
                 raise ModelError("MLP: scale='standard' moves zero, and zero_at_zero keeps it; use scale='auto'.")
@@ -173,7 +173,7 @@ class MLP(Network):
             if output != "identity":
                 raise ModelError(f"MLP: output_scale multiplies output='identity', not {output!r}.")
             factors = (1.0,) * sizes[-1] if output_scale == "auto" else output_scale
-            self.register_buffer("output_scale", _checked_scale(factors, sizes[-1], "output"))
+            self.register_buffer("output_scale", checked_scale(factors, sizes[-1], "output"))
         self.initialise(torch.Generator().manual_seed(0))
 
     @property
@@ -234,7 +234,7 @@ class MLP(Network):
             if not self.centred or len(centre) != self.sizes[0] or not all(map(math.isfinite, centre)):
                 raise ModelError(f"{self} has no centre, or other than {len(centre)} inputs; see scale='standard'.")
             self.centre = torch.tensor(tuple(centre), dtype=torch.float64).to(self.scale.device)
-        self.scale = _checked_scale(scale, self.sizes[0]).to(self.scale)
+        self.scale = checked_scale(scale, self.sizes[0]).to(self.scale)
         self.awaits_scale = False
 
     def set_measured(self, name: str, value: Tensor) -> None:
@@ -258,7 +258,7 @@ class MLP(Network):
         """
         if not hasattr(self, "output_scale"):
             raise ModelError(f"{self} was made without an output scale; write MLP(..., output_scale='auto').")
-        self.output_scale = _checked_scale(scale, self.sizes[-1], "output").to(self.output_scale)
+        self.output_scale = checked_scale(scale, self.sizes[-1], "output").to(self.output_scale)
         self.awaits_scale = False
 
     def bind(self, weights: Tensor) -> "BoundNetwork":
@@ -336,58 +336,6 @@ class MLP(Network):
         return f"{shape}{', zero at zero' if self.zero_at_zero else ''}, {len(self.weights)} weights"
 
 
-class ModuleNetwork(Network):
-    """Any ``nn.Module`` as a network: features on the last axis in and out; slower than ``MLP``.
-
-    Args:
-        module: Maps ``(..., input)`` to ``(..., output)``; a copy of it is used, in double precision and evaluation
-            mode
-            (no dropout). If none of its parameters requires a gradient, its weights are kept.
-        prior: Univariate distribution of every parameter, or None.
-
-    Raises:
-        ModelError: The module has no parameters, has some frozen and some free ones, or has buffers (the running
-            statistics of a batch norm, say), which would depend on who else is in the batch.
-    """
-
-    def __init__(self, module: nn.Module, prior: Distribution | None = None) -> None:
-        kind, parameters = type(module).__name__, dict(module.named_parameters())
-        if not parameters:
-            raise ModelError(f"{kind} has no parameters; call it inside dynamics as a plain function.")
-        buffers = [name for name, _ in module.named_buffers()]
-        if buffers:
-            raise ModelError(f"{kind} has buffers ({', '.join(buffers)}); use layers without running statistics.")
-        free = {parameter.requires_grad for parameter in parameters.values()}
-        if len(free) > 1:
-            raise ModelError(f"{kind} has frozen and free parameters; put them into two modules.")
-        flat = torch.cat([parameter.detach().double().reshape(-1) for parameter in parameters.values()])
-        super().__init__(flat, n_inputs=-1, n_outputs=-1, prior=prior)
-        self.weights.requires_grad_(free == {True})
-        self._layout = [(name, parameter.shape) for name, parameter in parameters.items()]
-        # in a tuple, so that the module's own parameters are not registered again
-        self._module = (copy.deepcopy(module).double().eval(),)
-
-    def initialise(self, generator: torch.Generator) -> None:
-        """Keep the module's own initial weights."""
-
-    def evaluate(self, weights: Tensor, inputs: Tensor) -> Tensor:
-        """Apply the module to ``(input, *batch)`` with weights ``(weight, *batch)``."""
-        if weights[0].numel() == 1:
-            return self._call(weights.reshape(-1), inputs.movedim(0, -1)).movedim(-1, 0)
-        batch = torch.broadcast_shapes(weights.shape[1:], inputs.shape[1:])
-        flat_weights = _align(weights, len(batch)).expand(-1, *batch).reshape(weights.shape[0], -1)
-        flat_inputs = _align(inputs, len(batch)).expand(-1, *batch).reshape(inputs.shape[0], -1)
-        outputs = torch.func.vmap(self._call, in_dims=1, out_dims=1)(flat_weights, flat_inputs)
-        return outputs.reshape(-1, *batch)
-
-    def _call(self, weights: Tensor, features: Tensor) -> Tensor:
-        parameters, start = {}, 0
-        for name, shape in self._layout:
-            parameters[name] = weights[start : start + shape.numel()].reshape(shape)
-            start += shape.numel()
-        return torch.func.functional_call(self._module[0], parameters, (features,))
-
-
 class BoundNetwork:
     """A network with the weights of the current subjects, called with scalars: ``p.effect(concentration, p.z)``.
 
@@ -422,35 +370,7 @@ class BoundNetwork:
         return outputs[0] if outputs.shape[0] == 1 else tuple(outputs.unbind(0))
 
 
-def _checked_scale(scale: Sequence[float] | str, count: int, side: str = "input") -> Tensor:
-    """The scale of the inputs or outputs as a tensor."""
-    numbers = () if isinstance(scale, str) else tuple(map(float, scale))
-    if len(numbers) != count or not all(0 < number < math.inf for number in numbers):
-        name, words = ("scale", "'auto', 'standard'") if side == "input" else ("output_scale", "'auto'")
-        raise ModelError(
-            f"MLP: {name} must be {words} or {count} positive numbers, one for each {side}; got {scale!r}."
-        )
-    return torch.tensor(numbers, dtype=torch.float64)
-
-
-def _check_constraints(
-    inputs: int, activation: str, output: str, increasing: Sequence[int], decreasing: Sequence[int], zero_at_zero: bool
-) -> None:
-    """Refuse constraints that the architecture cannot keep."""
-    named = (*increasing, *decreasing)
-    if any(not 0 <= position < inputs for position in named) or len(set(named)) < len(named):
-        raise ModelError(
-            f"MLP with {inputs} inputs: increasing={tuple(increasing)} and decreasing={tuple(decreasing)} must name "
-            f"different inputs by position, 0 to {inputs - 1}."
-        )
-    if named and "silu" in (activation, output):
-        raise ModelError("MLP: silu is not monotone; use tanh, softplus or sigmoid.")
-    for name, value in (("activation", activation), ("output", output)):
-        if zero_at_zero and value not in ("tanh", "silu", "identity"):
-            raise ModelError(f"MLP: {name}={value!r} is not zero at zero; use tanh, silu or identity.")
-
-
-def _align(tensor: Tensor, batch_dimensions: int) -> Tensor:
+def align(tensor: Tensor, batch_dimensions: int) -> Tensor:
     """Insert axes after the first one so that the batch axes are right-aligned."""
     missing = batch_dimensions - (tensor.dim() - 1)
     return tensor.reshape(tensor.shape[0], *(1,) * missing, *tensor.shape[1:]) if missing > 0 else tensor
@@ -459,9 +379,9 @@ def _align(tensor: Tensor, batch_dimensions: int) -> Tensor:
 def _affine(matrix: Tensor, bias: Tensor, hidden: Tensor, n_in: int, n_out: int) -> Tensor:
     """Per-subject ``W h + b``, accumulated input by input: fuses, and needs no (out, in, batch) product."""
     batch_dimensions = max(matrix.dim(), hidden.dim()) - 1
-    matrix, bias = _align(matrix, batch_dimensions), _align(bias, batch_dimensions)
+    matrix, bias = align(matrix, batch_dimensions), align(bias, batch_dimensions)
     matrix = matrix.reshape(n_out, n_in, *matrix.shape[1:])
-    hidden = _align(hidden, batch_dimensions)
+    hidden = align(hidden, batch_dimensions)
     result = bias
     for index in range(n_in):
         result = torch.addcmul(result, matrix[:, index], hidden[index])

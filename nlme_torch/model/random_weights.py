@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from nlme_torch.errors import ModelError
 from nlme_torch.model.covariance import LowRank, Scalar, Structure
-from nlme_torch.model.networks import ModuleNetwork, Network
+from nlme_torch.model.module_network import ModuleNetwork
+from nlme_torch.model.networks import Network
 
 
 class RandomWeights(nn.Module):

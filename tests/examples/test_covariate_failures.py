@@ -50,7 +50,9 @@ def test_sparse_subjects_draw_modes_to_zero_and_do_not_hurt_a_joint_fit():
         total = without.omega.iloc[0, 0]
         shares = [total / (total + 1 / samples) for samples in ((10, 1) if sparse else (10,))]
         assert slopes[sparse] == pytest.approx(np.mean(shares), abs=0.06)
-        ways = {"augment": nlme.augment(without, nlme.examples.SubjectMeanNetwork().shift, iterations=100, likelihood=QUICK)}
+        ways = {
+            "augment": nlme.augment(without, nlme.examples.SubjectMeanNetwork().shift, iterations=100, likelihood=QUICK)
+        }
         if sparse:
             ways["joint"] = nlme.fit(ways["augment"].model, data, QUICK, progress=False)
         for way, found in ways.items():

@@ -82,15 +82,17 @@ def test_a_classical_model_agrees_with_refits_without_each_subject():
     # nlme.cross_validate(model, data, nlme.FOCEI(), folds=12, likelihood=nlme.FOCEI()), 11 s
     refitted = {1: 35.606, 2: 39.816, 3: 21.341, 4: 31.673, 5: 55.723, 6: 29.878, 7: 23.356, 8: 27.512, 9: 34.318,
                 10: 29.961, 11: 25.162, 12: 30.722}  # fmt: skip
-    gaps = found.subjects.set_index("id").left_out - pd.Series(refitted)
-    assert gaps.abs().max() < 2.5 and found.minus2ll == pytest.approx(385.07, abs=0.2 * found.loss)
+    gaps = (found.subjects.set_index("id").left_out - pd.Series(refitted)).abs()
+    assert gaps.median() < 0.2 and gaps.max() < 2.5, "of the subject that nobody resembles"
+    loss = sum(refitted.values()) - fit.minus2ll
     assert found.loss == pytest.approx(found.minus2ll - fit.minus2ll)
+    assert abs(found.loss - loss) < 0.5 * abs(2 * fit.n_parameters - loss), "Akaike's guess is further off"
     assert fit.left_out is None and "left out" not in str(fit), "only networks are judged unasked"
 
 
 def test_a_network_that_wins_training_and_loses_hold_out_says_so_unasked():
-    data, others = line_data(3, seed=1), line_data(100, seed=9)
-    greedy, modest = (fitted(Curve(units), data, steps=250) for units in (8, 0))
+    data, others = line_data(3, seed=1), line_data(60, seed=9)
+    greedy, modest = (fitted(Curve(units), data, steps=400) for units in (12, 0))
     assert greedy.minus2ll < modest.minus2ll
     assert "warning: wins training, loses hold-out" in str(greedy)
     assert "wins training" not in str(modest) and "when left out" in str(modest)

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from mixed_linear import lines_data, simulate_lines
 from small_models import Line
 
 import nlme_torch as nlme
+from nlme_torch.inference.information import Information, invert
 
 
 def numerical_hessian(function, point, step=1e-3):
@@ -107,21 +109,30 @@ class Quadratic(Line):
         return super().predict(t, p, cov) + self._coefficient(p.first, p.second, t) * t**2
 
 
-@pytest.fixture(scope="module")
-def curved_lines():
+def curved_fit(coefficient):
     frame, _ = simulate_lines(subjects=20)
-    return lines_data(frame.assign(DV=frame["DV"] + 0.9 * frame["TIME"] ** 2))
+    data = lines_data(frame.assign(DV=frame["DV"] + 0.9 * frame["TIME"] ** 2))
+    return nlme.fit(Quadratic(coefficient), data, nlme.FOCEI(), progress=False)
+
+
+@pytest.fixture(scope="module")
+def product():
+    return curved_fit(lambda first, second, t: first * second)
+
+
+@pytest.fixture(scope="module")
+def nearly_a_sum():
+    return curved_fit(lambda first, second, t: first + second * (1 + 1e-3 * t))
 
 
 @pytest.mark.parametrize("kind", ["sandwich", "R", "S"])
-def test_a_product_of_parameters_is_a_flat_direction(curved_lines, kind):
+def test_a_product_of_parameters_is_a_flat_direction(product, kind):
     """Differences see a small curvature along the hyperbola; only the scores show that it is zero."""
-    fit = nlme.fit(Quadratic(lambda first, second, t: first * second), curved_lines, nlme.FOCEI(), progress=False)
-    errors = nlme.standard_errors(fit, kind=kind)
+    errors = nlme.standard_errors(product, kind=kind)
     assert errors.table["se"].isna().all() and errors.condition_number == np.inf
     (message,) = errors.warnings
     assert "do not identify" in message and "sigma" not in message and "omega" not in message
-    first, second = (fit.model.get_parameter(f"{name}.unconstrained").item() for name in ("first", "second"))
+    first, second = (product.model.get_parameter(f"{name}.unconstrained").item() for name in ("first", "second"))
     tangent = np.array([first, -second]) / max(abs(first), abs(second))  # of first * second = constant
     named = re.search(r"direction (.*) \(estimation", message)[1].split()
     assert named[1::2] == ["first", "second"]
@@ -129,13 +140,21 @@ def test_a_product_of_parameters_is_a_flat_direction(curved_lines, kind):
 
 
 @pytest.mark.parametrize("kind", ["sandwich", "R", "S"])
-def test_a_nearly_flat_direction_is_named_and_keeps_its_standard_error(curved_lines, kind):
-    model = Quadratic(lambda first, second, t: first + second * (1 + 1e-3 * t))
-    fit = nlme.fit(model, curved_lines, nlme.FOCEI(), progress=False)
-    errors = nlme.standard_errors(fit, kind=kind)
+def test_a_nearly_flat_direction_is_named_and_keeps_its_standard_error(nearly_a_sum, kind):
+    errors = nlme.standard_errors(nearly_a_sum, kind=kind)
     assert errors.table.loc[["first", "second"], "se"].min() > 10 and errors.table["se"].notna().all()
     (message,) = errors.warnings
     assert "hardly identify" in message and "first" in message and "second" in message and "sigma" not in message
+
+
+def test_a_sandwich_without_scores_in_a_direction_has_no_standard_error_of_zero():
+    """R sees a curvature in both directions, but no subject pulls along (1, -1)."""
+    hessian = torch.eye(2, dtype=torch.float64)
+    both = Information(hessian, torch.ones(2, 2, dtype=torch.float64), subjects=10)
+    found = invert(both, "sandwich", ["first", "second"])
+    assert found.covariance.isnan().all() and "S is singular" in found.warnings[0]
+    assert sorted(re.search(r"direction (.*) \(est", found.warnings[0])[1].split()) == ["+1", "-1", "first", "second"]
+    assert torch.equal(invert(both, "R", ["first", "second"]).covariance, hessian)
 
 
 def test_estimates_off_the_maximum_are_called_so():

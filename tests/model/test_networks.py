@@ -9,7 +9,8 @@ from torch import nn
 
 import nlme_torch as nlme
 from nlme_torch.model.density import Density
-from nlme_torch.model.networks import ACTIVATIONS, BoundNetwork, ModuleNetwork
+from nlme_torch.model.module_network import ModuleNetwork
+from nlme_torch.model.networks import ACTIVATIONS, BoundNetwork
 
 LAYERS = {"tanh": nn.Tanh, "softplus": nn.Softplus, "sigmoid": nn.Sigmoid, "silu": nn.SiLU, "identity": nn.Identity}
 
