@@ -38,7 +38,7 @@ import nlme_torch as nlme
 Figures = dict[str, float | str]
 
 GROWTH, INFECTION = 0.03, 0.1
-CHOSEN = "infection_saem"  # the better in cross-validation: 4.40 per left-out subject, growth 4.59, classical 4.32
+CHOSEN = "infection_saem"  # the better in cross-validation: 4.40 per left-out subject, growth 4.59
 LIKELIHOOD = nlme.ImportanceSampling(samples=3000)
 POOLED = nlme.Pooled(steps=200)
 SAEM = nlme.Staged(POOLED, nlme.SAEM(schedule=nlme.StepSchedule(exploration=150, smoothing=80), chains=6))

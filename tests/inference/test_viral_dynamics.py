@@ -69,6 +69,7 @@ def test_network_model_where_the_reference_stopped(reference):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # on a machine that does other things as well
 def test_network_fit_passes_the_reference(reference):
     """Half a minute of one core: python -m pytest tests/inference/test_viral_dynamics.py -m slow.
 
