@@ -18,7 +18,7 @@ def test_example_is_short_and_runs(monkeypatch):
 
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len([line for line in example.splitlines() if line.strip()]) <= 25
-    short = nlme.SAEM(schedule=nlme.StepSchedule(burn_in=2, exploration=3, smoothing=2), chains=2)
+    short = nlme.SAEM(schedule=nlme.StepSchedule(burn_in=2, exploration=3, smoothing=2), chains=20)
     example = example.replace("nlme.SAEM()", "short").replace("seed=1)", "seed=1, progress=False)")
     namespace = {"short": short}
     exec(example, namespace)

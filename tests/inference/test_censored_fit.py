@@ -87,6 +87,7 @@ def test_m3_reaches_the_maximum_and_the_truth():
     assert (abs(np.mean(estimates, axis=0) - TRUTH) < 2 * np.mean(errors, axis=0) / np.sqrt(3)).all()
 
 
+@pytest.mark.slow
 def test_leaving_censored_values_out_is_biased():
     table = simulate(0)
     _, error = maximum(table)

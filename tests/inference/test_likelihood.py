@@ -71,6 +71,7 @@ class Bases(nlme.Model):
         return {"DV": dist.Normal(y, p.sigma)}
 
 
+@pytest.mark.slow
 def test_annealing_is_exact_with_28_effects_and_12_subjects():
     generator = np.random.default_rng(0)
     times = np.linspace(0.0, 3.0, 11)

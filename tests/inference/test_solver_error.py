@@ -34,7 +34,7 @@ def test_the_default_solver_and_closed_forms_are_silent(theophylline):
 
 def test_it_is_part_of_every_fit(theophylline):
     fit = nlme.fit(
-        nlme.examples.TheophyllineClassical(), theophylline, nlme.Pooled(steps=2), solver=nlme.RK4(1, compile=False),
+        nlme.examples.TheophyllineClassical(), theophylline, nlme.Pooled(steps=2), solver=nlme.Tsit5(1.0, 100.0),
         progress=False,
     )  # fmt: skip
     assert any("solver's error" in message for message in fit.warnings)

@@ -490,7 +490,7 @@ def test_a_model_whose_effects_are_all_standard_has_a_mean_for_every_start(lines
     fit = nlme.fit(
         Latents(),
         lines_data(frame),
-        nlme.SAEM(starts=2, chains=2, warm_up=nlme.Pooled(5), schedule=nlme.StepSchedule(exploration=3, smoothing=2)),
+        nlme.SAEM(starts=2, chains=20, warm_up=nlme.Pooled(5), schedule=nlme.StepSchedule(exploration=3, smoothing=2)),
         seed=1,
         progress=False,
         likelihood=nlme.LaplaceLikelihood(1),

@@ -28,9 +28,12 @@ def derivatives(problem, solver, device="cpu"):
     return solution, [value.detach().cpu() for value in (solution.states, *slopes, *second)]
 
 
-@pytest.mark.parametrize("solver", SOLVERS[:3], ids=str)
-@pytest.mark.parametrize("name", ["oral", "stiff"])
-def test_looking_rarely_changes_nothing(solver, name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [("oral", SOLVERS[0]), ("oral", SOLVERS[1]), ("stiff", SOLVERS[1]), ("stiff", SOLVERS[2])],
+    ids=str,
+)
+def test_looking_rarely_changes_nothing(name, solver, monkeypatch):
     if name == "oral":
         problem = with_events(oral_problem)
     else:
