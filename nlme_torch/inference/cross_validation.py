@@ -63,7 +63,7 @@ def cross_validate(
     folds: int = 5,
     seed: int = 0,
     likelihood: LikelihoodMethod | None = None,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
     progress: bool = True,
 ) -> CrossValidation:
     r"""Compare candidate models by the likelihood of subjects that were left out of the fit.
@@ -79,7 +79,7 @@ def cross_validate(
             subjects leaves one out at a time.
         seed: Seed of the parts and of every fit.
         likelihood: How the likelihood of left-out subjects is computed, see :func:`nlme.held_out`.
-        solver: How differential equations are solved; ``Auto()`` if None.
+        solver: How differential equations are solved; ``Auto()`` if None or "auto".
         progress: Whether to show one tqdm line over all fits.
 
     Returns:

@@ -17,7 +17,7 @@ from nlme_torch.model.density import Density
 from nlme_torch.model.model import Model
 from nlme_torch.model.network_scales import set_awaited_scales
 from nlme_torch.model.values import assign
-from nlme_torch.solve import Auto, Solver
+from nlme_torch.solve import Solver, choose_solver
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
@@ -29,7 +29,7 @@ def fit(
     method: FitMethod | None = None,
     *,
     seed: int = 0,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
     likelihood: LikelihoodMethod | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -41,7 +41,8 @@ def fit(
         data: The data set.
         method: An estimation method; ``SAEM()`` if None.
         seed: Seed of everything random; the same seed gives the same result, bit for bit on one machine.
-        solver: How differential equations are solved; ``Auto()`` if None.
+        solver: How differential equations are solved: a solver, or one by name ("auto", "tsit5", "rodas5p", "rk4",
+            "torchdiffeq") with its defaults; ``Auto()`` if None.
         likelihood: How the marginal likelihood is computed at the end; None takes the method's own approximation where
             it has one, and else chooses by the number of effects.
         device: Where tensors live; the CPU if None.
@@ -67,7 +68,7 @@ def fit(
     chosen = method or SAEM()
     fitted = copy.deepcopy(model).to(device=device)
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    density = Density(fitted, data.batch(device=device), solver or Auto())
+    density = Density(fitted, data.batch(device=device), choose_solver(solver))
     set_awaited_scales(density)
     estimation = chosen.estimate(density, generator, progress)
     assign(fitted, estimation.values)

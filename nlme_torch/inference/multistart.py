@@ -19,7 +19,7 @@ from nlme_torch.model.density import Density
 from nlme_torch.model.model import Model
 from nlme_torch.model.network_scales import set_awaited_scales
 from nlme_torch.model.values import assign, parameter_values
-from nlme_torch.solve import Auto, Solver
+from nlme_torch.solve import Solver, choose_solver
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
@@ -61,7 +61,7 @@ def multistart(
     warm_up: Pooled | None = None,
     seed: int = 0,
     likelihood: LikelihoodMethod | None = None,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
     progress: bool = True,
 ) -> Multistart:
     """Fit from several initial weights and compare the results on subjects that were held out.
@@ -80,7 +80,7 @@ def multistart(
         warm_up: The pooled fit; ``Pooled()`` if None.
         seed: Seed of the split, of the initial weights and of every fit.
         likelihood: How held-out likelihoods are computed, see :func:`nlme.held_out`.
-        solver: How differential equations are solved; ``Auto()`` if None.
+        solver: How differential equations are solved; ``Auto()`` if None or "auto".
         progress: Whether to show a progress line for every fit.
 
     Returns:
@@ -104,7 +104,7 @@ def multistart(
     if not 1 <= keep <= starts:
         raise FitError(f"multistart: keep={keep} must lie between 1 and starts={starts}.")
     train, held = data.split(test=hold_out, seed=seed)
-    used = solver or Auto()
+    used = choose_solver(solver)
     own = copy.deepcopy(model)
     density, other = Density(own, train.batch(), used), Density(own, held.batch(), used)
     set_awaited_scales(density)

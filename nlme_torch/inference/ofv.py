@@ -22,7 +22,7 @@ from nlme_torch.inference.tables import effect_table
 from nlme_torch.model.density import Density
 from nlme_torch.model.model import Model
 from nlme_torch.model.values import parameter_values
-from nlme_torch.solve import Auto, Solver
+from nlme_torch.solve import Solver, choose_solver
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
@@ -73,7 +73,7 @@ def ofv(
     method: MarginalMethod | Pooled | None = None,
     params: Mapping[str, Any] | None = None,
     *,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> ObjectiveValue:
@@ -87,7 +87,7 @@ def ofv(
         params: Name to value on the natural scale, as fits print them (``ka``, ``sigma``, ``omega_ka`` for a variance,
             ``omega_ka,cl`` for a covariance); also the name of an Omega block to a whole matrix, or of a network to
             its weights. Parameters not named keep the model's own values.
-        solver: How differential equations are solved; ``Auto()`` if None.
+        solver: How differential equations are solved; ``Auto()`` if None or "auto".
         device: Where tensors live; the CPU if None.
         seed: Seed of further starting points for the modes.
 
@@ -109,7 +109,7 @@ def ofv(
     chosen: MarginalMethod | Pooled = method or FOCEI()
     model = copy.deepcopy(model).to(device=device)
     values = parameter_values(model) if params is None else values_from_natural(model, params)
-    density = Density(model, data.batch(device=device), solver or Auto())
+    density = Density(model, data.batch(device=device), choose_solver(solver))
     approximation = chosen.approximation(density)
     centre = approximation.origin(1)
     searches = chosen.searches(density)

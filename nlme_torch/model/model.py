@@ -29,7 +29,7 @@ from nlme_torch.model.networks import Network
 from nlme_torch.model.parameters import PopulationParameter, Real
 from nlme_torch.model.random_effects import Omega, RandomEffectBlock
 from nlme_torch.model.random_weights import RandomWeights
-from nlme_torch.solve import Auto, Solver
+from nlme_torch.solve import Solver, choose_solver
 from nlme_torch.solve.linear import Linear
 
 if TYPE_CHECKING:
@@ -204,11 +204,11 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
                 network.initialise(torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode())))
         return self
 
-    def program(self, data: "Dataset", solver: Solver | None = None) -> Callable[[], None]:
+    def program(self, data: "Dataset", solver: Solver | str | None = None) -> Callable[[], None]:
         """Return the model with its data as a Pyro program; see :func:`nlme_torch.model.program.program`."""
         from nlme_torch.model.program import program
 
-        return program(self, data, solver or Auto())
+        return program(self, data, choose_solver(solver))
 
     def summary(self, data: "Dataset | None" = None) -> Any:
         """Return states, parameters, effects, shapes and priors as a printable table."""

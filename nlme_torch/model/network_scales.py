@@ -27,13 +27,13 @@ from nlme_torch.model.density import Density, _without_validation
 from nlme_torch.model.individual import Individual, at_records
 from nlme_torch.model.model import Model
 from nlme_torch.model.networks import MLP, BoundNetwork
-from nlme_torch.solve import Auto, Solver
+from nlme_torch.solve import Solver, choose_solver
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
 
 
-def scale_networks(model: Model, data: "Dataset", solver: Solver | None = None) -> Model:
+def scale_networks(model: Model, data: "Dataset", solver: Solver | str | None = None) -> Model:
     """Set the scales of networks made with ``scale="auto"``, in place; ``nlme.fit`` does it by itself.
 
     A scale that was set before is set anew: the network then is another function of its inputs, with the same weights.
@@ -41,7 +41,7 @@ def scale_networks(model: Model, data: "Dataset", solver: Solver | None = None) 
     Args:
         model: The model.
         data: The data set along whose solutions inputs are measured.
-        solver: How differential equations are solved; ``Auto()`` if None.
+        solver: How differential equations are solved; ``Auto()`` if None or "auto".
 
     Returns:
         The model itself.
@@ -55,7 +55,7 @@ def scale_networks(model: Model, data: "Dataset", solver: Solver | None = None) 
     """
     for network in _networks(model).values():
         network.awaits_scale = network.automatic
-    set_awaited_scales(Density(model, data.batch(), solver or Auto()))
+    set_awaited_scales(Density(model, data.batch(), choose_solver(solver)))
     return model
 
 

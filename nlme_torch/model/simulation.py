@@ -11,7 +11,7 @@ from nlme_torch.data import with_outcomes
 from nlme_torch.errors import ModelError
 from nlme_torch.model.density import Density
 from nlme_torch.model.model import Model
-from nlme_torch.solve import Auto, Solver
+from nlme_torch.solve import Solver, choose_solver
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
@@ -23,7 +23,7 @@ def simulate(
     *,
     seed: int,
     eta: Float[Tensor, "effect subject"] | None = None,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
 ) -> "Dataset":
     r"""Draw random effects and observations of every subject.
 
@@ -35,7 +35,7 @@ def simulate(
             whose observations are to be replaced.
         seed: Seed of all draws.
         eta: Random effects to use in place of draws, ``(effect, subject)``.
-        solver: How differential equations are solved; ``Auto()`` if None.
+        solver: How differential equations are solved; ``Auto()`` if None or "auto".
 
     Returns:
         A data set with one column for every outcome.
@@ -52,7 +52,7 @@ def simulate(
           covariates    Wt, Dose
     """
     batch = data.batch()
-    density = Density(model, batch, solver or Auto())
+    density = Density(model, batch, choose_solver(solver))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         conditional = density.at()

@@ -94,6 +94,11 @@ class Solution:
         """(*batch) True where the solve succeeded."""
         return self.status == 0
 
+    @property
+    def stats(self) -> Statistics:
+        """The statistics, by the name that other solver libraries use."""
+        return self.statistics
+
     def raise_for_status(self, subjects: tuple[object, ...] = (), times: Tensor | None = None) -> None:
         """Raise one SolveError that names every kind of failure, its subjects and the last time reached.
 

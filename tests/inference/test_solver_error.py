@@ -6,6 +6,7 @@ import torch
 import nlme_torch as nlme
 from nlme_torch.inference.solver_error import solver_warnings
 from nlme_torch.model.density import Density
+from nlme_torch.solve import choose_solver
 
 
 def warnings(model, solver, data):
@@ -39,3 +40,14 @@ def test_it_is_part_of_every_fit(theophylline):
     )  # fmt: skip
     assert any("solver's error" in message for message in fit.warnings)
     assert "solver's error" in str(fit)
+
+
+def test_solvers_go_by_name(theophylline):
+    model = nlme.examples.TheophyllineClassical()
+    values = [nlme.ofv(model, theophylline, nlme.Pooled(), solver=name).ofv for name in ("auto", "tsit5", "rodas5p")]
+    assert values == pytest.approx([values[0]] * 3, abs=1e-4)
+    assert choose_solver(None) == choose_solver("auto") == nlme.Auto()
+    own = nlme.Tsit5(1e-3)
+    assert choose_solver(own) is own
+    with pytest.raises(nlme.SolveError, match="no solver is called 'dop853'; use one of auto, tsit5"):
+        nlme.ofv(model, theophylline, nlme.Pooled(), solver="dop853")
