@@ -1,6 +1,6 @@
 """Does more knowledge in a model with networks show on subjects and doses it has not seen?
 
-    python benchmarks/deepnlme.py --json FILE [--only rung1,...,rung6,rung6_weights,rung3_individual,truth] [--seed 1]
+    python benchmarks/deepnlme.py --json FILE [--only rung1,...,rung6,rung6_weights,rung3_individual,truth] [--also ...]
 
 Ten training subjects of the indirect-response truth, twelve test subjects. Rungs 1 to 4 have no random effects and are
 fitted by a pooled fit; the others by a pooled fit and then SAEM. For every model NAME:
@@ -11,13 +11,16 @@ NAME_individual_rmse: error of the response predicted at 13, ..., 24 h for test 
     from their samples at 0, ..., 12 h; against the truth without noise. NAME_individual_rmse_pk: of the concentration.
 NAME_regimen_rmse: the same over 48 h under doses that no training subject had: 0.3 at 0, 3 and 6 h, 1.5 at 25 and 33 h.
 NAME_sigma_pk, NAME_sigma_pd: estimates; the truth is 0.02 and 0.1. NAME_seconds: the call of nlme.fit.
-``truth`` is the model that the data were simulated from, fitted like rung 5.
+``truth`` is the model that the data were simulated from, fitted like rung 5. Rungs 7 to 9 follow by covariates.py,
+viral.py and small_networks.py, into the same file; ``--also ""`` leaves them out.
 """
 
 import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from datetime import date
@@ -45,6 +48,9 @@ STUDIES: dict[str, tuple[type[nlme.Model], nlme.Pooled | nlme.Staged | nlme.SAEM
     "rung3_individual": (nlme.examples.IndividualResponse, MIXED),
     "truth": (nlme.examples.IndirectResponse, MIXED),
 }
+
+
+OTHERS = ("covariates", "viral", "small_networks")  # rungs 7, 8 and 9, in scripts of their own
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file for the figures, as flat keys")
     parser.add_argument("--only", default=",".join(STUDIES), help="models to fit, comma-separated")
+    parser.add_argument("--also", default=",".join(OTHERS), help="further studies whose figures go into FILE too")
     parser.add_argument("--seed", type=int, default=1, help="seed of the training subjects; the next one's of the test")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -137,6 +144,10 @@ def main() -> None:
             partial.write_text(json.dumps(figures, indent=1) + "\n")
             partial.replace(arguments.json)
     print(json.dumps(figures, indent=1))
+    if arguments.json:
+        for script in filter(None, arguments.also.split(",")):
+            path = Path(__file__).with_name(f"{script}.py")
+            subprocess.run([sys.executable, str(path), "--json", str(arguments.json)], check=True)
 
 
 if __name__ == "__main__":
