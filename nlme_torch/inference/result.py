@@ -127,15 +127,20 @@ class Fit:
         """PRED, IPRED, RES, IRES and IWRES at every observation, in the order of the user's rows."""
         return prediction_table(self.density, self.data, self.effects.modes)
 
-    @cached_property
+    @property
     def left_out(self) -> LeaveOneOut | None:
         """Of a model with a network: what its subjects would be worth to a fit without them; None where unknown."""
+        return self.hold_out if isinstance(self.hold_out, LeaveOneOut) else None
+
+    @cached_property
+    def hold_out(self) -> LeaveOneOut | NLMEError | None:
+        """The same, or the error that says why it is unknown; None without a network or with fewer than 3 subjects."""
         if not self.model.has_network or self.data.n_subjects < 3:
             return None
         try:
             return leave_one_out(self)
-        except NLMEError:
-            return None
+        except NLMEError as error:
+            return error
 
     @property
     def n_parameters(self) -> int:

@@ -112,6 +112,8 @@ def render(fit: "Fit") -> str:
         lines += ["", *networks]
     if fit.left_out is not None:
         lines.append(str(fit.left_out))
+    elif fit.hold_out is not None:
+        lines.append(f"hold-out not judged: {fit.hold_out}")
     correlated = [block for block in fit.model.blocks if block.covariance is not None and not block.covariance.diagonal]
     for block in correlated:
         if block.kind == "individual":

@@ -24,15 +24,7 @@ from nlme_torch.solve.walk import Control, Move, Walk, attempt, first_step, look
 class PerSubjectSolver:
     """What the solvers with a step size per subject share; subclasses say what they step with.
 
-    Attributes:
-        rtol: relative tolerance of the local error of each subject.
-        atol: absolute tolerance [state].
-        max_steps: attempted steps of a subject between two records before it is given up.
-        compile: run the whole walk as compiled code where that is possible (CPU, a C++ compiler, a vector
-            field of elementary operations); the first solve of a new vector field then takes seconds, once
-            per machine.
-        max_batch: columns (subjects times chains times starts) that are solved at a time by tensor operations, where
-            there is no compiled code; "auto" takes what a quarter of the device's free memory can hold.
+    The attributes are explained where they are met, in ``Tsit5``.
     """
 
     method: ClassVar[Method]

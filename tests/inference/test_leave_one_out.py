@@ -122,4 +122,4 @@ def test_what_is_not_normal_is_refused():
     )
     with pytest.raises(FitError, match="normal"):
         nlme.leave_one_out(fit)
-    assert fit.left_out is None and "left out" not in str(fit)
+    assert fit.left_out is None and "hold-out not judged: leave_one_out" in str(fit)
