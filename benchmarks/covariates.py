@@ -21,15 +21,13 @@ bimodal: means -1 and 1 (omega 0.2, sigma 0.1), 400 subjects with four samples. 
 import argparse
 import importlib
 import json
-import os
-import platform
 import time
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
+from record import Figures, conditions, record
 from torch import Tensor
 
 import nlme_torch as nlme
@@ -40,7 +38,6 @@ regression = importlib.import_module("nlme_torch.inference.augment")
 examples = nlme.examples
 PARAMETERS = ("smax", "sc50", "ka", "vc", "kout")
 STRENGTHS = (10.0, 30.0, 100.0, 300.0)
-Figures = dict[str, float | str]
 
 
 @dataclass
@@ -240,14 +237,8 @@ def main() -> None:
             figures.update(indirect(arguments.seed, arguments.subjects))
         else:
             figures.update({"rich": rich, "bimodal": bimodal}[name](arguments.seed))
-        figures[f"{name}_run"] = (
-            f"{date.today().isoformat()}, Python {platform.python_version()}, torch {torch.__version__}, "
-            f"{torch.get_num_threads()} thread of {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
-        )
-        if arguments.json:
-            partial = arguments.json.with_suffix(".part")
-            partial.write_text(json.dumps(figures, indent=1) + "\n")
-            partial.replace(arguments.json)
+        figures[f"{name}_run"] = conditions()
+        record(arguments.json, figures)
     print(json.dumps(figures, indent=1))
 
 

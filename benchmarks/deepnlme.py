@@ -17,16 +17,14 @@ viral.py and small_networks.py, into the same file; ``--also ""`` leaves them ou
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import torch
+from record import conditions, record
 from torch import Tensor
 
 import nlme_torch as nlme
@@ -135,14 +133,8 @@ def main() -> None:
     test = TestSubjects.simulate(seed=arguments.seed + 1)
     for name in arguments.only.split(","):
         figures.update(study(name, train, test))
-        figures[f"{name}_run"] = (
-            f"{date.today().isoformat()}, Python {platform.python_version()}, torch {torch.__version__}, "
-            f"{torch.get_num_threads()} thread of {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
-        )
-        if arguments.json:
-            partial = arguments.json.with_suffix(".part")
-            partial.write_text(json.dumps(figures, indent=1) + "\n")
-            partial.replace(arguments.json)
+        figures[f"{name}_run"] = conditions()
+        record(arguments.json, figures)
     print(json.dumps(figures, indent=1))
     if arguments.json:
         for script in filter(None, arguments.also.split(",")):

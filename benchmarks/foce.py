@@ -13,21 +13,17 @@ import argparse
 import copy
 import json
 import math
-import os
-import platform
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import torch
 from hiv_reference import classical, network, read
+from record import Figures, conditions, record
 
 import nlme_torch as nlme
 from nlme_torch.inference.natural import values_from_natural
 from nlme_torch.model.values import assign
-
-Figures = dict[str, float | str]
 
 
 def started(model: nlme.Model, params: dict) -> nlme.Model:
@@ -125,12 +121,8 @@ def main() -> None:
             print(f"{name}: no data in {arguments.shared}, skipped")
             continue
         figures.update(STUDIES[name](arguments.shared))
-        figures[f"{name}_run"] = (
-            f"{date.today().isoformat()}, Python {platform.python_version()}, torch {torch.__version__}, "
-            f"{torch.get_num_threads()} thread of {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
-        )
-        if arguments.json:
-            arguments.json.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
+        figures[f"{name}_run"] = conditions()
+        record(arguments.json, figures)
 
 
 if __name__ == "__main__":

@@ -18,23 +18,19 @@ STUDY_MODEL_sigma: estimate; STUDY_MODEL_cpu_seconds: of the fit.
 """
 
 import argparse
-import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from record import Figures, conditions, record
 
 import nlme_torch as nlme
 
 Method = nlme.Staged | nlme.FOCEI | nlme.SAEM
-Figures = dict[str, float | str]
 
 CLASSICAL = nlme.SAEM(schedule=nlme.StepSchedule(exploration=150, smoothing=100), chains=8)
 NETWORK = nlme.Staged(nlme.Pooled(steps=300), CLASSICAL)
@@ -111,10 +107,7 @@ def study(name: str, write: Callable[[Figures], None]) -> None:
             "above_truth_se": float((values - base).std(ddof=1) / np.sqrt(len(values))),
             "sigma": float(fit.parameters.estimate["sigma"]),
             "cpu_seconds": seconds,
-            "run": (
-                f"{date.today().isoformat()}, Python {platform.python_version()}, torch {torch.__version__}, "
-                f"{torch.get_num_threads()} thread of {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
-            ),
+            "run": conditions(),
         }
         print({key: found[key] for key in ("train_m2ll", "test_m2ll", "above_truth", "cpu_seconds")}, flush=True)
         write({f"{name}_{label}_{key}": value for key, value in found.items()})
@@ -129,12 +122,7 @@ def main() -> None:
     torch.set_num_threads(1)
 
     def write(more: Figures) -> None:
-        if arguments.json is None:
-            return
-        figures: Figures = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
-        partly = arguments.json.with_suffix(f".{os.getpid()}")
-        partly.write_text(json.dumps({**figures, **more}, indent=1, sort_keys=True) + "\n")
-        partly.replace(arguments.json)
+        record(arguments.json, more)
 
     for name in arguments.only.split(","):
         study(name, write)

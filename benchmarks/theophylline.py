@@ -14,15 +14,13 @@ import argparse
 import copy
 import json
 import math
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import torch
+from record import conditions, record
 
 import nlme_torch as nlme
 from nlme_torch.model.density import Density
@@ -155,14 +153,8 @@ def main() -> None:
     figures: dict[str, float | str] = known
     for name in arguments.only.split(","):
         figures.update(STUDIES[name]())
-        figures[f"{name}_run"] = (
-            f"{date.today().isoformat()}, Python {platform.python_version()}, torch {torch.__version__}, "
-            f"{torch.get_num_threads()} thread of {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
-        )
-        if arguments.json:
-            partial = arguments.json.with_suffix(".part")
-            partial.write_text(json.dumps(figures, indent=1) + "\n")
-            partial.replace(arguments.json)
+        figures[f"{name}_run"] = conditions()
+        record(arguments.json, figures)
     print(json.dumps(figures, indent=1))
 
 

@@ -21,21 +21,16 @@ network was never varied. Nothing was chosen by looking at held-out subjects.
 """
 
 import argparse
-import json
-import os
-import platform
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 from hiv_reference import read
+from record import Figures, conditions, record
 
 import nlme_torch as nlme
-
-Figures = dict[str, float | str]
 
 GROWTH, INFECTION = 0.03, 0.1
 CHOSEN = "infection_saem"  # the better in cross-validation: 4.40 per left-out subject, growth 4.59
@@ -101,10 +96,7 @@ def compare(chosen: str, names: list[str], shared: Path, write: Callable[[Figure
         difference = values - base
         found["above_classical"] = float(difference.mean())
         found["above_classical_se"] = float(difference.std(ddof=1) / np.sqrt(len(difference)))
-        found["run"] = (
-            f"{date.today().isoformat()}, Python {platform.python_version()}, torch {torch.__version__}, "
-            f"{torch.get_num_threads()} thread of {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
-        )
+        found["run"] = conditions()
         print({key: found[key] for key in ("heldout_nll_per_subject", "above_classical")}, flush=True)
         write({f"{chosen}_{name}_{key}": value for key, value in found.items()})
         if chosen == "file_20" and name == CHOSEN:
@@ -138,12 +130,7 @@ def main() -> None:
         return cross_validated(arguments.cross_validate.split(","))
 
     def write(more: Figures) -> None:
-        if arguments.json is None:
-            return
-        figures: Figures = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
-        partial = arguments.json.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps({**figures, **more}, indent=1, sort_keys=True) + "\n")
-        partial.replace(arguments.json)
+        record(arguments.json, more)
 
     for chosen in arguments.only.split(","):
         if chosen.startswith("file") and not arguments.shared.exists():
