@@ -88,22 +88,9 @@ class Linearised(Approximation):
         """Approximate -2 log-likelihood; see :meth:`Approximation.evaluate`."""
         if self.kind == "FO":
             centre = torch.zeros_like(centre)
-        with torch.enable_grad():
-            vector, conditional = self.parameters(values, gradient)
-            copies = replicas(centre)
-            location, log_variance, solved = self._predict(conditional, copies)
-            slope, bend = _slopes(location, log_variance, copies)
-        expansion = _Expansion(
-            self.records.observed - location[:, 0].detach(),
-            log_variance[:, 0].detach(),
-            slope,
-            bend,
-            self.records.weight,
-            centre,
-        )
+        graph, expansion = self._linearise(values, centre, gradient)
         result = _linear(expansion) if self.kind == "FO" else _conditional(expansion)
-        value = result.value + self.records.constant
-        value = torch.where(solved.expand(copies.shape[1:])[0] & torch.isfinite(value), value, torch.inf)
+        value = self._finite(result.value, graph)
         centre = result.effects
         if not gradient:
             return Evaluation(value, result.curvature, centre, None)
@@ -116,8 +103,46 @@ class Linearised(Approximation):
                 by_effects=weights * result.by_effects,
             )
         with torch.enable_grad():
-            total = _total_derivative(self, result, vector, copies, location, log_variance)
+            total = _total_derivative(self, result, graph)
         return Evaluation(value, result.curvature, centre, total)
+
+    def partial_derivatives(
+        self, values: ParameterValues, effects: Tensor, multipliers: Tensor | None = None
+    ) -> "PartialDerivatives":
+        r"""Differentiate with the expansion points held, at any of them, modes or not.
+
+        Args:
+            values: Raw name to ``(start, *shape)``.
+            effects: Expansion points, ``(effect, start, subject)``.
+            multipliers: With them it is :math:`F - \sum \lambda^\top \nabla g` that is differentiated,
+                ``(effect, start, subject)``.
+        """
+        graph, expansion = self._linearise(values, effects, True)
+        result = _conditional(expansion)
+        value = self._finite(result.value, graph)
+        if multipliers is not None:
+            result = _less_equations(result, expansion, multipliers)
+        with torch.enable_grad():
+            surrogate = _surrogate(result, graph)
+            by_copies, by_vector = grad(surrogate, (graph.copies, graph.vector), materialize_grads=True)
+        return PartialDerivatives(value, by_vector, by_copies.sum(1) + result.by_effects)
+
+    def _linearise(self, values: ParameterValues, centre: Tensor, gradient: bool) -> "tuple[_Graph, _Expansion]":
+        """Predict and differentiate in the effects."""
+        with torch.enable_grad():
+            vector, conditional = self.parameters(values, gradient)
+            copies = replicas(centre)
+            location, log_variance, solved = self._predict(conditional, copies)
+            slope, bend = _slopes(location, log_variance, copies)
+        residual = self.records.observed - location[:, 0].detach()
+        expansion = _Expansion(residual, log_variance[:, 0].detach(), slope, bend, self.records.weight, centre)
+        return _Graph(vector, copies, location, log_variance, solved), expansion
+
+    def _finite(self, value: Tensor, graph: "_Graph") -> Tensor:
+        """Add the constants; infinite where a subject was not solved."""
+        value = value + self.records.constant
+        solved = graph.solved.expand(graph.copies.shape[1:])[0]
+        return torch.where(solved & torch.isfinite(value), value, torch.inf)
 
     def _predict(self, conditional: Conditional, copies: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Location and log variance at the copies; FO and FOCE know the variance at zero effects only."""
@@ -126,6 +151,30 @@ class Linearised(Approximation):
         joined = conditional.colour(torch.cat([copies, torch.zeros_like(copies[:, :1])], 1))
         location, log_variance, solved = self.records.predict(conditional, joined)
         return location[:, :-1], log_variance[:, -1:].expand_as(location[:, :-1]), solved.expand(joined.shape[1:])[:-1]
+
+
+class PartialDerivatives(NamedTuple):
+    """-2 log-likelihood as a function of parameters and expansion points.
+
+    Attributes:
+        value: ``(start, subject)``; infinite where it cannot be evaluated.
+        by_parameters: Of the sum over subjects, ``(start, parameter)``.
+        by_effects: ``(effect, start, subject)``.
+    """
+
+    value: Tensor
+    by_parameters: Tensor
+    by_effects: Tensor
+
+
+class _Graph(NamedTuple):
+    """What is differentiated, with predictions ``(record, replica, start, subject)``."""
+
+    vector: Tensor
+    copies: Tensor
+    location: Tensor
+    log_variance: Tensor
+    solved: Tensor
 
 
 class _Expansion(NamedTuple):
@@ -211,16 +260,35 @@ def _curvature(at: _Expansion, precision: Tensor) -> tuple[Tensor, Tensor, Tenso
     return matrix.movedim((-2, -1), (0, 1)), inverse.movedim((-2, -1), (0, 1)), log_determinant
 
 
-def _total_derivative(
-    approximation: Linearised, result: _Value, vector: Tensor, copies: Tensor, location: Tensor, log_variance: Tensor
-) -> Tensor:
-    """The derivative of the value with respect to the parameters, through f, log r, a, c and the mode."""
-    pulled = _pull(location, log_variance, copies, result.by_slope.detach(), result.by_bend.detach())
-    surrogate = (
-        (result.by_location * location[:, 0]).sum()
-        + (result.by_log_variance * log_variance[:, 0]).sum()
+def _less_equations(result: _Value, at: _Expansion, multipliers: Tensor) -> _Value:
+    r"""Subtract :math:`\lambda^\top \nabla g`, :math:`\nabla g = z + \sum (\tfrac12 (1 - e^2/r) c - a e / r)`."""
+    precision = at.weight * torch.exp(-at.log_variance)
+    scaled = at.residual * precision
+    squares = at.residual * scaled
+    along, bent = (multipliers * at.slope).sum(1), (multipliers * at.bend).sum(1)
+    return result._replace(
+        by_location=result.by_location - precision * along - scaled * bent,
+        by_log_variance=result.by_log_variance - scaled * along - 0.5 * squares * bent,
+        by_slope=result.by_slope + scaled[:, None] * multipliers,
+        by_bend=result.by_bend - 0.5 * (at.weight - squares)[:, None] * multipliers,
+        by_effects=result.by_effects - multipliers,
+    )
+
+
+def _surrogate(result: _Value, graph: _Graph) -> Tensor:
+    """A number whose gradient is that of the value, the effects' own part left out."""
+    pulled = _pull(graph.location, graph.log_variance, graph.copies, result.by_slope.detach(), result.by_bend.detach())
+    return (
+        (result.by_location.detach() * graph.location[:, 0]).sum()
+        + (result.by_log_variance.detach() * graph.log_variance[:, 0]).sum()
         + own_replica(pulled)
     )
+
+
+def _total_derivative(approximation: Linearised, result: _Value, graph: _Graph) -> Tensor:
+    """The derivative of the value with respect to the parameters, through f, log r, a, c and the mode."""
+    vector, copies, location, log_variance, _ = graph
+    surrogate = _surrogate(result, graph)
     if approximation.kind == "FO":
         return grad(surrogate, vector)[0]
     records = approximation.records

@@ -9,6 +9,7 @@ from torch import Tensor
 from nlme_torch.errors import FitError
 from nlme_torch.inference.approximation import Approximation, Evaluation, Integrand
 from nlme_torch.inference.free_scalars import raw_labels
+from nlme_torch.inference.full_space import FullSpace
 from nlme_torch.inference.linearised import Linearised
 from nlme_torch.inference.modes import ModeStatus, best_mode, conditional_modes
 from nlme_torch.inference.newton import inner_modes
@@ -21,6 +22,7 @@ RESCUE_STARTS = 4
 TRIAL_STEPS = 30
 SEARCHES = 8
 CURVATURE_STEP = 3e-3
+FULL_SPACE_LIMIT = 2000  # unknowns, for dense linear algebra
 NARROW_FROM = 40  # below, leaving subjects out costs more than solving them
 
 
@@ -229,6 +231,15 @@ class MarginalObjective:
         good = torch.isfinite(bends).all(1)
         identity = torch.eye(len(bends), dtype=bends.dtype, device=bends.device)
         return torch.where(good[:, None] & good, 0.5 * (bends + bends.mT), identity)
+
+    def full_space(self) -> FullSpace | None:
+        """Return FOCE and FOCEI as functions of parameters and modes at once; None for others, and for very many."""
+        approximation = self.approximation
+        if not isinstance(approximation, Linearised) or not approximation.has_modes:
+            return None
+        if self.centre.numel() + len(self.initial) > FULL_SPACE_LIMIT:
+            return None
+        return FullSpace(approximation, self.values)
 
     def _slopes(self, vectors: Tensor) -> Tensor:
         """Gradients at several points near the kept modes, ``(start, parameter)``; NaN where there is none."""

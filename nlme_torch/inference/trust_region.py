@@ -14,9 +14,13 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from nlme_torch.inference.full_space import FullSpace
+from nlme_torch.inference.full_space_walk import FullSpaceWalk, Point
 from nlme_torch.inference.optim import Iterate, Minimum, Objective
+from nlme_torch.inference.trust_region_step import best_step
 
 REFRESH = 40
+SLOW = 1.0  # of -2 log-likelihood in as many steps
 NEAR, CLOSE = 10.0, 0.1
 SMALLEST = 1e-6
 
@@ -60,6 +64,15 @@ class Branched(Protocol):
         ...
 
 
+@runtime_checkable
+class Simultaneous(Protocol):
+    """A branched objective that can also be had as a function of parameters and modes at once."""
+
+    def full_space(self) -> FullSpace | None:
+        """Return it so, or None where that would be too large."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrustRegion:
     r"""Quasi-Newton steps within a region where the quadratic model is to be trusted: networks, rough terrain.
@@ -72,7 +85,10 @@ class TrustRegion:
     while the scaled gradient is between 10 and 0.1. A trial that lies across a jump teaches nothing. Where steps become
     vanishingly small although the gradient does not, the lowest point of this branch lies on its edge, where no
     gradient need vanish: the modes are searched anew, and if there are no better ones a leap across the edge is taken,
-    whatever it costs. A search that has not converged returns the lowest point it has seen.
+    whatever it costs. Where 40 steps have lowered -2 log-likelihood by less than 1 without an end in sight, FOCE and
+    FOCEI are searched with the modes as unknowns of their own (``full_space_walk``): near a fold or a cusp of a mode
+    they are smooth functions of both together, though not of the parameters. A search that has not converged returns
+    the lowest point it has seen.
 
     Attributes:
         iterations: Largest number of trials.
@@ -126,6 +142,7 @@ class _Walk:
         self.branched = objective if isinstance(objective, Branched) else None
         self.vector = start
         self.trials, self.evaluations, self.leaps = 0, 1, 0
+        self.renewed = math.inf
         self.value, self.slope = objective(start)
         self.best: _Place | None = None
         self.arrive()
@@ -153,20 +170,24 @@ class _Walk:
         if self.branched is not None and modes is not None:
             self.branched.kept = modes
 
-    def renew(self) -> None:
-        """Begin the model of the Hessian anew, from the information where the search is."""
-        identity = torch.eye(len(self.vector), dtype=self.vector.dtype, device=self.vector.device)
+    def rescale(self) -> None:
+        """Measure steps by the information where the search is."""
         if self.branched is not None:
             factor, failed = torch.linalg.cholesky_ex(self.branched.metric(self.vector))
             if not int(failed):
+                identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
                 self.scale = torch.linalg.solve_triangular(factor, identity, upper=False).mT
+
+    def renew(self) -> None:
+        """Begin the model of the Hessian anew."""
+        self.rescale()
         size = float((self.scale.mT @ self.slope).norm())
-        self.hessian = identity  # in scaled coordinates
+        self.hessian = torch.eye(len(self.vector), dtype=self.vector.dtype, device=self.vector.device)  # when scaled
         if size < CLOSE and self.branched is not None:
             self.hessian = self.branched.curvature(self.vector, self.scale)
             self.evaluations += len(self.vector)
         self.near = CLOSE <= size < NEAR
-        self.since = 0
+        self.since, self.renewed = 0, self.value
 
     def go(self, report: Callable[[Iterate], None]) -> str:
         """Search until something stops it, and say what."""
@@ -175,12 +196,45 @@ class _Walk:
             if self.trials >= strategy.iterations:
                 return "all iterations were used"
             if self.since >= REFRESH and self.branched is not None:
+                slow = self.renewed - self.value < SLOW
+                if slow and self.search_full_space(report):
+                    continue
                 self.renew()
             if self.radius < SMALLEST and not self.escape():
                 return "no step lowered the objective any more"
             self.attempt()
             report(self.here())
         return "the gradient vanished"
+
+    def search_full_space(self, report: Callable[[Iterate], None]) -> bool:
+        """Search parameters and modes at once for as long as that goes on; whether it could be begun."""
+        space = self.objective.full_space() if isinstance(self.objective, Simultaneous) else None
+        if space is None or self.branched is None:
+            return False
+        self.rescale()
+        walk = FullSpaceWalk(space, self.vector, self.branched.kept, self.scale)
+        self.branched.kept = walk.here.effects
+        try:
+            while self.trials < self.strategy.iterations and walk.radius > SMALLEST:
+                taken = walk.attempt()
+                self.trials += 1
+                report(walk.iterate())
+                if taken and self.strategy.satisfied(walk.iterate()):
+                    break
+        finally:
+            self.evaluations += walk.evaluations
+            self.return_to(walk.here if self.strategy.satisfied(walk.iterate()) else walk.best)
+        self.radius = 0.0  # where this ends without a vanishing gradient there is an edge
+        return True
+
+    def return_to(self, point: Point) -> None:
+        """Take up a point of the search in parameters and modes."""
+        assert self.branched is not None
+        self.branched.kept = point.effects
+        value, slope = self.evaluate(point.vector, search=False)
+        if math.isfinite(value):
+            self.vector, self.value, self.slope = point.vector, value, slope
+            self.arrive()
 
     def attempt(self) -> None:
         """One trial."""
@@ -265,30 +319,3 @@ class _Walk:
         below = float(missed @ step)
         if abs(below) > 1e-6 * float(missed.norm() * step.norm()):
             self.hessian = self.hessian + torch.outer(missed, missed) / below
-
-
-def best_step(hessian: Tensor, slope: Tensor, radius: float) -> tuple[Tensor, float]:
-    """Return the minimum of a quadratic within a ball, and by how much it lies lower.
-
-    Args:
-        hessian: Symmetric, ``(parameter, parameter)``.
-        slope: ``(parameter,)``.
-        radius: Of the ball.
-    """
-    values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.mT))
-    along = vectors.mT @ slope
-    lowest = float(values[0])
-
-    def at(shift: float) -> Tensor:
-        return -along / (values + shift)
-
-    shift = 0.0
-    if lowest <= 0 or float(at(0.0).norm()) > radius:
-        low = max(0.0, -lowest) + 1e-12 * (1 + abs(lowest))
-        high = low + float(along.norm()) / radius + 1e-6
-        for _ in range(80):
-            middle = math.sqrt(low * high)
-            low, high = (middle, high) if float(at(middle).norm()) > radius else (low, middle)
-        shift = high
-    step = at(shift)
-    return vectors @ step, -float(along @ step + 0.5 * (values * step * step).sum())

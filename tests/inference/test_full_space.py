@@ -1,0 +1,223 @@
+"""Parameters and modes at once: derivatives against differences, and valleys in which parameters alone go astray."""
+
+import numpy as np
+import pytest
+import torch
+from foce_models import REFERENCE, Theoph, Wang, theoph_params, wang_data
+from scipy.optimize import brentq, minimize_scalar
+from small_models import Everything, everything_data
+
+import nlme_torch as nlme
+from nlme_torch.inference import full_space_walk, trust_region
+from nlme_torch.inference.full_space import Slopes
+from nlme_torch.inference.full_space_walk import FullSpaceWalk
+from nlme_torch.inference.marginal_objective import MarginalObjective
+from nlme_torch.inference.natural import values_from_natural
+from nlme_torch.model.density import Density
+from nlme_torch.model.values import assign, parameter_values
+
+METHODS = [nlme.FOCE(), nlme.FOCEI()]
+
+
+def objective(model, data, method, values=None):
+    density = Density(model, data.batch(), nlme.Tsit5(rtol=1e-10, atol=1e-12))
+    return MarginalObjective(method.approximation(density), values or parameter_values(model))
+
+
+def case(name, method, theophylline):
+    if name == "theophylline":
+        model = Theoph()
+        return objective(
+            model, theophylline, method, values_from_natural(model, theoph_params(REFERENCE["theoph_nmw"]["points"][0]))
+        )
+    if name == "wang":
+        return objective(Wang("propMod"), wang_data(), method)
+    return objective(Everything().initialise(3), everything_data(), method)
+
+
+def difference(function, point, step=1e-5):
+    """Gradient by central differences."""
+    entries = []
+    for index in range(point.numel()):
+        moved = torch.zeros_like(point).flatten()
+        moved[index] = step
+        moved = moved.reshape(point.shape)
+        entries.append((function(point + moved) - function(point - moved)) / (2 * step))
+    return torch.stack(entries).reshape(point.shape)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("name", ["theophylline", "wang", "networks"])
+def test_gradient_of_the_lagrangian_off_the_surface(name, method, theophylline):
+    found = case(name, method, theophylline)
+    space, generator = found.full_space(), torch.Generator().manual_seed(1)
+    vector = found.initial
+    effects = found.centre + 0.1 * torch.randn(found.centre.shape, generator=generator, dtype=torch.float64)
+    multipliers = torch.randn(effects.shape, generator=generator, dtype=torch.float64)
+    assert float(space.equations(vector[None], effects).norm()) > 0.1, "otherwise its multipliers do not count"
+
+    def lagrangian(vector, effects):
+        equations = space.equations(vector[None], effects)
+        return space.slopes(vector[None], effects).value[0] - (multipliers * equations).sum()
+
+    exact = space.slopes(vector[None], effects, multipliers)
+    some = torch.arange(0, len(vector), 12 if name == "networks" else 1)
+
+    def along(part):
+        return lagrangian(vector.index_add(0, some, part), effects)
+
+    expected = difference(along, torch.zeros(len(some), dtype=torch.float64))
+    got = exact.by_parameters[0, some]
+    assert float((got - expected).abs().max()) < 1e-6 * float(expected.abs().max())
+    few = 2 if name == "networks" else len(effects)
+
+    def lifted(part):
+        return lagrangian(vector, torch.cat([part, effects[few:]]))
+
+    expected = difference(lifted, effects[:few])
+    assert float((exact.by_effects[:few] - expected).abs().max()) < 1e-6 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_on_the_surface_it_is_the_objective(method, theophylline):
+    found = case("theophylline", method, theophylline)
+    space, vector = found.full_space(), found.initial
+    value, gradient = found(vector)
+    equations, bends = space.bends(vector, found.centre)
+    assert float(equations.abs().max()) < 1e-8
+    at = space.slopes(vector[None], found.centre)
+    assert float(at.value) == pytest.approx(value, abs=1e-9)
+    scale = 0.01 * torch.diag(torch.linspace(0.5, 2.0, len(vector), dtype=torch.float64))  # a small step of differences
+    walk = FullSpaceWalk(space, vector, found.centre, scale)
+    torch.testing.assert_close(walk.iterate().gradient, gradient, rtol=1e-3, atol=1e-3 * float(gradient.abs().max()))
+    assert bends.shape == (3, 3, 12)
+
+
+def test_what_it_cannot_hold_it_does_not_offer(theophylline, monkeypatch):
+    assert objective(Theoph(), theophylline, nlme.Laplace()).full_space() is None
+    assert objective(Theoph(), theophylline, nlme.FO()).full_space() is None
+    found = objective(Theoph(), theophylline, nlme.FOCE())
+    monkeypatch.setattr("nlme_torch.inference.marginal_objective.FULL_SPACE_LIMIT", 40)
+    assert found.full_space() is None
+
+
+class Cusp:
+    """g = z^4 / 4 + a z^2 / 2 + b z of one subject, F = 100 (a - 0.001)^2 + 4 (b - 0.2)^2 + z.
+
+    For a near zero the mode turns over within b of the order of a^1.5: as a function of (a, b) F has a cliff there.
+    """
+
+    depth = 0.001
+
+    def slopes(self, vectors, effects, multipliers=None):
+        (a, b), z = vectors.mT, effects[0, :, 0]
+        value = 100 * (a - self.depth) ** 2 + 4 * (b - 0.2) ** 2 + z
+        by_parameters = torch.stack([200 * (a - self.depth), 8 * (b - 0.2)], 1)
+        by_effects = torch.ones_like(effects)
+        if multipliers is not None:
+            free = multipliers[0, :, 0]
+            by_parameters = by_parameters - torch.stack([free * z, free], 1)
+            by_effects = by_effects - (free * (3 * z**2 + a))[None, :, None]
+        return Slopes(value, by_parameters, by_effects)
+
+    def equations(self, vectors, effects):
+        return effects**3 + vectors[:, 0][None, :, None] * effects + vectors[:, 1][None, :, None]
+
+    def bends(self, vector, effects):
+        return self.equations(vector[None], effects)[:, 0], (3 * effects**2 + vector[0]).reshape(1, 1, 1)
+
+    def of_parameters(self, vector):
+        a, b = vector
+        z = brentq(lambda z: z**3 + a * z + b, -3, 3, xtol=1e-15)
+        return 100 * (a - self.depth) ** 2 + 4 * (b - 0.2) ** 2 + z
+
+
+def test_a_cusp_of_the_modes():
+    """With the mode for a coordinate the minimum is near; brute force confirms it."""
+    space, start = Cusp(), torch.tensor([0.3, -0.3], dtype=torch.float64)
+    mode = brentq(lambda z: z**3 + 0.3 * z - 0.3, -3, 3)
+    walk = FullSpaceWalk(
+        space, start, torch.full((1, 1, 1), mode, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
+    )
+    for _ in range(60):
+        walk.attempt()
+        if float(walk.iterate().gradient.norm()) < 1e-8:
+            break
+    found = walk.iterate()
+    assert float(found.gradient.norm()) < 1e-8
+    assert found.value == pytest.approx(space.of_parameters(found.vector.numpy()), abs=1e-8)
+
+    def profile(a):
+        return minimize_scalar(lambda b: space.of_parameters((a, b)), bounds=(-1, 1.5), method="bounded").fun
+
+    grid = np.linspace(-0.05, 0.1, 301)
+    lowest = min(profile(a) for a in grid)
+    assert found.value <= lowest + 1e-6
+
+
+def test_a_step_into_the_saddle_is_refused():
+    """From a mode with curvature 3 z^2 + a > 0 no step may end where the solution of the equation is a maximum."""
+
+    class Fold(Cusp):
+        depth = -1.0
+
+        def slopes(self, vectors, effects, multipliers=None):
+            found = super().slopes(vectors, effects, multipliers)
+            # the upper mode ends at b = 2 / sqrt(27); F draws b beyond it
+            return found._replace(
+                value=found.value + 50 * vectors[:, 1].clamp_max(5) * -1.0,
+                by_parameters=found.by_parameters - torch.tensor([0.0, 50.0], dtype=torch.float64),
+            )
+
+    mode = torch.full((1, 1, 1), 1.0, dtype=torch.float64)
+    walk = FullSpaceWalk(
+        Fold(), torch.tensor([-1.0, 0.0], dtype=torch.float64), mode, torch.eye(2, dtype=torch.float64)
+    )
+    for _ in range(80):
+        walk.attempt()
+        a, z = float(walk.here.vector[0]), float(walk.here.effects)
+        assert 3 * z**2 + a > 0
+        if walk.radius < 1e-6:
+            break
+    assert walk.radius < 1e-6, "the lowest point of this branch is its edge"
+    assert 3 * z**2 + a < 0.05
+
+
+def test_a_slow_search_goes_on_with_the_modes(theophylline, monkeypatch):
+    """Made to change over early, it ends at the published optimum of FOCE with interaction."""
+    begun = []
+    original = full_space_walk.FullSpaceWalk.__init__
+
+    def counted(self, *arguments):
+        begun.append(1)
+        original(self, *arguments)
+
+    monkeypatch.setattr(full_space_walk.FullSpaceWalk, "__init__", counted)
+    monkeypatch.setattr(trust_region, "REFRESH", 4)
+    monkeypatch.setattr(trust_region, "SLOW", float("inf"))
+    correlated = [[0.2, 0.1, 0.1], [0.1, 0.2, 0.1], [0.1, 0.1, 0.2]]
+    model = nlme.examples.TheophyllineFullOmega()
+    assign(model, values_from_natural(model, {"all": correlated}))
+    fit = nlme.fit(model, theophylline, nlme.FOCEI(nlme.TrustRegion()), progress=False)
+    assert begun == [1]
+    assert fit.termination.startswith("TrustRegion converged")
+    assert fit.ofv == pytest.approx(92.830869, abs=2e-5)
+
+
+def test_interrupted_it_keeps_the_lowest_point(theophylline, monkeypatch):
+    count = 0
+    original = full_space_walk.FullSpaceWalk.attempt
+
+    def interrupting(self):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(full_space_walk.FullSpaceWalk, "attempt", interrupting)
+    monkeypatch.setattr(trust_region, "REFRESH", 4)
+    monkeypatch.setattr(trust_region, "SLOW", float("inf"))
+    fit = nlme.fit(nlme.examples.TheophyllineClosedForm(), theophylline, nlme.FOCEI(nlme.TrustRegion()), progress=False)
+    assert "interrupted" in fit.termination
+    assert fit.ofv <= float(fit.trace["ofv"].min()) + 1e-6
