@@ -29,6 +29,7 @@ MEMORY = 6
 CORRECTIONS = 12
 ON_SURFACE, NEAR_SURFACE = 1e-9, 1e-4
 COLUMNS = 5000
+DOWNWARDS = 1e-3
 
 
 @runtime_checkable
@@ -159,6 +160,12 @@ class FullSpaceWalk:
         self.learn(moved, slope - here.slope)
         return Trial(float(trial.value), vector, effects, bends)
 
+    def bends_down(self) -> bool:
+        """Whether the surface falls away to the second order: a saddle, whose gradient vanishes too."""
+        self.renew()
+        model = self.here.tangent.mT @ self.hessian @ self.here.tangent
+        return float(torch.linalg.eigvalsh(model)[0]) < -DOWNWARDS
+
     def refuse(self, radius: float) -> bool:
         """Stay, and try a smaller step next."""
         self.radius, self.rejected = radius, self.rejected + 1
@@ -166,10 +173,11 @@ class FullSpaceWalk:
 
     def ratio(self, value: float, promised: float) -> float:
         """Fall over promise, since the last point or since the highest of the last few."""
+        noise = 1e-10 * (1 + abs(value))
         highest = max(range(len(self.history)), key=lambda index: self.history[index][0])
         before = sum(promise for _, promise in self.history[highest + 1 :])
-        since_highest = (self.history[highest][0] - value) / (before + promised)
-        return max((self.here.value - value) / promised, since_highest)
+        since_highest = (self.history[highest][0] - value + noise) / (before + promised + noise)
+        return max((self.here.value - value + noise) / (promised + noise), since_highest)
 
     def place(self, vector: Tensor, effects: Tensor, bends: Tensor) -> Point:
         """Everything that a step from this point needs."""

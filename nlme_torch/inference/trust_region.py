@@ -219,7 +219,7 @@ class _Walk:
                 taken = walk.attempt()
                 self.trials += 1
                 report(walk.iterate())
-                if taken and self.strategy.satisfied(walk.iterate()):
+                if taken and self.strategy.satisfied(walk.iterate()) and not walk.bends_down():
                     break
         finally:
             self.evaluations += walk.evaluations

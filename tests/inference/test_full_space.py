@@ -183,6 +183,34 @@ def test_a_step_into_the_saddle_is_refused():
     assert 3 * z**2 + a < 0.05
 
 
+def test_a_saddle_is_not_taken_for_a_minimum():
+    class Saddle(Cusp):
+        """(a^2 - 1)^2 / 4 + b^2, whatever the mode."""
+
+        def slopes(self, vectors, effects, multipliers=None):
+            (a, b), z = vectors.mT, effects[0, :, 0]
+            free = torch.zeros_like(z) if multipliers is None else multipliers[0, :, 0]
+            by_parameters = torch.stack([a**3 - a + free, 2 * b], 1)
+            return Slopes((a**2 - 1) ** 2 / 4 + b**2, by_parameters, -free[None, :, None])
+
+        def equations(self, vectors, effects):
+            return effects - vectors[:, 0][None, :, None]
+
+        def bends(self, vector, effects):
+            return self.equations(vector[None], effects)[:, 0], torch.ones(1, 1, 1, dtype=torch.float64)
+
+    start = torch.tensor([1e-5, 0.0], dtype=torch.float64)
+    walk = FullSpaceWalk(
+        Saddle(), start, torch.full((1, 1, 1), 1e-5, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
+    )
+    assert float(walk.iterate().gradient.norm()) < 1e-4
+    assert walk.bends_down()
+    for _ in range(40):
+        walk.attempt()
+    assert abs(float(walk.here.vector[0])) == pytest.approx(1, abs=1e-6)
+    assert not walk.bends_down()
+
+
 def test_a_slow_search_goes_on_with_the_modes(theophylline, monkeypatch):
     """Made to change over early, it ends at the published optimum of FOCE with interaction."""
     begun = []
