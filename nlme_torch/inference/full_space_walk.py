@@ -80,7 +80,7 @@ class Point(NamedTuple):
         """Gradient in the scaled parameters, the modes following, ``(parameter,)``."""
         count = self.multipliers.numel()
         by_parameters, by_effects = self.slope[:-count], self.slope[-count:]
-        followed = torch.linalg.solve(self.normals[:, -count:], by_effects)
+        followed, _ = torch.linalg.solve_ex(self.normals[:, -count:], by_effects)
         return by_parameters - self.normals[:, :-count].mT @ followed
 
 
@@ -107,7 +107,7 @@ class FullSpaceWalk:
         self.space, self.scale = space, scale
         self.evaluations = self.since = self.rejected = 0
         self.radius = 0.3
-        equations, bends = space.bends(vector, effects)
+        _, bends = space.bends(vector, effects)
         self.here = self.best = self.place(vector, effects, bends)
         self.history = [(self.here.value, 0.0)]
         self.renew()
@@ -201,7 +201,8 @@ class FullSpaceWalk:
             found = self.space.equations(part, effects.expand(-1, len(part), -1).contiguous())
             rows.append(found.movedim(1, 0).flatten(1))
         slopes = torch.cat(rows)
-        return ((slopes[1:] - slopes[0]) / STEP).mT
+        moves = (slopes[1:] - slopes[0]) / STEP
+        return torch.where(torch.isfinite(moves), moves, 0.0).mT
 
     def renew(self) -> None:
         """Difference the gradient of the Lagrangian along the tangent."""
@@ -219,7 +220,10 @@ class FullSpaceWalk:
             rows.append(torch.cat([found.by_parameters @ self.scale, found.by_effects.movedim(1, 0).flatten(1)], 1))
         slopes = torch.cat(rows)
         bent = (slopes[1:] - slopes[0]) / STEP @ here.tangent
-        self.hessian = here.tangent @ (0.5 * (bent + bent.mT)) @ here.tangent.mT
+        good = torch.isfinite(bent).all(1)
+        identity = torch.eye(len(bent), dtype=bent.dtype, device=bent.device)
+        bent = torch.where(good[:, None] & good, 0.5 * (bent + bent.mT), identity)
+        self.hessian = here.tangent @ bent @ here.tangent.mT
         self.evaluations += len(steps)
         self.since = self.rejected = 0
 
@@ -247,7 +251,7 @@ class FullSpaceWalk:
             if not math.isfinite(norms[-1]) or (len(norms) > 2 and norms[-1] > norms[-3]):
                 return None
             if norms[-1] < NEAR_SURFACE:
-                own = torch.linalg.solve(bends.permute(2, 0, 1), equations.mT[..., None])[..., 0].mT
+                own = torch.linalg.solve_ex(bends.permute(2, 0, 1), equations.mT[..., None])[0][..., 0].mT
                 if float(own.norm()) < 1e-2:
                     effects = effects - own[:, None]
                     continue

@@ -22,7 +22,7 @@ RESCUE_STARTS = 4
 TRIAL_STEPS = 30
 SEARCHES = 8
 CURVATURE_STEP = 3e-3
-FULL_SPACE_LIMIT = 2000  # unknowns, for dense linear algebra
+FULL_SPACE_LIMIT = 1000  # unknowns, for dense linear algebra
 NARROW_FROM = 40  # below, leaving subjects out costs more than solving them
 
 

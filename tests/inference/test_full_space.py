@@ -183,6 +183,31 @@ def test_a_step_into_the_saddle_is_refused():
     assert 3 * z**2 + a < 0.05
 
 
+def test_where_there_is_no_value_the_search_stays_out():
+    """Beyond b = 0.1 nothing can be solved: differences and steps across that line must not spoil the rest."""
+
+    class Walled(Cusp):
+        def slopes(self, vectors, effects, multipliers=None):
+            found, beyond = super().slopes(vectors, effects, multipliers), vectors[:, 1] > 0.1
+            return found._replace(
+                value=torch.where(beyond, torch.inf, found.value),
+                by_parameters=torch.where(beyond[:, None], torch.nan, found.by_parameters),
+            )
+
+        def equations(self, vectors, effects):
+            beyond = vectors[:, 1][None, :, None] > 0.1
+            return torch.where(beyond, torch.nan, super().equations(vectors, effects))
+
+    mode = torch.full((1, 1, 1), brentq(lambda z: z**3 + 0.3 * z + 0.09999, -3, 3), dtype=torch.float64)
+    start = torch.tensor([0.3, 0.09999], dtype=torch.float64)
+    walk = FullSpaceWalk(Walled(), start, mode, torch.eye(2, dtype=torch.float64))
+    first = walk.here.value
+    for _ in range(40):
+        walk.attempt()
+    assert torch.isfinite(walk.here.vector).all() and float(walk.here.vector[1]) <= 0.1
+    assert walk.best.value < first - 1
+
+
 def test_a_saddle_is_not_taken_for_a_minimum():
     class Saddle(Cusp):
         """(a^2 - 1)^2 / 4 + b^2, whatever the mode."""

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 import nlme_torch as nlme
+from nlme_torch.inference.full_space_walk import FullSpaceWalk
+from nlme_torch.inference.marginal_objective import MarginalObjective
 from nlme_torch.inference.natural import values_from_natural
 from nlme_torch.model.density import Density
-from nlme_torch.model.values import assign
+from nlme_torch.model.values import assign, parameter_values
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
+OPTIMUM = ROOT / "tests" / "reference" / "hiv_network_optimum.json"
 TABLE, REFERENCE = SHARED / "data" / "hiv_viral_dynamics.csv", SHARED / "reference" / "hiv_foce_reference.json"
 
 PRESENT = TABLE.exists() and REFERENCE.exists()
@@ -68,21 +71,47 @@ def test_network_model_where_the_reference_stopped(reference):
     assert value == pytest.approx(block["objective_final"], abs=2e-2)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # on a machine that does other things as well
-def test_network_fit_passes_the_reference(reference):
-    """Half a minute of one core: python -m pytest tests/inference/test_viral_dynamics.py -m slow.
+def test_network_model_at_its_own_optimum(reference):
+    """Below the reference, every mode found anew from several starts, the gradient gone."""
+    block = json.loads(OPTIMUM.read_text())
+    data, solver = reference.read(TABLE, range(1, 21)), nlme.Tsit5(rtol=1e-8, atol=1e-12)
+    value = nlme.ofv(nlme.examples.ViralNetwork(), data, nlme.FOCE(), block["parameters"], solver=solver)
+    assert value.penalised / 2 == pytest.approx(block["objective"], abs=1e-6)
+    assert value.penalised / 2 < 128.47
+    model = nlme.examples.ViralNetwork()
+    assign(model, values_from_natural(model, block["parameters"]))
+    found = MarginalObjective(
+        nlme.FOCE().approximation(Density(model, data.batch(), solver)), parameter_values(model), 6
+    )
+    _, gradient = found(found.initial)
+    assert float(gradient.norm()) <= 1e-2
+    _, bends = found.full_space().bends(found.initial, found.centre)
+    assert float(torch.linalg.eigvalsh(bends.permute(2, 0, 1)).min()) > 1, "no mode is flatter than the prior alone"
 
-    The reference stopped at 128.4778 with gradient norm 1542. Nor has this converged after 150 trials, and it says so.
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)  # on a machine that does other things as well
+def test_network_fit_converges(reference):
+    """A quarter of an hour of two cores: python -m pytest tests/inference/test_viral_dynamics.py -m slow.
+
+    The reference stopped at 128.4778 with gradient norm 1542.
     """
     block = json.loads(REFERENCE.read_text())["deepnlme_v"]
     data, solver = reference.read(TABLE, range(1, 21)), nlme.Tsit5(rtol=1e-7, atol=1e-11)
     model = nlme.examples.ViralNetwork()
     assign(model, values_from_natural(model, reference.network(block["init"])))
-    method = nlme.Staged(nlme.Pooled(steps=300), nlme.FOCE(nlme.TrustRegion(iterations=150), mode_starts=1))
+    method = nlme.Staged(nlme.Pooled(steps=300), nlme.FOCE(mode_starts=1))
     fit = nlme.fit(model, data, method, solver=solver, progress=False)
     found = fit.minus2ll / 2 - fit.log_prior
     assert found < 128.47
-    again = nlme.ofv(fit.model, data, nlme.FOCE(mode_starts=1), solver=solver).penalised / 2
-    assert again == pytest.approx(found, abs=1.0), "from other starts of the modes"
-    assert "TrustRegion did not converge" in fit.termination and fit.warnings
+    assert "TrustRegion converged" in fit.termination
+    again = MarginalObjective(
+        nlme.FOCE().approximation(Density(fit.model, data.batch(), solver)), parameter_values(fit.model), 6
+    )
+    value, gradient = again(again.initial)
+    assert value / 2 == pytest.approx(found, abs=1e-4), "from other starts of the modes"
+    assert float(gradient.norm()) <= 1.2e-2
+    walk = FullSpaceWalk(
+        again.full_space(), again.initial, again.centre, torch.eye(len(gradient), dtype=gradient.dtype)
+    )
+    assert not walk.bends_down()
