@@ -116,6 +116,9 @@ class Linearised(Approximation):
             effects: Expansion points, ``(effect, start, subject)``.
             multipliers: With them it is :math:`F - \sum \lambda^\top \nabla g` that is differentiated,
                 ``(effect, start, subject)``.
+
+        Returns:
+            The value itself, multipliers or not, and the derivatives.
         """
         graph, expansion = self._linearise(values, effects, True)
         result = _conditional(expansion)

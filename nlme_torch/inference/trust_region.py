@@ -92,8 +92,8 @@ class TrustRegion:
 
     Attributes:
         iterations: Largest number of trials.
-        tolerance: The search stops when no component of the scaled gradient exceeds this and
-        gradient: the gradient has at most this norm.
+        tolerance: Largest component that the scaled gradient may have when the search stops.
+        gradient: Largest norm that the gradient may have when the search stops.
         leaps: Largest number of leaps.
 
     References:
