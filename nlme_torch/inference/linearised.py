@@ -88,12 +88,12 @@ class Linearised(Approximation):
         """Approximate -2 log-likelihood; see :meth:`Approximation.evaluate`."""
         if self.kind == "FO":
             centre = torch.zeros_like(centre)
-        graph, expansion = self._linearise(values, centre, gradient)
+        graph = self._graph(values, centre, False)
+        expansion = self._expand(graph, centre)
         result = _linear(expansion) if self.kind == "FO" else _conditional(expansion)
         value = self._finite(result.value, graph)
-        centre = result.effects
         if not gradient:
-            return Evaluation(value, result.curvature, centre, None)
+            return Evaluation(value, result.curvature, result.effects, None)
         if weights is not None:
             result = result._replace(
                 by_location=weights * result.by_location,
@@ -103,8 +103,10 @@ class Linearised(Approximation):
                 by_effects=weights * result.by_effects,
             )
         with torch.enable_grad():
-            total = _total_derivative(self, result, graph)
-        return Evaluation(value, result.curvature, centre, total)
+            moved = None if self.kind == "FO" else _movement(result, graph, self.records)
+            graph = self._graph(values, centre, True)
+            (total,) = grad(_surrogate(result, graph, self.records, moved), graph.vector)
+        return Evaluation(value, result.curvature, result.effects, total)
 
     def partial_derivatives(
         self, values: ParameterValues, effects: Tensor, multipliers: Tensor | None = None
@@ -120,26 +122,31 @@ class Linearised(Approximation):
         Returns:
             The value itself, multipliers or not, and the derivatives.
         """
-        graph, expansion = self._linearise(values, effects, True)
+        graph = self._graph(values, effects, False)
+        expansion = self._expand(graph, effects)
         result = _conditional(expansion)
         value = self._finite(result.value, graph)
         if multipliers is not None:
             result = _less_equations(result, expansion, multipliers)
         with torch.enable_grad():
-            surrogate = _surrogate(result, graph)
+            graph = self._graph(values, effects, True)
+            surrogate = _surrogate(result, graph, self.records)
             by_copies, by_vector = grad(surrogate, (graph.copies, graph.vector), materialize_grads=True)
         return PartialDerivatives(value, by_vector, by_copies.sum(1) + result.by_effects)
 
-    def _linearise(self, values: ParameterValues, centre: Tensor, gradient: bool) -> "tuple[_Graph, _Expansion]":
-        """Predict and differentiate in the effects."""
+    def _graph(self, values: ParameterValues, centre: Tensor, gradient: bool) -> "_Graph":
+        """Predict, to be differentiated in the effects, and if wanted in the parameters: that costs more."""
         with torch.enable_grad():
             vector, conditional = self.parameters(values, gradient)
             copies = replicas(centre)
-            location, log_variance, solved = self._predict(conditional, copies)
-            slope, bend = _slopes(location, log_variance, copies)
-        residual = self.records.observed - location[:, 0].detach()
-        expansion = _Expansion(residual, log_variance[:, 0].detach(), slope, bend, self.records.weight, centre)
-        return _Graph(vector, copies, location, log_variance, solved), expansion
+            return _Graph(vector, copies, *self._predict(conditional, copies))
+
+    def _expand(self, graph: "_Graph", centre: Tensor) -> "_Expansion":
+        """Differentiate predictions in the effects."""
+        with torch.enable_grad():
+            slope, bend = _slopes(graph.location, graph.log_variance, graph.copies)
+        residual = self.records.observed - graph.location[:, 0].detach()
+        return _Expansion(residual, graph.log_variance[:, 0].detach(), slope, bend, self.records.weight, centre)
 
     def _finite(self, value: Tensor, graph: "_Graph") -> Tensor:
         """Add the constants; infinite where a subject was not solved."""
@@ -278,9 +285,17 @@ def _less_equations(result: _Value, at: _Expansion, multipliers: Tensor) -> _Val
     )
 
 
-def _surrogate(result: _Value, graph: _Graph) -> Tensor:
-    """A number whose gradient is that of the value, the effects' own part left out."""
-    pulled = _pull(graph.location, graph.log_variance, graph.copies, result.by_slope.detach(), result.by_bend.detach())
+def _surrogate(result: _Value, graph: _Graph, records: NormalRecords, moved: Tensor | None = None) -> Tensor:
+    r"""A number whose gradient is that of the value, the effects' own part left out.
+
+    With ``moved`` that of the value less :math:`\sum m^\top \nabla g`: as the value is differentiated through its
+    slopes, and :math:`\nabla g` is linear in them, both are one gradient.
+    """
+    by_slope, by_bend = result.by_slope.detach(), result.by_bend.detach()
+    if moved is not None:
+        by_location, by_log_variance = _of_joint(graph, records)
+        by_slope, by_bend = by_slope - moved * by_location, by_bend - moved * by_log_variance
+    pulled = _pull(graph.location, graph.log_variance, graph.copies, by_slope, by_bend)
     return (
         (result.by_location.detach() * graph.location[:, 0]).sum()
         + (result.by_log_variance.detach() * graph.log_variance[:, 0]).sum()
@@ -288,18 +303,20 @@ def _surrogate(result: _Value, graph: _Graph) -> Tensor:
     )
 
 
-def _total_derivative(approximation: Linearised, result: _Value, graph: _Graph) -> Tensor:
-    """The derivative of the value with respect to the parameters, through f, log r, a, c and the mode."""
-    vector, copies, location, log_variance, _ = graph
-    surrogate = _surrogate(result, graph)
-    if approximation.kind == "FO":
-        return grad(surrogate, vector)[0]
-    records = approximation.records
-    squares = (records.observed[:, None] - location).square() * torch.exp(-log_variance)
-    joint = 0.5 * (records.weight[:, None] * (squares + log_variance)).sum() + 0.5 * copies.square().sum()
-    (score,) = grad(joint, copies, create_graph=True)
+def _of_joint(graph: _Graph, records: NormalRecords) -> tuple[Tensor, Tensor]:
+    """The derivatives of g with respect to location and log variance, ``(record, replica, start, subject)``."""
+    residual, weight = records.observed[:, None] - graph.location, records.weight[:, None]
+    scaled = residual * torch.exp(-graph.log_variance)
+    return -weight * scaled, 0.5 * weight * (1 - residual * scaled)
+
+
+def _movement(result: _Value, graph: _Graph, records: NormalRecords) -> Tensor:
+    r"""The modes' multipliers :math:`m = (\nabla^2 g)^{-1} \partial_z F`, ``(effect, start, subject)``.
+
+    As parameters change the modes move, and the value by :math:`-m^\top \partial_\theta \nabla g` for it.
+    """
+    copies = graph.copies
+    score = copies + _pull(graph.location, graph.log_variance, copies, *_of_joint(graph, records))
     (hessian,) = grad(own_replica(score), copies, retain_graph=True)
-    by_effects, direct = grad(surrogate, (copies, vector), retain_graph=True, materialize_grads=True)
-    moved = solve_per_subject(hessian, by_effects.sum(1) + result.by_effects)
-    (through,) = grad((moved * score[:, 0]).sum(), vector, materialize_grads=True)
-    return direct - through
+    (by_effects,) = grad(_surrogate(result, graph, records), copies, materialize_grads=True)
+    return solve_per_subject(hessian, by_effects.sum(1) + result.by_effects)

@@ -75,7 +75,10 @@ def _by_kernel(problem: Problem, control: Control, kernel: Kernel) -> Solution:
 
     limits = Limits(control.rtol, control.atol, control.max_steps, torch.get_num_threads())
     last = torch.where(torch.isfinite(schedule.times).all(0), schedule.last, 1).reshape(count)
-    run = Solve(kernel, limits, last, flat(schedule.resets, 1), is_differentiated(problem))
+    differentiated = is_differentiated(problem)
+    if differentiated:
+        kernel = kernel.differentiating(problem.parameters)
+    run = Solve(kernel, limits, last, flat(schedule.resets, 1), differentiated)
     arrivals = run.arrivals(
         flat(initial, 1),
         flat(schedule.times, 1),

@@ -8,7 +8,7 @@ import torch
 from solve_cases import DTYPE, oral_problem, random_times, saturable_problem
 from torch.nn import functional
 
-from nlme_torch.solve import RK4, Events, Tsit5, solve
+from nlme_torch.solve import RK4, Events, Rodas5P, Tsit5, solve
 from nlme_torch.solve.kernel import find_kernel
 from nlme_torch.solve.kernel.build import compiler
 from nlme_torch.solve.problem import build_problem
@@ -103,6 +103,42 @@ def test_hessian_vector_products_equal_plain_ones():
         answers.append(torch.autograd.grad(product, leaves))
     for ours, expected in zip(*answers, strict=True):
         assert (ours - expected).abs().max() <= 1e-8 * expected.abs().max()
+
+
+def driven(t, y, parameters):
+    """Growth at the rate of a network of the state and of an input that each subject has its own value of."""
+    first, second, own = parameters
+    hidden = torch.tanh(torch.einsum("hi,i...->h...", first, torch.stack([y[0], own])))
+    return (torch.einsum("h,h...->...", second, hidden) - 0.3 * y[0])[None]
+
+
+@pytest.mark.parametrize(
+    ("solver", "moving"),
+    [(Tsit5(), (False, False, True)), (Tsit5(), (False, True, True)), (Rodas5P(), (False, False, True))],
+)
+def test_parameters_without_gradients_are_left_out_of_derivatives(solver, moving):
+    generator = torch.Generator().manual_seed(8)
+    parameters = tuple(
+        torch.randn(shape, generator=generator, dtype=DTYPE) / scale for shape, scale in (((16, 2), 1), (16, 4), (9, 1))
+    )
+    initial, times, answers = torch.ones(1, 9, dtype=DTYPE), random_times(5, 9), []
+    for compiled in (True, False):
+        leaves = tuple(value.clone().requires_grad_(moves) for value, moves in zip(parameters, moving, strict=True))
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        states = solve(driven, initial, times, leaves, solver=replace(solver, compile=compiled)).states
+        first = torch.autograd.grad(states.square().sum(), wanted, create_graph=True)
+        product = sum((gradient * torch.cos(gradient.detach())).sum() for gradient in first)
+        answers.append((*first, *torch.autograd.grad(product, wanted)))
+    assert kernel_of(driven, initial, times, leaves).differentiating(leaves).field.held
+    for ours, expected in zip(*answers, strict=True):
+        assert (ours - expected).abs().max() <= 1e-8 * expected.abs().max()
+
+
+def test_a_few_parameters_are_not_worth_a_kernel_of_their_own():
+    field, initial, times, (weights, dose) = network_problem()
+    leaves = (weights.clone().requires_grad_(), dose)
+    kernel = kernel_of(field, initial, times, leaves)
+    assert kernel.differentiating(leaves) is kernel
 
 
 def test_a_subject_is_bitwise_the_same_alone_and_in_any_batch():

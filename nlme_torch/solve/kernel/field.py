@@ -25,6 +25,7 @@ class FieldProgram:
         own: number of parameters that each subject has its own values of.
         shared: number of parameters that are the same for all.
         passengers: number of last states that step sizes ignore.
+        held: parameters ("own" or "shared", position) that derivatives take for constants.
     """
 
     program: Program
@@ -32,6 +33,7 @@ class FieldProgram:
     own: int
     shared: int
     passengers: int = 0
+    held: frozenset[tuple[str, int]] = frozenset()
 
     @property
     def states(self) -> int:
@@ -47,8 +49,7 @@ class FieldProgram:
         program = copy.deepcopy(self.program)
         bars = [program.input("bar", index) for index in range(self.states)]
         found = adjoints(program, self.outputs, bars)
-        inputs = _inputs(program)
-        return program, {place: found[index] for place, index in inputs.items() if index in found}
+        return program, self._of_inputs(program, found)
 
     def jacobian(self) -> tuple[Program, list[object], list[object]]:
         """The derivatives of the slopes with respect to states and time.
@@ -75,7 +76,7 @@ class FieldProgram:
         bars = [program.input("jacobian", index) for index in range(len(rows))]
         bars += [program.input("slant", index) for index in range(len(slants))]
         found = adjoints(program, [*rows, *slants], bars)
-        return program, {place: found[index] for place, index in _inputs(program).items() if index in found}
+        return program, self._of_inputs(program, found)
 
     def tangent(self) -> "FieldProgram":
         """The field of states and their tangents, parameters and theirs.
@@ -87,10 +88,18 @@ class FieldProgram:
         seeds: dict[int, object] = {
             index: program.input(kind, place + offsets[kind])
             for (kind, place), index in _inputs(program).items()
-            if kind in offsets
+            if kind in offsets and (kind, place) not in self.held
         }
         speeds = tangents(program, seeds, self.outputs)
-        return FieldProgram(program, (*self.outputs, *speeds), 2 * self.own, 2 * self.shared)
+        return FieldProgram(program, (*self.outputs, *speeds), 2 * self.own, 2 * self.shared, held=self.held)
+
+    def _of_inputs(self, program: Program, found: dict[int, object]) -> dict[tuple[str, int], object]:
+        """The cotangents of the inputs that are not held, among those of all instructions."""
+        return {
+            place: found[index]
+            for place, index in _inputs(program).items()
+            if index in found and place not in self.held
+        }
 
 
 def field_program(field: VectorField, layout: Layout) -> FieldProgram:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nlme_torch._typing import VectorField
 from nlme_torch.solve.kernel.build import build, compiler
@@ -20,6 +21,7 @@ from nlme_torch.solve.kernel.scalarise import NotScalarError
 from nlme_torch.solve.problem import Problem, check_derivative
 from nlme_torch.solve.tableau import Method
 
+WORTH_HOLDING = 32  # scalars; below, a kernel of its own costs more time to compile than it saves
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +36,7 @@ class Kernel:
 
     def __init__(self, field: FieldProgram, layout: Layout, method: Method) -> None:
         self.field, self.layout, self.method = field, layout, method
+        self._differentiating: dict[tuple[bool, ...], Kernel] = {}
 
     @functools.cached_property
     def forwards(self) -> ctypes.CDLL:
@@ -60,6 +63,24 @@ class Kernel:
     def tangent(self) -> "Kernel":
         """The kernel of the same field with a direction: states, then their derivatives along it."""
         return Kernel(self.field.tangent(), self.layout, self.method)
+
+    def differentiating(self, parameters: tuple[Tensor, ...]) -> "Kernel":
+        """The kernel whose derivatives leave out parameters without a gradient.
+
+        While only the inputs of a network move, the derivatives in its weights are most of the work.
+
+        Args:
+            parameters: the problem's parameters.
+
+        Returns:
+            A kernel of the same field; this one where there is little to leave out.
+        """
+        still = tuple(not value.requires_grad for value in parameters)
+        if still not in self._differentiating:
+            held = self.layout.places(still)
+            other = Kernel(replace(self.field, held=held), self.layout, self.method)
+            self._differentiating[still] = self if len(held) < WORTH_HOLDING else other
+        return self._differentiating[still]
 
 
 _kernels: "weakref.WeakKeyDictionary[Any, dict[Any, Kernel | None]]" = weakref.WeakKeyDictionary()

@@ -27,6 +27,16 @@ class Layout:
         """Shapes of the own or of the shared parameters, in order."""
         return [shape for shape, mine in zip(self.shapes, self.own, strict=True) if mine == own]
 
+    def places(self, chosen: tuple[bool, ...]) -> frozenset[tuple[str, int]]:
+        """The kernel's inputs ("own" or "shared", position) that chosen parameters fill."""
+        found, counts = set(), {"own": 0, "shared": 0}
+        for shape, mine, wanted in zip(self.shapes, self.own, chosen, strict=True):
+            kind, size = "own" if mine else "shared", math.prod(shape)
+            if wanted:
+                found |= {(kind, counts[kind] + index) for index in range(size)}
+            counts[kind] += size
+        return frozenset(found)
+
     def pack(self, parameters: tuple[Tensor, ...], batch: torch.Size, like: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters as (own, subject) and (shared,), by differentiable operations.
 
