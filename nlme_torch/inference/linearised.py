@@ -68,7 +68,7 @@ class Linearised(Approximation):
         records = self.records
         observed, weight, half = records.observed[:, None], records.weight[:, None], 0.5 * records.constant
         frozen = None
-        if self.kind == "FOCE":
+        if self.kind == "FOCE" and not self.records.homoscedastic:
             with torch.no_grad():
                 zero = self.origin(conditional.starts)[:, None]
                 frozen = records.predict(conditional, zero)[1]
@@ -156,7 +156,7 @@ class Linearised(Approximation):
 
     def _predict(self, conditional: Conditional, copies: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Location and log variance at the copies; FO and FOCE know the variance at zero effects only."""
-        if self.kind == "FOCEI":
+        if self.kind == "FOCEI" or self.records.homoscedastic:
             return self.records.predict(conditional, conditional.colour(copies))
         joined = conditional.colour(torch.cat([copies, torch.zeros_like(copies[:, :1])], 1))
         location, log_variance, solved = self.records.predict(conditional, joined)

@@ -27,6 +27,7 @@ class NormalRecords:
         observed: ``(record, start or 1, subject)``, on the log scale for log-normal outcomes.
         weight: ``(record, start 1, subject)``, 1 where something was observed and 0 elsewhere.
         constant: ``(start or 1, subject)``, what -2 log-likelihood holds besides squares and log variances.
+        homoscedastic: Whether no variance depends on the effects: FOCE and FOCEI are the same then.
 
     Raises:
         FitError: An outcome is neither normal nor log-normal.
@@ -57,6 +58,20 @@ class NormalRecords:
         starts = max(len(values[0]) for values in observed)
         self.observed = torch.cat([values.expand(-1, starts, -1) for values in observed])
         self.weight = torch.cat(weights)
+        self.homoscedastic = self._is_homoscedastic(conditional)
+
+    def _is_homoscedastic(self, conditional: Conditional) -> bool:
+        """Whether variances have no derivative with respect to effects, and are the same at others."""
+        subjects = conditional.density.batch.n_subjects
+        draws = torch.randn(
+            conditional.density.model.n_effects, 1, 1, subjects, generator=torch.Generator().manual_seed(0)
+        )
+        other = conditional.colour(draws.to(conditional.mean))
+        with torch.enable_grad():
+            effects = torch.cat([torch.zeros_like(other), other], 1).requires_grad_()
+            log_variance = self.predict(conditional, effects)[1]
+        here, there = log_variance.detach().unbind(1)
+        return not log_variance.requires_grad and bool((here == there).all())
 
     def predict(self, conditional: Conditional, eta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return location, log variance and the mask of solved subjects.
