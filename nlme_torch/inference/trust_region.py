@@ -224,7 +224,8 @@ class _Walk:
         finally:
             self.evaluations += walk.evaluations
             self.return_to(walk.here if self.strategy.satisfied(walk.iterate()) else walk.best)
-        self.radius = 0.0  # where this ends without a vanishing gradient there is an edge
+        self.radius = 0.0  # where this ends without a vanishing gradient there is an edge, to be left by an escape
+        self.since, self.renewed = 0, self.value
         return True
 
     def return_to(self, point: Point) -> None:

@@ -8,9 +8,11 @@ from scipy.optimize import brentq, minimize, rosen, rosen_der
 from small_models import Line
 
 import nlme_torch as nlme
+from nlme_torch.inference import trust_region
+from nlme_torch.inference.full_space import Slopes
 from nlme_torch.inference.marginal_objective import MarginalObjective
 from nlme_torch.inference.newton import inner_modes
-from nlme_torch.inference.trust_region import Branched, best_step
+from nlme_torch.inference.trust_region import Branched, Simultaneous, best_step
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import parameter_values
 
@@ -120,6 +122,44 @@ def test_beyond_a_mode_that_ends_the_search_goes_on(way):
     assert found.converged
     assert float(found.iterate.vector) == pytest.approx(brentq(slope, 0.4, 1.5), abs=1e-6)
     assert float(objective.kept) < -1, "the modes that are left are those of the estimates"
+
+
+class FoldWithModes(Fold):
+    """The same with z for an unknown of its own: c = z^3 - z + theta."""
+
+    def _modes(self, vector, start):
+        return super()._modes(vector, start).reshape(1, 1, 1)
+
+    def __call__(self, vector):
+        value, slope = super().__call__(vector)
+        return value, slope.reshape(1)
+
+    def full_space(self):
+        return self
+
+    def slopes(self, vectors, effects, multipliers=None):
+        theta, z = vectors[:, 0], effects[0, :, 0]
+        free = torch.zeros_like(z) if multipliers is None else multipliers[0, :, 0]
+        by_effects = (1.6 * z - free * (3 * z**2 - 1))[None, :, None]
+        return Slopes((theta - 1) ** 2 + 0.8 * z**2, (2 * (theta - 1) - free)[:, None], by_effects)
+
+    def equations(self, vectors, effects):
+        return effects**3 - effects + vectors[None]
+
+    def bends(self, vector, effects):
+        return self.equations(vector[None], effects)[:, 0], 3 * effects**2 - 1
+
+
+@pytest.mark.parametrize("way", ["search", "leap"])
+def test_beyond_a_mode_that_ends_the_search_with_modes_goes_on(way, monkeypatch):
+    monkeypatch.setattr(trust_region, "REFRESH", 2)
+    monkeypatch.setattr(trust_region, "SLOW", float("inf"))
+    objective = FoldWithModes(way)
+    assert isinstance(objective, Simultaneous)
+    start, identity = torch.tensor([0.2], dtype=torch.float64), torch.eye(1, dtype=torch.float64)
+    found = nlme.TrustRegion(gradient=1e-6, iterations=300).minimise(objective, start, identity, no_report)
+    assert found.converged
+    assert float(objective.kept) < -1, "beyond the edge"
 
 
 def test_the_metric_is_the_expected_information_of_a_linear_model():
