@@ -22,6 +22,7 @@ from torch import Tensor
 from nlme_torch._typing import Float
 from nlme_torch.inference.derivatives import derivatives
 from nlme_torch.inference.linearised import Linearised
+from nlme_torch.inference.newton import inner_modes
 from nlme_torch.model.values import ParameterValues, unflatten_values
 
 
@@ -93,3 +94,19 @@ class FullSpace:
         integrand = self.approximation.integrand(conditional)
         found = derivatives(lambda z: -integrand(z), effects[:, None], max_columns=2**62)
         return -found.gradient[:, 0, 0], -found.hessian[:, :, 0, 0]
+
+    def minima(
+        self, vector: Float[Tensor, "parameter"], starts: Float[Tensor, "effect start subject"]
+    ) -> Float[Tensor, "effect 1 subject"] | None:
+        """Return the lowest of the minima of g downhill from several starts; None where a subject has none."""
+        with torch.no_grad():
+            conditional = self.approximation.density.at(self.at(vector[None]))
+        integrand = self.approximation.integrand(conditional)
+        found = [inner_modes(integrand, start) for start in starts.split(1, dim=1)]
+        with torch.no_grad():
+            heights = torch.cat([integrand(end.effects[:, None])[0] for end in found])
+        heights = torch.where(torch.cat([end.usable for end in found]), heights, torch.inf)
+        if not bool(torch.isfinite(heights.amin(0)).all()):
+            return None
+        ends = torch.cat([end.effects for end in found], 1)
+        return ends.gather(1, heights.argmin(0).expand(len(ends), 1, -1))

@@ -6,7 +6,8 @@ Sequential quadratic programming in the null space of the equations: a step alon
 a model of the Lagrangian within a ball, and returns to the surface by the smallest correction. Where a mode is nearly
 flat, parameters alone are poor coordinates (a small step moves the mode far); the tangent then turns towards the mode.
 The model is the Hessian of the Lagrangian, by differences of its gradient, with symmetric rank one updates in between.
-The objective may rise for a few steps, for its valleys are curved.
+The objective may rise for a few steps, for its valleys are curved. Where a mode ends (it meets a saddle, and beyond
+both are gone) another lies downhill of g: a step over that edge is taken with it, if the objective is lower there.
 
 References:
     Nocedal and Wright (2006), Numerical Optimization, chapter 18. doi:10.1007/978-0-387-40065-5
@@ -30,6 +31,7 @@ CORRECTIONS = 12
 ON_SURFACE, NEAR_SURFACE = 1e-9, 1e-4
 COLUMNS = 5000
 DOWNWARDS = 1e-3
+ASIDE = 0.1
 
 
 @runtime_checkable
@@ -46,6 +48,10 @@ class Surface(Protocol):
 
     def bends(self, vector: Tensor, effects: Tensor) -> tuple[Tensor, Tensor]:
         """Return c and its derivative in the effects at one point."""
+        ...
+
+    def minima(self, vector: Tensor, starts: Tensor) -> Tensor | None:
+        """Return the lowest minima of g downhill from several starts."""
         ...
 
 
@@ -85,12 +91,13 @@ class Point(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A point of the surface that may be taken: value, place, and the Hessians of g there."""
+    """A point of the surface that may be taken: value, place, Hessians of g there, and whether a mode is another."""
 
     value: float
     vector: Tensor
     effects: Tensor
     bends: Tensor
+    crossed: bool
 
 
 class FullSpaceWalk:
@@ -129,13 +136,13 @@ class FullSpaceWalk:
         trial = self.evaluate(step)
         if trial is None:
             return self.refuse(0.3 * length)
-        value, vector, effects, bends = trial
+        value, vector, effects, bends, crossed = trial
         ratio = self.ratio(value, promised)
         if ratio < 1e-4:
             return self.refuse(0.25 * length)
         self.here = self.place(vector, effects, bends)
         self.history = [*self.history, (value, promised)][-MEMORY:]
-        self.since, self.rejected = self.since + 1, 0
+        self.since, self.rejected = (RENEW_AFTER if crossed else self.since + 1), 0
         if value < self.best.value:
             self.best = self.here
         if ratio > 0.75 and length > 0.8 * self.radius:
@@ -151,14 +158,31 @@ class FullSpaceWalk:
         if found is None:
             return None
         vector, effects, bends = found
+        crossed = not is_minimum(bends)
+        if crossed:
+            beyond = self.beyond(vector, effects, bends)
+            if beyond is None:
+                return None
+            effects, bends = beyond
         trial = self.space.slopes(vector[None], effects, here.multipliers)
         self.evaluations += 1
-        if not math.isfinite(float(trial.value)) or not is_minimum(bends):
+        if not math.isfinite(float(trial.value)):
             return None
-        slope = self.stacked(trial.by_parameters, trial.by_effects)
-        moved = self.coordinates(vector - here.vector, effects - here.effects)
-        self.learn(moved, slope - here.slope)
-        return Trial(float(trial.value), vector, effects, bends)
+        if not crossed:
+            slope = self.stacked(trial.by_parameters, trial.by_effects)
+            moved = self.coordinates(vector - here.vector, effects - here.effects)
+            self.learn(moved, slope - here.slope)
+        return Trial(float(trial.value), vector, effects, bends, crossed)
+
+    def beyond(self, vector: Tensor, effects: Tensor, bends: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The modes where some have ended, on either side of the saddles that are left; None where there are none."""
+        values, directions = torch.linalg.eigh(bends.permute(2, 0, 1))
+        aside = ASIDE * torch.where(values[:, :1] > 0, 0.0, directions[..., 0]).mT[:, None]
+        found = self.space.minima(vector, torch.cat([effects + aside, effects - aside], 1))
+        if found is None:
+            return None
+        _, bends = self.space.bends(vector, found)
+        return (found, bends) if is_minimum(bends) else None
 
     def bends_down(self) -> bool:
         """Whether the surface falls away to the second order: a saddle, whose gradient vanishes too."""

@@ -80,15 +80,15 @@ class TrustRegion:
     .. math:: \min_u\; g^\top T u + \tfrac12 u^\top T^\top B\, T u, \quad |u| \le \Delta, \qquad (T T^\top)^{-1} = M
 
     solved exactly, by eigenvectors, also where B is not positive definite. M is the expected information plus the
-    prior's curvature, renewed every 40 steps, when B begins anew: from M, and near the end (scaled gradient below 0.1)
-    from differences of the gradient. In between B learns from all trials by symmetric rank one, and by damped BFGS
-    while the scaled gradient is between 10 and 0.1. A trial that lies across a jump teaches nothing. Where steps become
-    vanishingly small although the gradient does not, the lowest point of this branch lies on its edge, where no
-    gradient need vanish: the modes are searched anew, and if there are no better ones a leap across the edge is taken,
-    whatever it costs. Where 40 steps have lowered -2 log-likelihood by less than 1 without an end in sight, FOCE and
-    FOCEI are searched with the modes as unknowns of their own (``full_space_walk``): near a fold or a cusp of a mode
-    they are smooth functions of both together, though not of the parameters. A search that has not converged returns
-    the lowest point it has seen.
+    prior's curvature, renewed every 40 steps or 80 trials, when B begins anew: from M, and near the end (scaled
+    gradient below 0.1) from differences of the gradient. In between B learns from all trials by symmetric rank one, and
+    by damped BFGS while the scaled gradient is between 10 and 0.1. A trial that lies across a jump teaches nothing.
+    Where steps become vanishingly small although the gradient does not, the lowest point of this branch lies on its
+    edge, where no gradient need vanish: the modes are searched anew, and if there are no better ones a leap across the
+    edge is taken, whatever it costs. Where these have lowered -2 log-likelihood by less than 1 without an end in sight,
+    FOCE and FOCEI are searched with the modes as unknowns of their own (``full_space_walk``): near a fold or a cusp of
+    a mode they are smooth functions of both together, though not of the parameters. A search that has not converged
+    returns the lowest point it has seen.
 
     Attributes:
         iterations: Largest number of trials.
@@ -187,7 +187,7 @@ class _Walk:
             self.hessian = self.branched.curvature(self.vector, self.scale)
             self.evaluations += len(self.vector)
         self.near = CLOSE <= size < NEAR
-        self.since, self.renewed = 0, self.value
+        self.since, self.begun, self.renewed = 0, self.trials, self.value
 
     def go(self, report: Callable[[Iterate], None]) -> str:
         """Search until something stops it, and say what."""
@@ -195,7 +195,8 @@ class _Walk:
         while not strategy.satisfied(self.here()):
             if self.trials >= strategy.iterations:
                 return "all iterations were used"
-            if self.since >= REFRESH and self.branched is not None:
+            due = self.since >= REFRESH or self.trials - self.begun >= 2 * REFRESH
+            if due and self.branched is not None:
                 slow = self.renewed - self.value < SLOW
                 if slow and self.search_full_space(report):
                     continue
@@ -225,7 +226,7 @@ class _Walk:
             self.evaluations += walk.evaluations
             self.return_to(walk.here if self.strategy.satisfied(walk.iterate()) else walk.best)
         self.radius = 0.0  # where this ends without a vanishing gradient there is an edge, to be left by an escape
-        self.since, self.renewed = 0, self.value
+        self.since, self.begun, self.renewed = 0, self.trials, self.value
         return True
 
     def return_to(self, point: Point) -> None:

@@ -13,6 +13,7 @@ from nlme_torch.inference.full_space import Slopes
 from nlme_torch.inference.full_space_walk import FullSpaceWalk
 from nlme_torch.inference.marginal_objective import MarginalObjective
 from nlme_torch.inference.natural import values_from_natural
+from nlme_torch.inference.newton import inner_modes
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import assign, parameter_values
 
@@ -126,6 +127,11 @@ class Cusp:
     def bends(self, vector, effects):
         return self.equations(vector[None], effects)[:, 0], (3 * effects**2 + vector[0]).reshape(1, 1, 1)
 
+    def minima(self, vector, starts):
+        found = inner_modes(lambda z: (z**4 / 4 + vector[0] * z**2 / 2 + vector[1] * z)[0], starts)
+        heights = (found.effects**4 / 4 + vector[0] * found.effects**2 / 2 + vector[1] * found.effects)[0, :, 0]
+        return found.effects[:, heights.argmin()][:, None]
+
     def of_parameters(self, vector):
         a, b = vector
         z = brentq(lambda z: z**3 + a * z + b, -3, 3, xtol=1e-15)
@@ -155,32 +161,54 @@ def test_a_cusp_of_the_modes():
     assert found.value <= lowest + 1e-6
 
 
-def test_a_step_into_the_saddle_is_refused():
-    """From a mode with curvature 3 z^2 + a > 0 no step may end where the solution of the equation is a maximum."""
+class Fold(Cusp):
+    """The upper mode ends at b = 2 / sqrt(27) and F draws b beyond it, but rises by ``wall`` z^2 where z < 0."""
 
-    class Fold(Cusp):
-        depth = -1.0
+    depth = -1.0
 
-        def slopes(self, vectors, effects, multipliers=None):
-            found = super().slopes(vectors, effects, multipliers)
-            # the upper mode ends at b = 2 / sqrt(27); F draws b beyond it
-            return found._replace(
-                value=found.value + 50 * vectors[:, 1].clamp_max(5) * -1.0,
-                by_parameters=found.by_parameters - torch.tensor([0.0, 50.0], dtype=torch.float64),
-            )
+    def __init__(self, wall):
+        self.wall = wall
 
+    def slopes(self, vectors, effects, multipliers=None):
+        found, below = super().slopes(vectors, effects, multipliers), effects.clamp_max(0.0)
+        return found._replace(
+            value=found.value - 50 * vectors[:, 1] + self.wall * below[0, :, 0] ** 2,
+            by_parameters=found.by_parameters - torch.tensor([0.0, 50.0], dtype=torch.float64),
+            by_effects=found.by_effects + 2 * self.wall * below,
+        )
+
+
+def walk_from_the_upper_mode(space):
     mode = torch.full((1, 1, 1), 1.0, dtype=torch.float64)
-    walk = FullSpaceWalk(
-        Fold(), torch.tensor([-1.0, 0.0], dtype=torch.float64), mode, torch.eye(2, dtype=torch.float64)
-    )
+    return FullSpaceWalk(space, torch.tensor([-1.0, 0.0], dtype=torch.float64), mode, torch.eye(2, dtype=torch.float64))
+
+
+def test_an_edge_with_higher_ground_beyond_is_not_crossed():
+    """The lower mode is at -1.15 there, and F would jump up by 80."""
+    walk = walk_from_the_upper_mode(Fold(60.0))
     for _ in range(80):
         walk.attempt()
         a, z = float(walk.here.vector[0]), float(walk.here.effects)
-        assert 3 * z**2 + a > 0
+        assert 3 * z**2 + a > 0, "never with the saddle"
         if walk.radius < 1e-6:
             break
     assert walk.radius < 1e-6, "the lowest point of this branch is its edge"
-    assert 3 * z**2 + a < 0.05
+    assert 3 * z**2 + a < 0.05 and z > 0
+
+
+def test_an_edge_with_lower_ground_beyond_is_crossed():
+    space = Fold(0.0)
+    walk = walk_from_the_upper_mode(space)
+    for _ in range(80):
+        walk.attempt()
+        a, z = float(walk.here.vector[0]), float(walk.here.effects)
+        assert 3 * z**2 + a > 0, "never with the saddle"
+        if float(walk.iterate().gradient.norm()) < 1e-8:
+            break
+    vector = walk.here.vector.numpy()
+    assert float(walk.iterate().gradient.norm()) < 1e-8 and float(vector[1]) > 2 / np.sqrt(27)
+    reached = space.of_parameters(vector) - 50 * vector[1]
+    assert walk.here.value == pytest.approx(reached, abs=1e-8), "the only mode that is left there"
 
 
 def test_where_there_is_no_value_the_search_stays_out():

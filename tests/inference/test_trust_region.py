@@ -149,6 +149,9 @@ class FoldWithModes(Fold):
     def bends(self, vector, effects):
         return self.equations(vector[None], effects)[:, 0], 3 * effects**2 - 1
 
+    def minima(self, vector, starts):
+        return None
+
 
 @pytest.mark.parametrize("way", ["search", "leap"])
 def test_beyond_a_mode_that_ends_the_search_with_modes_goes_on(way, monkeypatch):
