@@ -142,12 +142,12 @@ class _Walk:
         self.branched = objective if isinstance(objective, Branched) else None
         self.vector = start
         self.trials, self.evaluations, self.leaps = 0, 1, 0
-        self.renewed = math.inf
         self.value, self.slope = objective(start)
         self.best: _Place | None = None
         self.arrive()
         self.radius = 1.0
         self.renew()
+        self.see()
 
     def here(self) -> Iterate:
         """The current point."""
@@ -187,7 +187,11 @@ class _Walk:
             self.hessian = self.branched.curvature(self.vector, self.scale)
             self.evaluations += len(self.vector)
         self.near = CLOSE <= size < NEAR
-        self.since, self.begun, self.renewed = 0, self.trials, self.value
+        self.since = 0
+
+    def see(self) -> None:
+        """Note the value: from here on progress is measured."""
+        self.seen_at, self.seen = self.trials, self.value
 
     def go(self, report: Callable[[Iterate], None]) -> str:
         """Search until something stops it, and say what."""
@@ -195,12 +199,13 @@ class _Walk:
         while not strategy.satisfied(self.here()):
             if self.trials >= strategy.iterations:
                 return "all iterations were used"
-            due = self.since >= REFRESH or self.trials - self.begun >= 2 * REFRESH
+            due = self.since >= REFRESH or self.trials - self.seen_at >= 2 * REFRESH
             if due and self.branched is not None:
-                slow = self.renewed - self.value < SLOW
+                slow = self.seen - self.value < SLOW
                 if slow and self.search_full_space(report):
                     continue
                 self.renew()
+                self.see()
             if self.radius < SMALLEST and not self.escape():
                 return "no step lowered the objective any more"
             self.attempt()
@@ -226,7 +231,8 @@ class _Walk:
             self.evaluations += walk.evaluations
             self.return_to(walk.here if self.strategy.satisfied(walk.iterate()) else walk.best)
         self.radius = 0.0  # where this ends without a vanishing gradient there is an edge, to be left by an escape
-        self.since, self.begun, self.renewed = 0, self.trials, self.value
+        self.since = 0
+        self.see()
         return True
 
     def return_to(self, point: Point) -> None:
