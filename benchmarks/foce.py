@@ -123,7 +123,7 @@ def main() -> None:
         if name.startswith("hiv") and not arguments.shared.exists():
             print(f"{name}: no data in {arguments.shared}, skipped")
             continue
-        torch.set_num_threads(2 if name == "hiv_network" else 1)  # small problems lose by a second one
+        torch.set_num_threads(1)  # small problems lose by a second one
         figures.update(STUDIES[name](arguments.shared))
         figures[f"{name}_run"] = conditions()
         record(arguments.json, figures)

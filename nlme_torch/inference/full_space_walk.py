@@ -7,7 +7,8 @@ a model of the Lagrangian within a ball, and returns to the surface by the small
 flat, parameters alone are poor coordinates (a small step moves the mode far); the tangent then turns towards the mode.
 The model is the Hessian of the Lagrangian, by differences of its gradient, with symmetric rank one updates in between.
 The objective may rise for a few steps, for its valleys are curved. Where a mode ends (it meets a saddle, and beyond
-both are gone) another lies downhill of g: a step over that edge is taken with it, if the objective is lower there.
+both are gone) a better one lies downhill of g: a step over that edge is taken with it if the objective is lower there;
+otherwise the better mode is taken where the search is, as soon as it is the better one there, whatever it costs.
 
 References:
     Nocedal and Wright (2006), Numerical Optimization, chapter 18. doi:10.1007/978-0-387-40065-5
@@ -31,7 +32,7 @@ CORRECTIONS = 12
 ON_SURFACE, NEAR_SURFACE = 1e-9, 1e-4
 COLUMNS = 5000
 DOWNWARDS = 1e-3
-ASIDE = 0.1
+ASIDE, SAME = 0.1, 1e-5
 
 
 @runtime_checkable
@@ -112,7 +113,7 @@ class FullSpaceWalk:
 
     def __init__(self, space: Surface, vector: Tensor, effects: Tensor, scale: Tensor) -> None:
         self.space, self.scale = space, scale
-        self.evaluations = self.since = self.rejected = 0
+        self.evaluations = self.since = self.rejected = self.exchanged = 0
         self.radius = 0.3
         _, bends = space.bends(vector, effects)
         self.here = self.best = self.place(vector, effects, bends)
@@ -139,7 +140,7 @@ class FullSpaceWalk:
         value, vector, effects, bends, crossed = trial
         ratio = self.ratio(value, promised)
         if ratio < 1e-4:
-            return self.refuse(0.25 * length)
+            return False if crossed and self.exchange(effects) else self.refuse(0.25 * length)
         self.here = self.place(vector, effects, bends)
         self.history = [*self.history, (value, promised)][-MEMORY:]
         self.since, self.rejected = (RENEW_AFTER if crossed else self.since + 1), 0
@@ -189,6 +190,20 @@ class FullSpaceWalk:
         self.renew()
         model = self.here.tangent.mT @ self.hessian @ self.here.tangent
         return float(torch.linalg.eigvalsh(model)[0]) < -DOWNWARDS
+
+    def exchange(self, effects: Tensor) -> bool:
+        """Take modes from beyond an edge for those of this point where they are better; whether some are."""
+        here = self.here
+        found = self.space.minima(here.vector, torch.cat([here.effects, effects], 1))
+        if found is None or float((found - here.effects).abs().max()) < SAME:
+            return False
+        _, bends = self.space.bends(here.vector, found)
+        if not is_minimum(bends):
+            return False
+        self.here = self.best = self.place(here.vector, found, bends)  # lower values belong to worse modes
+        self.history = [(self.here.value, 0.0)]
+        self.since, self.rejected, self.exchanged = RENEW_AFTER, 0, self.exchanged + 1
+        return True
 
     def refuse(self, radius: float) -> bool:
         """Stay, and try a smaller step next."""

@@ -229,6 +229,8 @@ class _Walk:
                     break
         finally:
             self.evaluations += walk.evaluations
+            if walk.exchanged:  # for better modes: lower values that were seen belong to worse ones
+                self.best = None
             self.return_to(walk.here if self.strategy.satisfied(walk.iterate()) else walk.best)
         self.radius = 0.0  # where this ends without a vanishing gradient there is an edge, to be left by an escape
         self.since = 0

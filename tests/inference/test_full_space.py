@@ -183,32 +183,23 @@ def walk_from_the_upper_mode(space):
     return FullSpaceWalk(space, torch.tensor([-1.0, 0.0], dtype=torch.float64), mode, torch.eye(2, dtype=torch.float64))
 
 
-def test_an_edge_with_higher_ground_beyond_is_not_crossed():
-    """The lower mode is at -1.15 there, and F would jump up by 80."""
-    walk = walk_from_the_upper_mode(Fold(60.0))
+@pytest.mark.parametrize("wall", [0.0, 60.0])
+def test_at_the_edge_of_a_mode_the_better_one_is_taken(wall):
+    """It is at -1.15 there; with the wall F jumps up by 80."""
+    space = Fold(wall)
+    walk, highest = walk_from_the_upper_mode(space), -torch.inf
     for _ in range(80):
         walk.attempt()
         a, z = float(walk.here.vector[0]), float(walk.here.effects)
         assert 3 * z**2 + a > 0, "never with the saddle"
-        if walk.radius < 1e-6:
-            break
-    assert walk.radius < 1e-6, "the lowest point of this branch is its edge"
-    assert 3 * z**2 + a < 0.05 and z > 0
-
-
-def test_an_edge_with_lower_ground_beyond_is_crossed():
-    space = Fold(0.0)
-    walk = walk_from_the_upper_mode(space)
-    for _ in range(80):
-        walk.attempt()
-        a, z = float(walk.here.vector[0]), float(walk.here.effects)
-        assert 3 * z**2 + a > 0, "never with the saddle"
+        highest = max(highest, walk.here.value)
         if float(walk.iterate().gradient.norm()) < 1e-8:
             break
-    vector = walk.here.vector.numpy()
-    assert float(walk.iterate().gradient.norm()) < 1e-8 and float(vector[1]) > 2 / np.sqrt(27)
-    reached = space.of_parameters(vector) - 50 * vector[1]
-    assert walk.here.value == pytest.approx(reached, abs=1e-8), "the only mode that is left there"
+    assert float(walk.iterate().gradient.norm()) < 1e-8 and z < -1
+    assert walk.best.value == pytest.approx(walk.here.value, abs=1e-6), "not a lower one with the worse mode"
+    assert (highest > 50) == (walk.exchanged > 0) == (wall > 0)
+    lower = brentq(lambda z: z**3 + a * z + float(walk.here.vector[1]), -5, -0.6)
+    assert z == pytest.approx(lower, abs=1e-8)
 
 
 def test_where_there_is_no_value_the_search_stays_out():
