@@ -33,6 +33,7 @@ ON_SURFACE, NEAR_SURFACE = 1e-9, 1e-4
 COLUMNS = 5000
 DOWNWARDS = 1e-3
 ASIDE, SAME = 0.1, 1e-5
+SMALLEST, CROSSINGS = 1e-6, 4
 
 
 @runtime_checkable
@@ -113,7 +114,7 @@ class FullSpaceWalk:
 
     def __init__(self, space: Surface, vector: Tensor, effects: Tensor, scale: Tensor) -> None:
         self.space, self.scale = space, scale
-        self.evaluations = self.since = self.rejected = self.exchanged = 0
+        self.evaluations = self.since = self.rejected = self.exchanged = self.crossed = 0
         self.radius = 0.3
         _, bends = space.bends(vector, effects)
         self.here = self.best = self.place(vector, effects, bends)
@@ -144,6 +145,7 @@ class FullSpaceWalk:
         self.here = self.place(vector, effects, bends)
         self.history = [*self.history, (value, promised)][-MEMORY:]
         self.since, self.rejected = (RENEW_AFTER if crossed else self.since + 1), 0
+        self.crossed += crossed
         if value < self.best.value:
             self.best = self.here
         if ratio > 0.75 and length > 0.8 * self.radius:
@@ -184,6 +186,11 @@ class FullSpaceWalk:
             return None
         _, bends = self.space.bends(vector, found)
         return (found, bends) if is_minimum(bends) else None
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the search is caught at the edge of a mode: by vanishing steps, or to and fro between two modes."""
+        return self.radius <= SMALLEST or self.crossed + self.exchanged >= CROSSINGS
 
     def bends_down(self) -> bool:
         """Whether the surface falls away to the second order: a saddle, whose gradient vanishes too."""

@@ -221,7 +221,7 @@ class _Walk:
         walk = FullSpaceWalk(space, self.vector, self.branched.kept, self.scale)
         self.branched.kept = walk.here.effects
         try:
-            while self.trials < self.strategy.iterations and walk.radius > SMALLEST:
+            while self.trials < self.strategy.iterations and not walk.at_edge:
                 taken = walk.attempt()
                 self.trials += 1
                 report(walk.iterate())
