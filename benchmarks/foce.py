@@ -5,8 +5,9 @@
 theoph_fo, theoph_focei, theoph_laplace: theophylline with full Omega and combined error in closed form, from the start
 of a published NONMEM run (optima 57.321065, 92.830870, 93.558704). phenobarbital_focei: repeated doses through a
 differential equation (586.27606). hiv_classical, hiv_network: viral dynamics, from FOLDER/data and FOLDER/reference;
-their objective is -log-likelihood (- log prior). Compiling the equations is not counted: every fit is run twice and the
-second is timed.
+their objective is -log-likelihood (- log prior); hiv_network_passing is the beginning of hiv_network, as far as the
+reference came. Compiling the equations is not counted: every fit is run twice and the
+second is timed (hiv_network, ten minutes, once).
 """
 
 import argparse
@@ -91,13 +92,22 @@ def hiv(name: str, shared: Path) -> Figures:
     figures.update(more)
     figures[f"{name}_objective"] = fit.minus2ll / 2 - fit.log_prior
     if not known:
-        below = fit.trace[fit.trace["penalised"] / 2 < block["objective_final"]]
-        before = figures[f"{name}_seconds"] - float(fit.trace["seconds"].iloc[-1])  # pooled stage, searches, ending
-        figures[f"{name}_seconds_to_reference"] = before + float(below["seconds"].iloc[0]) if len(below) else math.inf
         others = read(table, range(21, 101))
         for label, chosen in (("own", fit.model), ("reference", started(model, named(block["final"])))):
             figures[f"{name}_held_out_{label}"] = nlme.ofv(chosen, others, nlme.FOCE(), solver=solver).minus2ll / 2
     return figures
+
+
+def passing(shared: Path) -> Figures:
+    """The network's fit ended after 80 trials: how long until the reference's value is passed, at most."""
+    block = json.loads((shared / "reference" / "hiv_foce_reference.json").read_text())["deepnlme_v"]
+    data = read(shared / "data" / "hiv_viral_dynamics.csv", range(1, 21))
+    method = nlme.Staged(nlme.Pooled(steps=300), nlme.FOCE(nlme.TrustRegion(iterations=80), mode_starts=1))
+    model, solver = started(nlme.examples.ViralNetwork(), network(block["init"])), nlme.Tsit5(rtol=1e-7, atol=1e-11)
+    fit, figures = timed("hiv_network_passing", model, data, method, solver)
+    reached = fit.minus2ll / 2 - fit.log_prior
+    seconds = figures["hiv_network_passing_seconds"] if reached < block["objective_final"] else math.inf
+    return {"hiv_network_passing_objective": reached, "hiv_network_seconds_to_reference": seconds}
 
 
 STUDIES: dict[str, Callable[[Path], Figures]] = {
@@ -106,6 +116,7 @@ STUDIES: dict[str, Callable[[Path], Figures]] = {
     "theoph_laplace": lambda shared: theophylline("theoph_laplace", nlme.Laplace()),
     "phenobarbital_focei": lambda shared: phenobarbital(),
     "hiv_classical": lambda shared: hiv("hiv_classical", shared),
+    "hiv_network_passing": passing,
     "hiv_network": lambda shared: hiv("hiv_network", shared),
 }
 

@@ -104,7 +104,7 @@ def test_network_model_at_its_own_optimum(reference):
 @pytest.mark.slow
 @pytest.mark.timeout(7200)  # on a machine that does other things as well
 def test_network_fit_converges(reference):
-    """A quarter of an hour of two cores: python -m pytest tests/inference/test_viral_dynamics.py -m slow.
+    """Ten minutes of one core: python -m pytest tests/inference/test_viral_dynamics.py -m slow.
 
     The reference stopped at 128.4778 with gradient norm 1542.
     """
