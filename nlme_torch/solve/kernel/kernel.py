@@ -21,7 +21,7 @@ from nlme_torch.solve.kernel.scalarise import NotScalarError
 from nlme_torch.solve.problem import Problem, check_derivative
 from nlme_torch.solve.tableau import Method
 
-WORTH_HOLDING = 32  # scalars; below, a kernel of its own costs more time to compile than it saves
+WORTH_HOLDING = 100  # scalars; below, a kernel of its own costs more time to compile than it saves
 _log = logging.getLogger(__name__)
 
 
