@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from nlme_torch.inference.full_space import FullSpace
-from nlme_torch.inference.full_space_walk import FullSpaceWalk, Point
+from nlme_torch.inference.full_space_walk import SMALLEST, FullSpaceWalk, Point
 from nlme_torch.inference.optim import Iterate, Minimum, Objective
 from nlme_torch.inference.trust_region_step import best_step
 
 REFRESH = 40
 SLOW = 1.0  # of -2 log-likelihood in as many steps
 NEAR, CLOSE = 10.0, 0.1
-SMALLEST = 1e-6
 
 
 @runtime_checkable
