@@ -42,6 +42,7 @@ from nlme_torch.inference.schedule import StepSchedule as StepSchedule
 from nlme_torch.inference.sir import SIR as SIR
 from nlme_torch.inference.sir import sir as sir
 from nlme_torch.inference.staged import Staged as Staged
+from nlme_torch.inference.status import Status as Status
 from nlme_torch.inference.stochastic_information import StochasticInformation as StochasticInformation
 from nlme_torch.inference.trust_region import TrustRegion as TrustRegion
 from nlme_torch.inference.uncertainty import Uncertainty as Uncertainty

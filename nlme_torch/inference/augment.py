@@ -23,6 +23,7 @@ from nlme_torch.inference.estimation import Estimation
 from nlme_torch.inference.fit import fit as estimate
 from nlme_torch.inference.likelihood import LikelihoodMethod
 from nlme_torch.inference.result import Fit
+from nlme_torch.inference.status import Status
 from nlme_torch.model.augmented import NETWORK, augmented
 from nlme_torch.model.density import Density
 from nlme_torch.model.networks import MLP
@@ -159,7 +160,9 @@ class _Regression:
         reason = f"regression of conditional distributions on covariates, {len(rows)} evaluations by L-BFGS"
         effects = effects_at_modes(density.at(found), generator)
         before, after = (density.at(which).covariance()[0][own, own] for which in (initial, found))
-        return Estimation(found, pd.DataFrame(rows), reason, _warnings(owners, before, after), effects=effects)
+        return Estimation(
+            found, pd.DataFrame(rows), Status.COMPLETED, reason, _warnings(owners, before, after), effects=effects
+        )
 
 
 def _warnings(owners: list[str], before: Tensor, after: Tensor) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from nlme_torch.inference.resamples import CaseResamples, ParametricResamples, R
 from nlme_torch.inference.sampled import sample_table
 from nlme_torch.inference.several_starts import COLUMNS, SeveralValues, evaluate_several
 from nlme_torch.inference.side_by_side import minimise_side_by_side
+from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import flatten_values, free_names, parameter_values
 
@@ -249,7 +250,7 @@ def _one_by_one(
             vector = flatten_values(estimation.values, names)[0]
             if not bool(torch.isfinite(vector).all()):
                 problems[number] = "the estimates are not finite"
-            elif "did not converge" in estimation.termination:
+            elif estimation.status not in (Status.CONVERGED, Status.COMPLETED):
                 problems[number] = estimation.termination
         except NLMEError as error:
             problems[number] = str(error)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.likelihood import LogLikelihood
+from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 
 
@@ -19,7 +20,8 @@ class Estimation:
     Attributes:
         values: Raw parameter name to ``(1, *shape)``.
         trace: One row per iteration: phase, named parameters on the natural scale, and what the method reports.
-        termination: Why it stopped, in a sentence.
+        status: How it ended.
+        termination: The same in a sentence, with numbers.
         warnings: Things the user must know, one sentence each.
         draws: Draws of the random effects from their conditional distributions, ``(effect, draw, subject)``, or None.
         effects: What the method itself knows of the random effects, or None.
@@ -28,6 +30,7 @@ class Estimation:
 
     values: dict[str, Tensor]
     trace: pd.DataFrame
+    status: Status
     termination: str
     warnings: tuple[str, ...]
     draws: Tensor | None = None

@@ -85,6 +85,7 @@ def fit(
         solver=density.solver,
         seed=seed,
         trace=estimation.trace,
+        status=estimation.status,
         termination=estimation.termination,
         warnings=estimation.warnings + log_likelihood.warnings + solver_warnings(density, effects.modes),
         seconds=time.perf_counter() - begun,

@@ -20,6 +20,7 @@ from nlme_torch.inference.newton import inner_modes
 from nlme_torch.inference.optim import BFGS, LBFGS, Adam, Iterate, Minimum
 from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.inference.starts import jittered_starts
+from nlme_torch.inference.status import Status
 from nlme_torch.inference.trust_region import TrustRegion
 from nlme_torch.model.density import Density
 from nlme_torch.model.scalars import all_scalars, scalar_matrix, structural_scalars
@@ -59,7 +60,7 @@ def maximise(method: MarginalMethod, density: Density, generator: torch.Generato
             continue
         run.go()
         runs.append(run)
-        if run.minimum.reason == "interrupted":
+        if run.minimum.status is Status.INTERRUPTED:
             break
     best = min(runs, key=lambda run: run.minimum.iterate.value)
     return best.estimation(runs, generator)
@@ -116,7 +117,7 @@ class _Run:
 
     @property
     def _interrupted(self) -> bool:
-        return self.minimum.reason == "interrupted"
+        return self.minimum.status is Status.INTERRUPTED
 
     def _scale(self, start: Tensor) -> Tensor:
         r"""T with :math:`T T^\top` near the inverse Hessian: from some subjects' scores, drawn to their diagonal."""
@@ -164,6 +165,7 @@ class _Run:
         return Estimation(
             values=values,
             trace=trace,
+            status=self.minimum.status,
             termination=self._termination(runs),
             warnings=self._warnings(found),
             effects=effect_estimates(self.approximation, values, found, generator),

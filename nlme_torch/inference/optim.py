@@ -10,6 +10,8 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
+from nlme_torch.inference.status import Status
+
 Objective = Callable[[Tensor], tuple[float, Tensor]]
 """``(parameter,) -> value, gradient``; an infinite value where there is none."""
 
@@ -37,15 +39,20 @@ class Minimum(NamedTuple):
         iterate: The best point.
         iterations: Iterations done.
         evaluations: Calls of the objective.
-        converged: Whether the gradient is as small as asked.
-        reason: Why the search stopped, a clause.
+        status: How the search ended; converged where the gradient is as small as asked.
+        reason: The same as a clause.
     """
 
     iterate: Iterate
     iterations: int
     evaluations: int
-    converged: bool
+    status: Status
     reason: str
+
+    @property
+    def converged(self) -> bool:
+        """Whether the gradient is as small as asked."""
+        return self.status is Status.CONVERGED
 
 
 @runtime_checkable
@@ -172,7 +179,7 @@ class Adam:
         """Minimise; see :class:`Optimiser`."""
         search = _Search(objective, start, scale)
         point, first, second = (np.zeros(scale.shape[1]) for _ in range(3))
-        step, reason = 0, f"all {self.iterations} steps of Adam were taken"
+        step, status, reason = 0, Status.COMPLETED, f"all {self.iterations} steps of Adam were taken"
         try:
             for step in range(1, self.iterations + 1):
                 value, slope = search(point)
@@ -182,9 +189,9 @@ class Adam:
                 first, second = 0.9 * first + 0.1 * slope, 0.99 * second + 0.01 * slope**2
                 point = point - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
         except KeyboardInterrupt:
-            reason = "interrupted"
+            status, reason = Status.INTERRUPTED, "interrupted"
         assert search.best is not None
-        return Minimum(search.best, step, search.evaluations, False, reason)
+        return Minimum(search.best, step, search.evaluations, status, reason)
 
 
 def _scipy(
@@ -205,10 +212,9 @@ def _scipy(
         if search.best is not None:
             report(search.best)
 
-    def finish(reason: str) -> Minimum:
+    def finish(status: Status, reason: str) -> Minimum:
         assert search.best is not None
-        converged = search.best.scaled_gradient <= strategy.tolerance
-        return Minimum(search.best, done, search.evaluations, converged, reason)
+        return Minimum(search.best, done, search.evaluations, status, reason)
 
     point, before = np.zeros(scale.shape[1]), math.inf
     try:
@@ -217,9 +223,9 @@ def _scipy(
             scipy.optimize.minimize(search, point, jac=True, method=name, callback=callback, options=left)
             assert search.best is not None
             if search.best.scaled_gradient <= strategy.tolerance:
-                return finish("the gradient vanished")
+                return finish(Status.CONVERGED, "the gradient vanished")
             if done >= strategy.iterations:
-                return finish("all iterations were used")
+                return finish(Status.ITERATIONS_USED, "all iterations were used")
             if before - search.best.value < 1e-9 * (1 + abs(search.best.value)):
                 break
             before = search.best.value
@@ -227,5 +233,5 @@ def _scipy(
     except KeyboardInterrupt:
         if search.best is None:
             raise
-        return finish("interrupted")
-    return finish("no step along the search direction lowered the objective any more")
+        return finish(Status.INTERRUPTED, "interrupted")
+    return finish(Status.STALLED, "no step along the search direction lowered the objective any more")

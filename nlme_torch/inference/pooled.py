@@ -21,6 +21,7 @@ from nlme_torch.inference.estimation import Estimation
 from nlme_torch.inference.gradient_step import adam_init, gradient_step
 from nlme_torch.inference.naive import Naive
 from nlme_torch.inference.progress import progress_line
+from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 from nlme_torch.model.scalars import all_scalars, scalar_matrix
 from nlme_torch.model.values import ParameterValues, free_names, parameter_values
@@ -75,7 +76,7 @@ class Pooled:
         if found.held_out:
             trace["held_out_loglik"] = trace["iteration"].map(found.held_out)
         warning = "pooled fit: random effects were held at zero and Omega at its initial value"
-        return Estimation(values, trace, found.termination, (warning,))
+        return Estimation(values, trace, Status.COMPLETED, found.termination, (warning,))
 
     @property
     def name(self) -> str:

@@ -17,6 +17,7 @@ from nlme_torch.inference.leave_one_out import LeaveOneOut, leave_one_out
 from nlme_torch.inference.likelihood import LogLikelihood
 from nlme_torch.inference.marginal_methods import MarginalMethod
 from nlme_torch.inference.predictions import prediction_table
+from nlme_torch.inference.status import Status
 from nlme_torch.inference.tables import effect_table, error_columns, omega_table, parameter_table, render
 from nlme_torch.inference.uncertainty import InformationMethod, Uncertainty, standard_errors
 from nlme_torch.model.density import Density
@@ -41,7 +42,8 @@ class Fit:
         solver: How its equations were solved.
         seed: Seed of the fit.
         trace: One row per iteration.
-        termination: Why the method stopped.
+        status: How the method ended.
+        termination: The same in a sentence, with numbers.
         warnings: What the reader must know.
         seconds: Wall time of the fit, likelihood and effects included.
         effects: Conditional modes, means, covariances and draws of the random effects.
@@ -55,12 +57,18 @@ class Fit:
     solver: Solver
     seed: int
     trace: pd.DataFrame
+    status: Status
     termination: str
     warnings: tuple[str, ...]
     seconds: float
     effects: EffectEstimates
     log_likelihood: LogLikelihood
     uncertainty: Uncertainty | None = None
+
+    @property
+    def converged(self) -> bool:
+        """Whether the method's own criterion of a maximum was met."""
+        return self.status is Status.CONVERGED
 
     @cached_property
     def density(self) -> Density:

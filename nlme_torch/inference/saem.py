@@ -22,6 +22,7 @@ from nlme_torch.inference.saem_algorithm import SAEMAlgorithm, SAEMState
 from nlme_torch.inference.saem_kernels import MANY_EFFECTS, Moves
 from nlme_torch.inference.schedule import StepSchedule
 from nlme_torch.inference.starts import best_start, jittered_starts
+from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 from nlme_torch.model.scalars import all_scalars, omega_scalars, scalar_matrix, structural_scalars
 from nlme_torch.model.values import parameter_values
@@ -110,7 +111,7 @@ class SAEM:
             values = self.warm_up.maximise(density, values)
         state = algorithm.init(values, generator)
         recorder = _Recorder(density)
-        reason = f"exploration used all of its {schedule.exploration} iterations"
+        status, reason = Status.ITERATIONS_USED, f"exploration used all of its {schedule.exploration} iterations"
         with progress_line(schedule.total, "SAEM", progress) as line:
             while state.iteration < schedule.burn_in + schedule.exploration:
                 state = algorithm.step(state, generator, smoothing=False)
@@ -119,10 +120,11 @@ class SAEM:
                 if since >= 2 * self.window and since % 10 == 0:
                     drift, parameter = recorder.drift(self.window)
                     if drift < self.drift_tolerance:
-                        reason = (
+                        status, reason = (
+                            Status.CONVERGED,
                             f"exploration ended after {state.iteration} iterations: between two windows of "
                             f"{self.window} no parameter's mean moved by more than {drift:.2f} of its "
-                            f"standard deviation ({parameter})"
+                            f"standard deviation ({parameter})",
                         )
                         break
             for _ in range(schedule.smoothing):
@@ -138,6 +140,7 @@ class SAEM:
         return Estimation(
             values=averaged,
             trace=recorder.frame(best),
+            status=status,
             termination=termination,
             warnings=_warnings(density, averaged),
             draws=(state.transformed[:, :, best : best + 1] - mean)[:, :, 0],

@@ -27,6 +27,7 @@ from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.likelihood import LogLikelihood
 from nlme_torch.inference.result import Fit
 from nlme_torch.inference.saved_uncertainty import packed_uncertainty, unpacked_uncertainty
+from nlme_torch.inference.status import Status
 from nlme_torch.model.model import Model
 from nlme_torch.model.network_scales import automatic_scales
 from nlme_torch.model.values import assign
@@ -113,6 +114,7 @@ def load(path: str | Path, model: Model, data: "Dataset", *, solver: Solver | No
         solver=solver or _solver(folder, record["solver"]),
         seed=record["seed"],
         trace=trace,
+        status=Status[record.get("status", Status.COMPLETED.name)],
         termination=record["termination"],
         warnings=tuple(record["warnings"]),
         seconds=record["seconds"],
@@ -192,6 +194,7 @@ def _write(fit: Fit, folder: Path) -> None:
         "free": [name for name, parameter in fit.model.named_parameters() if parameter.requires_grad],
         "solver": {"name": type(fit.solver).__name__, "settings": _settings(fit.solver)},
         "seed": fit.seed,
+        "status": fit.status.name,
         "termination": fit.termination,
         "warnings": list(fit.warnings),
         "seconds": fit.seconds,

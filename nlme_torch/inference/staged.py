@@ -76,6 +76,7 @@ class Staged:
         return Estimation(
             values=found.values,
             trace=trace,
+            status=found.status,
             termination="; then ".join(reasons),
             warnings=found.warnings,
             draws=found.draws,

@@ -17,6 +17,7 @@ from torch import Tensor
 from nlme_torch.inference.full_space import FullSpace
 from nlme_torch.inference.full_space_walk import SMALLEST, FullSpaceWalk, Point
 from nlme_torch.inference.optim import Iterate, Minimum, Objective
+from nlme_torch.inference.status import Status
 from nlme_torch.inference.trust_region_step import best_step
 
 REFRESH = 40
@@ -111,13 +112,13 @@ class TrustRegion:
         """Minimise; see :class:`Optimiser`. An objective that is :class:`Branched` renews the scale itself."""
         walk = _Walk(self, objective, start, scale)
         try:
-            reason = walk.go(report)
+            status, reason = walk.go(report)
         except KeyboardInterrupt:
-            reason = "interrupted"
+            status, reason = Status.INTERRUPTED, "interrupted"
         if not self.satisfied(walk.here()):
             walk.return_to_best()
         found = walk.here()
-        return Minimum(found, walk.trials, walk.evaluations, self.satisfied(found), reason)
+        return Minimum(found, walk.trials, walk.evaluations, status, reason)
 
     def satisfied(self, point: Iterate) -> bool:
         """Whether the gradient has vanished."""
@@ -192,12 +193,12 @@ class _Walk:
         """Note the value: from here on progress is measured."""
         self.seen_at, self.seen = self.trials, self.value
 
-    def go(self, report: Callable[[Iterate], None]) -> str:
+    def go(self, report: Callable[[Iterate], None]) -> tuple[Status, str]:
         """Search until something stops it, and say what."""
         strategy = self.strategy
         while not strategy.satisfied(self.here()):
             if self.trials >= strategy.iterations:
-                return "all iterations were used"
+                return Status.ITERATIONS_USED, "all iterations were used"
             due = self.since >= REFRESH or self.trials - self.seen_at >= 2 * REFRESH
             if due and self.branched is not None:
                 slow = self.seen - self.value < SLOW
@@ -206,10 +207,10 @@ class _Walk:
                 self.renew()
                 self.see()
             if self.radius < SMALLEST and not self.escape():
-                return "no step lowered the objective any more"
+                return Status.STALLED, "no step lowered the objective any more"
             self.attempt()
             report(self.here())
-        return "the gradient vanished"
+        return Status.CONVERGED, "the gradient vanished"
 
     def search_full_space(self, report: Callable[[Iterate], None]) -> bool:
         """Search parameters and modes at once for as long as that goes on; whether it could be begun."""
