@@ -226,3 +226,37 @@ def target_mediated_params(estimates):
     params = {name: math.exp(e[f"THETA{place}"]) for place, name in enumerate(TargetMediated.names, 1)}
     params |= {"sigma_drug": e["SIGMA(1,1)"] ** 0.5, "sigma_receptor": e["SIGMA(2,2)"] ** 0.5}
     return {**params, "omega": lower(e, "OMEGA", 1, 8)}
+
+
+class OneClass(nlme.Model):
+    """One compartment, a bolus: volume and elimination rate of one of the two hidden classes; proportional error."""
+
+    states = ("central",)
+
+    def __init__(self):
+        super().__init__()
+        self.v, self.k = nlme.LogNormal(70.0, omega=0.05), nlme.LogNormal(0.1, omega=0.05)
+        self.omega = nlme.Omega("v", "k", structure="full")
+        self.sigma = nlme.Positive(0.1)
+
+    def compartments(self, p):
+        return nlme.compartments.OneCompartment(clearance=p.k * p.v, volume=p.v)
+
+    def observe(self, t, y, p):
+        f = y.central / p.v
+        return {"DV": dist.Normal(f, p.sigma * f)}
+
+
+def classes_data():
+    return nlme.Dataset.from_frame(table("pmixture"))
+
+
+def classes_params(estimates, first):
+    """Of the class whose THETAs and ETAs begin at ``first``."""
+    e = estimates
+    return {
+        "v": math.exp(e[f"THETA{first}"]),
+        "k": math.exp(e[f"THETA{first + 1}"]),
+        "omega": lower(e, "OMEGA", first, first + 1),
+        "sigma": e["SIGMA(1,1)"] ** 0.5,
+    }
