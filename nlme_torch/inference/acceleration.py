@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float
+from nlme_torch.inference import linear_algebra
 
 
 def newton_step(
@@ -50,7 +51,7 @@ def newton_step(
     """
     whitened = torch.linalg.solve_triangular(factor, covariance, upper=False)
     whitened = torch.linalg.solve_triangular(factor, whitened.mT, upper=False)
-    missing, directions = torch.linalg.eigh(0.5 * (whitened + whitened.mT))
+    missing, directions = linear_algebra.symmetric_eigen(0.5 * (whitened + whitened.mT))
     move = torch.linalg.solve_triangular(factor, (expected - current)[..., None], upper=False)
     move = directions @ ((directions.mT @ move) / (1 - missing).clamp_min(floor)[..., None])
     return current + gain * (factor @ move)[..., 0]

@@ -12,10 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float, Int
+from nlme_torch.inference import linear_algebra
 from nlme_torch.model.density import Conditional, Density
 from nlme_torch.model.start_outcomes import of_subjects
 from nlme_torch.model.values import ParameterValues, flatten_values, free_names, unflatten_values
@@ -111,7 +111,7 @@ def batched(matrix: Tensor) -> Tensor:
 
 def solve_per_subject(matrix: Tensor, vector: Tensor) -> Tensor:
     """Solve for ``(effect, *batch)`` with symmetric matrices ``(effect, effect, *batch)``."""
-    solution = torch.linalg.solve_ex(batched(matrix), vector.movedim(0, -1)[..., None])[0]
+    solution = linear_algebra.solve(batched(matrix), vector.movedim(0, -1)[..., None])
     return solution[..., 0].movedim(-1, 0)
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError, ModelError
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.effects_at_modes import effects_at_modes
 from nlme_torch.inference.estimation import Estimation
 from nlme_torch.inference.fit import fit as estimate
@@ -140,7 +141,7 @@ class _Regression:
             found = network.bind(values[f"{NETWORK}.weights"].mT)(*self.inputs)
             shifts = torch.stack(found if isinstance(found, tuple) else (found,), -1)
             mean = mean.expand(len(shifts), -1).index_add(1, outputs, shifts)
-            factor = torch.linalg.cholesky(density.at(values).covariance()[0][own][:, own])
+            factor = linear_algebra.cholesky(density.at(values).covariance()[0][own][:, own])
             return -_log_marginal(information, linear, mean, factor) - density.log_prior(values)[0]
 
         def closure() -> Tensor:
@@ -187,7 +188,7 @@ def _log_marginal(information: Tensor, linear: Tensor, mean: Tensor, factor: Ten
     slope = linear - (information @ mean[..., None])[..., 0]
     curved = torch.eye(len(factor), dtype=factor.dtype, device=factor.device) + factor.mT @ information @ factor
     inner = (slope @ factor)[..., None]
-    gain = (inner * torch.linalg.solve(curved, inner)).sum()
+    gain = (inner * linear_algebra.solve(curved, inner)).sum()
     there = (mean * (linear + slope)).sum()  # 2 b'm - m'Am
     return 0.5 * (there + gain - torch.linalg.slogdet(curved).logabsdet.sum())
 
@@ -196,13 +197,13 @@ def _likelihoods(fit: Fit, effects: Tensor, omega: Tensor) -> tuple[Tensor, Tens
     """A ``(subject, effect, effect)`` and b ``(subject, effect)``; the effects of other blocks are integrated out."""
     mean = fit.effects.means[effects].mT
     covariance = fit.effects.covariances[effects][:, effects].permute(2, 0, 1)
-    factor = torch.linalg.cholesky(omega)
+    factor = linear_algebra.cholesky(omega)
     # in units of the prior's standard deviations, where A + I is the precision and A has no negative eigenvalue
     scaled = torch.linalg.solve_triangular(factor, covariance, upper=False)
     scaled = torch.linalg.solve_triangular(factor, scaled.mT, upper=False)
-    sizes, vectors = torch.linalg.eigh(0.5 * (scaled + scaled.mT))
+    sizes, vectors = linear_algebra.symmetric_eigen(0.5 * (scaled + scaled.mT))
     precision = 1 / sizes.clamp(1e-12, 1.0)
-    back = torch.linalg.inv(factor).mT @ vectors  # (subject, effect, eigenvalue)
+    back = linear_algebra.inverse(factor).mT @ vectors  # (subject, effect, eigenvalue)
     information = (back * (precision - 1)[:, None]) @ back.mT
     whole = (back * precision[:, None]) @ back.mT
     return information, (whole @ mean[..., None])[..., 0]

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError, NLMEError
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.estimation import FitMethod
 from nlme_torch.inference.fitted_method import named_method
 from nlme_torch.inference.free_scalars import FreeScalars
@@ -212,8 +213,8 @@ def _together(
     """Fit as many data sets at once as one call of the objective should hold."""
     approximation = method.approximation(fit.density)
     objective = MarginalObjective(approximation, scalars.values, method.searches(fit.density))
-    factor = torch.linalg.cholesky(2 * positive(hessian(objective, scalars.kept)))
-    scale = torch.linalg.inv(factor).mT
+    factor = linear_algebra.cholesky(2 * positive(hessian(objective, scalars.kept)))
+    scale = linear_algebra.inverse(factor).mT
     vectors, problems = [], {}
     for members in torch.arange(samples, device=scalars.whole.device).split(max(1, COLUMNS // fit.data.n_subjects)):
 

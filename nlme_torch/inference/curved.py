@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd import grad
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.approximation import (
     Approximation,
     Evaluation,
@@ -125,6 +126,8 @@ class Curved(Approximation):
         chunk = max(1, self.max_columns // columns)
         pieces = list(zip(self._points.split(chunk, 1), self._log_weights.split(chunk), strict=True))
         middle = centre.detach().requires_grad_()
+        spread = linear_algebra.cholesky(linear_algebra.inverse(batched(curvature)))
+        good = good & torch.isfinite(spread).all(-1).all(-1)
         bend = torch.where(good, curvature, torch.eye(count).to(curvature)[..., None, None]).requires_grad_()
         with torch.enable_grad():
             factor = torch.linalg.cholesky(torch.linalg.inv(batched(bend)))
@@ -138,7 +141,7 @@ class Curved(Approximation):
         with torch.no_grad():
             parts = [terms(*piece) for piece in pieces]
             total = torch.logsumexp(torch.cat(parts), 0)
-            value = -2 * (total + log_scale)
+            value = torch.where(good, -2 * (total + log_scale), torch.inf)
         if not gradient:
             return _Shape(value, curvature, centre, vector)
         with torch.enable_grad():

@@ -2,6 +2,7 @@
 
 import torch
 
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.effects import EffectEstimates, find_modes
 from nlme_torch.model.density import Conditional
 
@@ -27,12 +28,12 @@ def effects_at_modes(
     modes = find_modes(conditional, torch.cat([torch.zeros_like(origins[:, :1]), origins], dim=1))
     precision = modes.precision.permute(2, 0, 1)
     concave = (torch.linalg.cholesky_ex(precision.nan_to_num(0.0)).info == 0)[:, None, None]
-    precision = torch.where(concave, precision, torch.linalg.inv(prior))
-    covariances = torch.linalg.inv(precision)
+    precision = torch.where(concave, precision, linear_algebra.inverse(prior))
+    covariances = linear_algebra.inverse(precision)
     covariances = 0.5 * (covariances + covariances.mT)
     shape = (*covariances.shape[:2], draws)
     noise = torch.randn(shape, generator=generator, dtype=covariances.dtype, device=generator.device)
-    spread = (torch.linalg.cholesky(covariances) @ noise.to(covariances.device)).permute(1, 2, 0)
+    spread = (linear_algebra.cholesky(covariances) @ noise.to(covariances.device)).permute(1, 2, 0)
     return EffectEstimates(
         modes=modes.effects,
         precision=precision.permute(1, 2, 0),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float
+from nlme_torch.inference import linear_algebra
 from nlme_torch.model.density import Density
 from nlme_torch.model.priors import L1
 from nlme_torch.model.random_weights import RandomWeights
@@ -56,7 +57,7 @@ def expand_low_rank(
         spread = torch.einsum("icsn,jcsn->sij", deviations, deviations) / draws
         if variance_floor > 0:
             spread = _floored(spread, variance_floor)
-        factor = torch.linalg.cholesky(identity + gain * (spread - identity))
+        factor = linear_algebra.cholesky(identity + gain * (spread - identity))
         weights, loading = values[f"{name}.network.weights"], values[f"{name}.loading"]
         matrix = component.loading_matrix(loading)
         shift = torch.zeros_like(mean)
@@ -88,10 +89,10 @@ def _best_shift(component: RandomWeights, weights: Tensor, loading: Tensor, mean
     score = subjects * mean.mT + torch.einsum("swq,sw->sq", loading, slope)
     information = torch.einsum("swq,sw,swr->sqr", loading, curvature, loading)
     information = information + subjects * torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
-    return torch.linalg.solve(information, score).mT
+    return linear_algebra.solve(information, score[..., None])[..., 0].mT
 
 
 def _floored(spread: Tensor, floor: float) -> Tensor:
     """Raise the eigenvalues of a covariance matrix to a floor."""
-    values, vectors = torch.linalg.eigh(spread)
+    values, vectors = linear_algebra.symmetric_eigen(spread)
     return (vectors * values.clamp_min(floor)[:, None, :]) @ vectors.mT

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.approximation import Approximation
 from nlme_torch.inference.free_scalars import FreeScalars
 from nlme_torch.inference.marginal_objective import MarginalObjective, subject_gradients
@@ -123,7 +124,7 @@ def invert(information: Information, kind: Kind, names: Sequence[str]) -> Invers
         )
     matrix = information.scores if kind == "S" else information.hessian
     scale = matrix.diagonal().abs().sqrt().clamp_min(1e-150)
-    eigenvalues, vectors = torch.linalg.eigh(matrix / scale[:, None] / scale)
+    eigenvalues, vectors = linear_algebra.symmetric_eigen(matrix / scale[:, None] / scale)
     largest = float(eigenvalues[-1].clamp_min(1e-150))
     scored = torch.einsum("ij,ik,kj->j", vectors, information.scores / scale[:, None] / scale, vectors)
     what, null, missing = ("S", 1e-3 * NULL, False) if kind == "S" else ("R", NULL, False)
@@ -148,7 +149,7 @@ def invert(information: Information, kind: Kind, names: Sequence[str]) -> Invers
     if kind == "sandwich" and not missing and information.subjects > len(names):
         # a direction without any score would get the standard error zero
         scale_s = information.scores.diagonal().sqrt().clamp_min(1e-150)
-        values, directions = torch.linalg.eigh(information.scores / scale_s[:, None] / scale_s)
+        values, directions = linear_algebra.symmetric_eigen(information.scores / scale_s[:, None] / scale_s)
         silent = (values < 1e-3 * NULL * values[-1]).nonzero()[:, 0].tolist()
         warnings += [_singular("S", _named(directions[:, index] / scale_s, names)) for index in silent]
         missing = bool(silent)
@@ -169,7 +170,7 @@ def condition_number(covariance: Float[Tensor, "kept kept"]) -> float:
 def positive(matrix: Float[Tensor, "kept kept"]) -> Float[Tensor, "kept kept"]:
     """Return a symmetric matrix with its eigenvalues by absolute value, none below a millionth of the largest."""
     scale = matrix.diagonal().abs().sqrt().clamp_min(1e-150)
-    eigenvalues, vectors = torch.linalg.eigh(matrix / scale[:, None] / scale)
+    eigenvalues, vectors = linear_algebra.symmetric_eigen(matrix / scale[:, None] / scale)
     sizes = eigenvalues.abs().clamp_min(1e-6 * float(eigenvalues.abs().max()))
     return (vectors * sizes) @ vectors.mT * scale[:, None] * scale
 

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.normal_records import NormalRecords
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import ParameterValues, flatten_values, free_names, parameter_values, unflatten_values
@@ -255,11 +256,11 @@ class _Normal:
     def without_one(self) -> Tensor:
         """How the parameters would move if a subject were left out, ``(subject, parameter)``."""
         scores, informations = self._scores_and_informations()
-        sizes, vectors = torch.linalg.eigh(informations.sum(0) + self._prior_precision())
+        sizes, vectors = linear_algebra.symmetric_eigen(informations.sum(0) + self._prior_precision())
         kept = sizes > 1e-10 * sizes[-1:]
         whiten = vectors[:, kept] / sizes[kept].sqrt()
         # in units where the information of all is one; what no other subject knows of stays as it is fitted
-        shares, vectors = torch.linalg.eigh(whiten.mT @ informations @ whiten)
+        shares, vectors = linear_algebra.symmetric_eigen(whiten.mT @ informations @ whiten)
         inside = vectors.mT @ whiten.mT @ scores[..., None]
         moved = torch.where(shares < 1 - 1e-6, -1 / (1 - shares), 0.0)[..., None] * inside
         return (whiten @ vectors @ moved)[..., 0]

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.annealed import Annealing, annealed_importance_sampling
 from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.effects import EffectEstimates
@@ -109,7 +110,7 @@ class QuadratureLikelihood:
 
     def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
         """Integrate every subject's marginal likelihood."""
-        factor = torch.linalg.cholesky(torch.linalg.inv(effects.precision.permute(2, 0, 1))).permute(1, 2, 0)
+        factor = linear_algebra.cholesky(linear_algebra.inverse(effects.precision.permute(2, 0, 1))).permute(1, 2, 0)
         value = quadrature_log_marginal(column_density(density.at()), effects.modes, factor, nodes=self.nodes)
         zero = torch.zeros_like(value)
         return MarginalEstimate(value, zero, zero + math.nan, zero + math.nan, 0)
@@ -136,7 +137,7 @@ class ImportanceSampling:
             found = distinct_modes(search_modes(density, effects, self.modes, generator))
             proposal = laplace_mixture(found, df=self.df)
         else:
-            factor = torch.linalg.cholesky(effects.covariances.permute(2, 0, 1)).permute(1, 2, 0)
+            factor = linear_algebra.cholesky(effects.covariances.permute(2, 0, 1)).permute(1, 2, 0)
             proposal = student(effects.means, factor, df=self.df)
         return importance_sampling(column_density(conditional), proposal, samples=self.samples, generator=generator)
 
@@ -161,7 +162,7 @@ class AnnealedImportanceSampling:
         """Anneal every subject from the prior of its effects to their conditional distribution."""
         conditional = density.at()
         with torch.no_grad():
-            factor = torch.linalg.cholesky(conditional.covariance()).permute(1, 2, 0)
+            factor = linear_algebra.cholesky(conditional.covariance()).permute(1, 2, 0)
         reference = normal(torch.zeros_like(effects.means), factor)
         return annealed_importance_sampling(
             column_density(conditional),

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.approximation import (
     Approximation,
     Evaluation,
@@ -264,7 +265,7 @@ def _curvature(at: _Expansion, precision: Tensor) -> tuple[Tensor, Tensor, Tenso
     bends = (at.bend * (0.5 * at.weight[:, None]).sqrt()).permute(2, 3, 1, 0)
     identity = torch.eye(count, dtype=columns.dtype, device=columns.device)
     matrix = identity + columns @ columns.mT + bends @ bends.mT
-    factor, _ = torch.linalg.cholesky_ex(matrix)
+    factor = linear_algebra.cholesky(matrix)
     inverse = torch.cholesky_inverse(factor)
     log_determinant = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return matrix.movedim((-2, -1), (0, 1)), inverse.movedim((-2, -1), (0, 1)), log_determinant

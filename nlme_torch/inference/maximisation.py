@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from nlme_torch.errors import ModelError
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.sufficient_statistics import Statistics
 from nlme_torch.model.density import Conditional, Density
 from nlme_torch.model.individual_parameters import IndividualParameter
@@ -163,7 +164,8 @@ class ClosedForm:
         whitened_offset = torch.linalg.solve_triangular(factor, offset.movedim(1, 0), upper=False)
         information = torch.einsum("snep,sneq->spq", whitened_design, whitened_design)
         score = torch.einsum("snep,sen->sp", whitened_design, whitened_offset)
-        solved = current + torch.linalg.solve(information, score)
+        step = linear_algebra.solve(information, score[..., None])[..., 0]
+        solved = current + step.nan_to_num(0.0)  # what the draws say nothing about stays as it is
         if any(_prior_of(column) is not None for column in columns):
             solved = _newton_with_priors(solved, information, columns)
         return _collect(columns, solved, values)
@@ -255,7 +257,7 @@ def _penalised_step(point: Tensor, quadratic: Tensor, score: Tensor, lasso: Tens
     By coordinates and soft thresholds where there is a lasso, so that a coefficient can become exactly zero.
     """
     if not bool((lasso > 0).any()):
-        return torch.linalg.solve(quadratic, score)
+        return linear_algebra.solve(quadratic, score[..., None])[..., 0].nan_to_num(0.0)
     new = point.clone()
     for _ in range(200):
         before = new.clone()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.approximation import Approximation, batched
 from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.estimation import Estimation
@@ -227,7 +228,7 @@ def natural_effects(approximation: Approximation, values: ParameterValues, found
         identity = torch.eye(len(centre), dtype=centre.dtype, device=centre.device)
         factor = conditional.colour(identity[:, :, None, None].expand(-1, -1, conditional.starts, 1))[:, :, 0, 0]
         eta = conditional.colour(centre[:, None])[:, 0, 0]
-        inverse = torch.linalg.inv(factor)
+        inverse = linear_algebra.inverse(factor)
         return eta, torch.einsum("ai,abn,bj->ijn", inverse, curvature, inverse)
 
 
@@ -245,8 +246,8 @@ def effect_estimates(
         found = Expansion(evaluation, modes.status, modes.evaluations)
     eta, precision = natural_effects(approximation, values, found)
     with torch.no_grad():
-        covariance = torch.linalg.inv(batched(precision))
-        factor = torch.linalg.cholesky_ex(0.5 * (covariance + covariance.mT))[0]
+        covariance = linear_algebra.inverse(batched(precision))
+        factor = linear_algebra.cholesky(0.5 * (covariance + covariance.mT))
         noise = torch.randn(*eta.shape[::-1], 100, generator=generator, dtype=eta.dtype).to(eta.device)
         kept = eta[:, None] + (factor @ noise).permute(1, 2, 0)
         joint = conditional.log_joint(eta[:, None, None])[0, 0]

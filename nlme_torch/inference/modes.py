@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nlme_torch.inference import linear_algebra
+
 from .._typing import Bool, Float, LogDensity
 from .derivatives import derivatives
 from .kernels import evaluate
@@ -160,7 +162,7 @@ def _eigen(hessian: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
     matrices = -hessian.movedim((0, 1), (-2, -1))
     identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
     safe = torch.where(active[..., None, None], matrices, identity)
-    eigenvalues, vectors = torch.linalg.eigh(safe)
+    eigenvalues, vectors = linear_algebra.symmetric_eigen(safe)
     return eigenvalues.movedim(-1, 0), vectors
 
 

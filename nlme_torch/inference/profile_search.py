@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.free_scalars import FreeScalars, slope_of
 from nlme_torch.inference.information import hessian, positive
 from nlme_torch.inference.marginal_objective import MarginalObjective
@@ -72,7 +73,7 @@ class ProfileSearch:
         objective(vector)
         self.metric = self._metric()
         slope = self._slope(vector)
-        variance = float(slope @ torch.linalg.solve(self.metric, slope))
+        variance = float(slope @ linear_algebra.solve(self.metric, slope[:, None])[:, 0])
         self.origin = float(self.scale.inverse(self._value(vector)))
         value = self._value(vector)
         self.unit = math.sqrt(variance) * float(slope_of(self.scale.inverse, value))
@@ -157,7 +158,7 @@ class ProfileSearch:
     def _started(self, near: Point, target: Tensor) -> Tensor:
         """The neighbour moved along the ridge of the quadratic approximation, or the neighbour itself."""
         slope = self._slope(near.vector)
-        ridge = torch.linalg.solve(self.metric, slope)
+        ridge = linear_algebra.solve(self.metric, slope[:, None])[:, 0]
         moved = near.vector + (target - self._value(near.vector)) / (slope @ ridge) * ridge
         for vector in (moved, near.vector):
             solved = self._solved(vector, target)
@@ -214,6 +215,6 @@ class ProfileSearch:
 
 def _factor(metric: Tensor) -> Tensor:
     """T with T T' the inverse Hessian of the objective, whose metric is half its Hessian."""
-    factor = torch.linalg.cholesky(2 * metric)
+    factor = linear_algebra.cholesky(2 * metric)
     identity = torch.eye(len(metric)).to(metric)
     return torch.linalg.solve_triangular(factor, identity, upper=False).mT

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.cycle import Cycle
 from nlme_torch.inference.hamiltonian import HMC
@@ -95,7 +96,7 @@ class PhiMoments(NamedTuple):
         scale = matrix.diagonal(dim1=-2, dim2=-1)
         # shrink towards the diagonal: a covariance from few draws is nearly singular
         matrix = 0.95 * matrix + 0.05 * torch.diag_embed(scale) + 1e-12 * torch.eye(matrix.shape[-1]).to(matrix)
-        return torch.linalg.cholesky(matrix).permute(1, 2, 0)
+        return linear_algebra.cholesky(matrix).permute(1, 2, 0)
 
 
 class ConditionalModes(NamedTuple):
@@ -127,7 +128,7 @@ class ConditionalModes(NamedTuple):
         found = best_mode(conditional_modes(column_density(conditional), eta.flatten(1)[:, None], newton_steps=steps))
         factor = factor_of_precision(found.precision)
         # where the density is not concave yet, the prior's own spread
-        prior = torch.linalg.cholesky(omega.movedim((0, 1), (-2, -1))).movedim((-2, -1), (0, 1))
+        prior = linear_algebra.cholesky(omega.movedim((0, 1), (-2, -1))).movedim((-2, -1), (0, 1))
         prior = prior.expand(-1, -1, -1, subjects).flatten(-2)
         return cls(found.effects.unflatten(-1, mean.shape[1:]) + mean, torch.where(factor.isnan(), prior, factor))
 
@@ -158,7 +159,7 @@ def build_cycle(
             repeats.append(count)
 
     if moves.prior:
-        root = torch.linalg.cholesky(omega.permute(2, 0, 1)).permute(1, 2, 0)
+        root = linear_algebra.cholesky(omega.permute(2, 0, 1)).permute(1, 2, 0)
         add("prior", Independent(normal(torch.zeros_like(deviations), root)), moves.prior)
     if moves.laplace:
         assert modes is not None

@@ -12,6 +12,7 @@ much cheaper than a gradient that all parameters together cost no more than a fe
 import torch
 from torch import Tensor
 
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.approximation import Approximation
 from nlme_torch.inference.linearised import Linearised
 from nlme_torch.model.values import ParameterValues, flatten_values, unflatten_values
@@ -41,8 +42,7 @@ def expected_information(approximation: Linearised, values: ParameterValues, cen
     ]
     by_mean = (torch.cat([piece[0] for piece in pieces]) - mean) / PARAMETER_STEP
     by_covariance = (torch.cat([piece[1] for piece in pieces]) - covariance) / PARAMETER_STEP
-    factor = torch.linalg.cholesky_ex(covariance[0])[0]
-    whiten = torch.linalg.inv(factor)
+    whiten = linear_algebra.inverse(linear_algebra.cholesky(covariance[0]))
     slopes = torch.einsum("nrt,knt->nrk", whiten, by_mean)
     bends = (whiten @ by_covariance @ whiten.mT).flatten(2)
     good = torch.isfinite(slopes).all(1) & torch.isfinite(bends).all(-1).mT

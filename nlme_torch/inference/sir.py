@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.fitted_method import fitted_method
 from nlme_torch.inference.free_scalars import FreeScalars
 from nlme_torch.inference.information import hessian, positive
@@ -140,7 +141,7 @@ def sir(
     if float(torch.linalg.eigvalsh(information)[0]) <= 0:
         warnings.append("R is not positive definite: the first proposal takes its eigenvalues by absolute value")
     generator = torch.Generator().manual_seed(seed)
-    proposal = _Proposal(scalars.vector, inflation * torch.linalg.inv(positive(information)))
+    proposal = _Proposal(scalars.vector, inflation * linear_algebra.inverse(positive(information)))
     rows, sample = [], None
     with progress_line(iterations * proposals, "SIR", progress) as line:
         for _ in range(iterations):
@@ -191,7 +192,7 @@ def _iteration(
     line: Progress,
 ) -> _Sample:
     """Draw, weigh and resample once."""
-    factor = torch.linalg.cholesky(proposal.covariance)
+    factor = linear_algebra.cholesky(proposal.covariance)
     noise = torch.randn(proposals, len(factor), generator=generator, dtype=factor.dtype).to(factor.device)
     vectors = proposal.mean + noise @ factor.mT
     rises = _rises(objective, scalars, vectors, line)

@@ -31,7 +31,7 @@ def matrix_exponential(argument: Tensor) -> Tensor:
         return argument
     with torch.no_grad():
         norm = rows.detach().abs().sum(-1).amax(-1)
-        finite = torch.isfinite(norm)
+        finite = torch.isfinite(2 * norm)  # twice the norm may overflow where the norm does not
         halvings = torch.ceil(torch.log2(2 * torch.where(finite, norm, 0.0))).clamp(min=0)
         most = int(halvings.max())
     matrix = torch.where(finite[..., None, None], rows, 0.0) * torch.exp2(-halvings)[..., None, None]
