@@ -3,7 +3,9 @@
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 
 class Bernoulli(dist.Bernoulli):
@@ -23,9 +25,13 @@ class Bernoulli(dist.Bernoulli):
     def __init__(self, logit: Tensor) -> None:
         super().__init__(logits=logit)
 
-    def expand(self, batch_shape: Any, _instance: object = None) -> dist.Bernoulli:
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log probability of yes (1) or no (0)."""
+        return logsigmoid((2 * value - 1) * self.logits)
+
+    def expand(self, batch_shape: Any, _instance: object = None) -> "Bernoulli":
         """Return the distribution with other batch axes."""
-        return dist.Bernoulli(logits=self.logits).expand(batch_shape)
+        return Bernoulli(self.logits.expand(batch_shape))
 
 
 class Binomial(dist.Binomial):
@@ -46,6 +52,12 @@ class Binomial(dist.Binomial):
     def __init__(self, trials: int | Tensor, logit: Tensor) -> None:
         super().__init__(total_count=trials, logits=logit)
 
-    def expand(self, batch_shape: Any, _instance: object = None) -> dist.Binomial:
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log probability of numbers of successes."""
+        failures = self.total_count - value
+        ways = torch.lgamma(self.total_count + 1) - torch.lgamma(value + 1) - torch.lgamma(failures + 1)
+        return ways + value * logsigmoid(self.logits) + failures * logsigmoid(-self.logits)
+
+    def expand(self, batch_shape: Any, _instance: object = None) -> "Binomial":
         """Return the distribution with other batch axes."""
-        return dist.Binomial(total_count=self.total_count, logits=self.logits).expand(batch_shape)
+        return Binomial(self.total_count.expand(batch_shape), self.logits.expand(batch_shape))

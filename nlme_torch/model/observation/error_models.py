@@ -6,18 +6,26 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from nlme_torch.model.observation.standard_normal import HALF_LOG_2PI
+
 Number = Tensor | float
 
 
-class _NormalError(dist.Normal):
-    """A normal distribution whose spread was computed from the prediction."""
+class NormalError(dist.Normal):
+    """A normal distribution whose spread was computed from the prediction; the base of what follows."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log density."""
+        # torch squares the scale, which underflows
+        z = (value - self.loc) / self.scale
+        return -0.5 * z.square() - self.scale.log() - HALF_LOG_2PI
 
     def expand(self, batch_shape: Any, _instance: object = None) -> dist.Normal:
         """Return the normal distribution with other batch axes."""
-        return dist.Normal(self.loc, self.scale).expand(batch_shape)
+        return NormalError(self.loc.expand(batch_shape), self.scale.expand(batch_shape))
 
 
-class Additive(_NormalError):
+class Additive(NormalError):
     r"""A constant residual standard deviation.
 
     .. math:: y = f + a\,\varepsilon, \qquad \varepsilon \sim N(0, 1)
@@ -36,7 +44,7 @@ class Additive(_NormalError):
         super().__init__(prediction, a)
 
 
-class Proportional(_NormalError):
+class Proportional(NormalError):
     r"""A residual standard deviation proportional to the prediction.
 
     .. math:: y = f\,(1 + b\,\varepsilon), \qquad \varepsilon \sim N(0, 1)
@@ -55,7 +63,7 @@ class Proportional(_NormalError):
         super().__init__(prediction, b * prediction.abs())
 
 
-class Combined1(_NormalError):
+class Combined1(NormalError):
     r"""Standard deviations of an additive and a proportional part add up.
 
     .. math:: y = f + (a + b\,|f|)\,\varepsilon, \qquad \varepsilon \sim N(0, 1)
@@ -75,7 +83,7 @@ class Combined1(_NormalError):
         super().__init__(prediction, a + b * prediction.abs())
 
 
-class Combined2(_NormalError):
+class Combined2(NormalError):
     r"""Variances of an additive and a proportional part add up: two independent errors.
 
     .. math:: y = f + \sqrt{a^2 + b^2 f^2}\,\varepsilon, \qquad \varepsilon \sim N(0, 1)
@@ -92,10 +100,10 @@ class Combined2(_NormalError):
     """
 
     def __init__(self, prediction: Tensor, a: Number, b: Number) -> None:
-        super().__init__(prediction, (a * a + (b * prediction).square()).sqrt())
+        super().__init__(prediction, _hypotenuse(a, b * prediction))
 
 
-class Power(_NormalError):
+class Power(NormalError):
     r"""A residual standard deviation that grows with a power of the prediction.
 
     .. math:: y = f + b\,|f|^c\,\varepsilon, \qquad \varepsilon \sim N(0, 1)
@@ -133,6 +141,16 @@ class LogNormal(dist.LogNormal):
     def __init__(self, prediction: Tensor, b: Number) -> None:
         super().__init__(prediction.log(), b)
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log density."""
+        logarithm = value.log()
+        z = (logarithm - self.loc) / self.scale
+        return -0.5 * z.square() - self.scale.log() - logarithm - HALF_LOG_2PI
+
     def expand(self, batch_shape: Any, _instance: object = None) -> dist.LogNormal:
         """Return the log-normal distribution with other batch axes."""
         return dist.LogNormal(*torch.broadcast_tensors(self.loc, self.scale)).expand(batch_shape)
+
+
+def _hypotenuse(a: Number, b: Tensor) -> Tensor:
+    return torch.hypot(*torch.broadcast_tensors(torch.as_tensor(a).to(b), b))

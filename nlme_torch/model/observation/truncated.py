@@ -5,9 +5,19 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, LogNormal, Normal, StudentT, constraints
 
-from nlme_torch.model.observation.tails import log_cdf, log_sf, require_tails
+from nlme_torch.errors import ModelError
+from nlme_torch.model.observation.standard_normal import StandardNormal
+from nlme_torch.model.observation.student import StandardStudent
+from nlme_torch.model.observation.tails import (
+    standard,
+    standard_log_excess,
+    standard_log_interval,
+    standard_log_interval_above,
+    standardised,
+    standardised_step,
+)
 
 
 class Truncated(dist.TorchDistribution):
@@ -23,7 +33,7 @@ class Truncated(dist.TorchDistribution):
         lower: l, in the outcome's unit.
 
     Raises:
-        ModelError: The distribution has no tail probabilities.
+        ModelError: The distribution is of another kind.
 
     Example:
         >>> import torch
@@ -39,8 +49,13 @@ class Truncated(dist.TorchDistribution):
     arg_constraints: dict[str, Any] = {}
 
     def __init__(self, base: Distribution, lower: float = 0.0) -> None:
-        require_tails(base)
-        self.base, self.lower = base, lower
+        if not isinstance(base, Normal | LogNormal | StudentT):
+            raise ModelError(
+                f"Truncated: a {type(base).__name__} has no tail probabilities here; cut off a normal, log-normal or "
+                "Student outcome."
+            )
+        self.base: Normal | LogNormal | StudentT = base
+        self.lower = lower
         super().__init__(base.batch_shape, torch.Size(), validate_args=False)
 
     @property
@@ -50,25 +65,54 @@ class Truncated(dist.TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density."""
-        inside = value >= self.lower
-        return torch.where(inside, self.base.log_prob(value) - self._log_mass(), -torch.inf)
+        base, inside = self.base, value >= self.lower
+        shown = torch.where(inside, value, self.lower + 1.0)
+        law, bound, high = self._bound()
+        step = standardised_step(base, bound.new_full((), self.lower), shown)
+        z = torch.where(high, 0.0, standardised(base, shown))
+        above, below = torch.where(high, bound, 1.0), torch.where(high, 0.0, bound)
+        step = torch.where(high, step, 1.0)
+        far = law.log_density_ratio(step, above) - law.log_mills(above)
+        density = torch.where(high, far, law.log_density(z) - law.log_sf(below)) - base.scale.log()
+        density = density - shown.log() if isinstance(base, LogNormal) else density
+        return torch.where(inside, density, -torch.inf)
 
     def log_sf(self, value: Tensor) -> Tensor:
         """Return the log probability of a larger value."""
         above = value > self.lower
-        return torch.where(above, log_sf(self.base, torch.where(above, value, self.lower)) - self._log_mass(), 0.0)
+        shown = torch.where(above, value, self.lower + 1.0)
+        law, bound, high = self._bound()
+        step = torch.where(high, standardised_step(self.base, bound.new_full((), self.lower), shown), 1.0)
+        far = standard_log_excess(law, step, torch.where(high, bound, 1.0))
+        z = torch.where(high, 0.0, standardised(self.base, shown))
+        near = law.log_sf(z) - law.log_sf(torch.where(high, 0.0, bound))
+        return torch.where(above, torch.where(high, far, near), 0.0)
 
     def log_cdf(self, value: Tensor) -> Tensor:
         """Return the log probability of a smaller value."""
-        above = value > self.lower
-        below_value = log_cdf(self.base, torch.where(above, value, self.lower + 1.0))
-        below_bound = log_cdf(self.base, value.new_full((), self.lower))
-        inside = below_value + torch.log(-torch.expm1((below_bound - below_value).clamp(max=-1e-300)))
-        return torch.where(above, inside - self._log_mass(), -torch.inf)
+        return self.log_interval(value.new_full((), self.lower), value)
 
-    def _log_mass(self) -> Tensor:
-        like = next(value for value in vars(self.base).values() if isinstance(value, Tensor))
-        return log_sf(self.base, like.new_full((), self.lower))
+    def log_interval(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Return the log probability of a value in between."""
+        lower = lower.clamp_min(self.lower)
+        some = upper > lower
+        shown = torch.where(some, upper, lower + 1.0)
+        law, bound, high = self._bound()
+        width = standardised_step(self.base, lower, shown)
+        z = torch.where(high, 0.0, standardised(self.base, lower))
+        near = standard_log_interval(law, z, torch.where(high, 1.0, width))
+        near = near - law.log_sf(torch.where(high, 0.0, bound))
+        step = torch.where(high, standardised_step(self.base, bound.new_full((), self.lower), lower), 0.0)
+        far = standard_log_interval_above(law, step, torch.where(high, width, 1.0), torch.where(high, bound, 1.0))
+        return torch.where(some, torch.where(high, far, near), -torch.inf)
+
+    def _bound(self) -> tuple[StandardNormal | StandardStudent, Tensor, Tensor]:
+        """The standard distribution, the bound in its units, and whether that is above the middle.
+
+        There everything is taken relative to the density at the bound, which would cancel.
+        """
+        bound = standardised(self.base, self.base.scale.new_full((), self.lower))
+        return standard(self.base), bound, bound > 0
 
     @property
     def mean(self) -> Tensor:
