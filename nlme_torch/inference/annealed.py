@@ -22,10 +22,10 @@ from torch import Tensor
 
 from nlme_torch._typing import LogDensity
 from nlme_torch.errors import FitError
-from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.hamiltonian import HMC
 from nlme_torch.inference.kernels import State, Tuning, evaluate_gradient
 from nlme_torch.inference.marginal import MarginalEstimate, log_mean
+from nlme_torch.inference.positive_definite import factor_or, root_of_diagonal
 from nlme_torch.inference.proposals import Mixture
 
 
@@ -171,7 +171,7 @@ def _anneal(
         ancestors = particles.take(_resample(increment, chains, generator))
         covariance = _metric(particles.effects, increment, covariance)
         temperature = new
-        factor = linear_algebra.cholesky(covariance).permute(2, 3, 0, 1).flatten(2)
+        factor = factor_or(covariance, root_of_diagonal(covariance)).permute(2, 3, 0, 1).flatten(2)
         scale = tuning.log_scale.repeat(1, groups)
         leapfrogs = round(annealing.trajectory / tuning.log_scale.exp().median().item())
         step = replace(kernel, factor=factor, adapt=False, leapfrogs=min(max(leapfrogs, 1), annealing.leapfrogs))

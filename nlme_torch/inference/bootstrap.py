@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError, NLMEError
-from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.estimation import FitMethod
 from nlme_torch.inference.fitted_method import named_method
 from nlme_torch.inference.free_scalars import FreeScalars
 from nlme_torch.inference.information import hessian, positive
 from nlme_torch.inference.marginal_methods import MarginalMethod
 from nlme_torch.inference.marginal_objective import MarginalObjective
+from nlme_torch.inference.positive_definite import factor_or, root_of_diagonal
 from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.inference.resamples import CaseResamples, ParametricResamples, Resamples
 from nlme_torch.inference.sampled import sample_table
@@ -213,8 +213,9 @@ def _together(
     """Fit as many data sets at once as one call of the objective should hold."""
     approximation = method.approximation(fit.density)
     objective = MarginalObjective(approximation, scalars.values, method.searches(fit.density))
-    factor = linear_algebra.cholesky(2 * positive(hessian(objective, scalars.kept)))
-    scale = linear_algebra.inverse(factor).mT
+    curvature = 2 * positive(hessian(objective, scalars.kept))
+    factor = factor_or(curvature, root_of_diagonal(curvature))
+    scale = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).mT
     vectors, problems = [], {}
     for members in torch.arange(samples, device=scalars.whole.device).split(max(1, COLUMNS // fit.data.n_subjects)):
 

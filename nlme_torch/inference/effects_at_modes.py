@@ -2,8 +2,9 @@
 
 import torch
 
-from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.effects import EffectEstimates, find_modes
+from nlme_torch.inference.positive_definite import prior_factor
+from nlme_torch.inference.proposals import factor_of_precision
 from nlme_torch.model.density import Conditional
 
 
@@ -24,16 +25,16 @@ def effects_at_modes(
     """
     with torch.no_grad():
         origins = conditional.sample(starts - 1, generator)[:, :, 0]
-        prior = conditional.covariance()
+        root = prior_factor(conditional)
     modes = find_modes(conditional, torch.cat([torch.zeros_like(origins[:, :1]), origins], dim=1))
-    precision = modes.precision.permute(2, 0, 1)
-    concave = (torch.linalg.cholesky_ex(precision.nan_to_num(0.0)).info == 0)[:, None, None]
-    precision = torch.where(concave, precision, linear_algebra.inverse(prior))
-    covariances = linear_algebra.inverse(precision)
-    covariances = 0.5 * (covariances + covariances.mT)
+    factors = factor_of_precision(modes.precision).permute(2, 0, 1)
+    concave = torch.isfinite(factors).all(-1).all(-1)[:, None, None]
+    factors = torch.where(concave, factors, root)
+    precision = torch.where(concave, modes.precision.permute(2, 0, 1), torch.cholesky_inverse(root))
+    covariances = factors @ factors.mT
     shape = (*covariances.shape[:2], draws)
     noise = torch.randn(shape, generator=generator, dtype=covariances.dtype, device=generator.device)
-    spread = (linear_algebra.cholesky(covariances) @ noise.to(covariances.device)).permute(1, 2, 0)
+    spread = (factors @ noise.to(covariances.device)).permute(1, 2, 0)
     return EffectEstimates(
         modes=modes.effects,
         precision=precision.permute(1, 2, 0),

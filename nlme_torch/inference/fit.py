@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from nlme_torch.errors import FitError
-from nlme_torch.inference.effects import estimate_effects
+from nlme_torch.inference.at_estimates import at_estimates
 from nlme_torch.inference.estimation import FitMethod
-from nlme_torch.inference.likelihood import LikelihoodMethod, default_likelihood, evaluate_likelihood
+from nlme_torch.inference.likelihood import LikelihoodMethod
 from nlme_torch.inference.result import Fit
 from nlme_torch.inference.saem import SAEM
-from nlme_torch.inference.solver_error import solver_warnings
+from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 from nlme_torch.model.model import Model
 from nlme_torch.model.network_scales import set_awaited_scales
@@ -49,7 +49,8 @@ def fit(
         progress: Whether to show a tqdm line.
 
     Returns:
-        The fit: parameters, random effects, likelihood, trace.
+        The fit: parameters, random effects, likelihood, trace. What cannot be computed at the estimates is NaN there
+        and named in ``warnings``.
 
     Raises:
         NLMEError: The data lack something, user code is malformed, or the initial values give no finite density.
@@ -72,12 +73,7 @@ def fit(
     set_awaited_scales(density)
     estimation = chosen.estimate(density, generator, progress)
     assign(fitted, estimation.values)
-    effects = estimation.effects or estimate_effects(density, estimation.draws, generator)
-    log_likelihood = estimation.log_likelihood
-    if likelihood is not None or log_likelihood is None:
-        log_likelihood = evaluate_likelihood(
-            density, effects, likelihood or default_likelihood(fitted.n_effects), generator
-        )
+    there = at_estimates(density, estimation, likelihood, generator)
     return Fit(
         model=fitted,
         data=data,
@@ -85,10 +81,10 @@ def fit(
         solver=density.solver,
         seed=seed,
         trace=estimation.trace,
-        status=estimation.status,
+        status=Status.INTERRUPTED if there.interrupted else estimation.status,
         termination=estimation.termination,
-        warnings=estimation.warnings + log_likelihood.warnings + solver_warnings(density, effects.modes),
+        warnings=estimation.warnings + there.warnings,
         seconds=time.perf_counter() - begun,
-        effects=effects,
-        log_likelihood=log_likelihood,
+        effects=there.effects,
+        log_likelihood=there.log_likelihood,
     )

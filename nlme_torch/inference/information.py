@@ -123,6 +123,11 @@ def invert(information: Information, kind: Kind, names: Sequence[str]) -> Invers
             f"S of {information.subjects} subjects cannot have full rank for {len(names)} parameters; use kind='R'"
         )
     matrix = information.scores if kind == "S" else information.hessian
+    if not bool(torch.isfinite(information.hessian).all() & torch.isfinite(information.scores).all()):
+        warnings.append(
+            "the derivatives of the likelihood are not finite at the estimates, so that standard errors are not known"
+        )
+        return Inverse(torch.full_like(matrix, torch.nan), math.inf, tuple(warnings))
     scale = matrix.diagonal().abs().sqrt().clamp_min(1e-150)
     eigenvalues, vectors = linear_algebra.symmetric_eigen(matrix / scale[:, None] / scale)
     largest = float(eigenvalues[-1].clamp_min(1e-150))
@@ -163,7 +168,10 @@ def invert(information: Information, kind: Kind, names: Sequence[str]) -> Invers
 def condition_number(covariance: Float[Tensor, "kept kept"]) -> float:
     """Return the largest over the smallest eigenvalue of the correlation matrix."""
     deviations = covariance.diagonal().sqrt()
-    eigenvalues = torch.linalg.eigvalsh(covariance / deviations[:, None] / deviations)
+    correlation = covariance / deviations[:, None] / deviations
+    if not bool(torch.isfinite(correlation).all()):
+        return math.inf
+    eigenvalues = torch.linalg.eigvalsh(correlation)
     return float(eigenvalues[-1] / eigenvalues[0]) if float(eigenvalues[0]) > 0 else math.inf
 
 

@@ -256,7 +256,10 @@ class _Normal:
     def without_one(self) -> Tensor:
         """How the parameters would move if a subject were left out, ``(subject, parameter)``."""
         scores, informations = self._scores_and_informations()
-        sizes, vectors = linear_algebra.symmetric_eigen(informations.sum(0) + self._prior_precision())
+        total = informations.sum(0) + self._prior_precision()
+        if not bool(torch.isfinite(total).all()):
+            raise FitError("leave_one_out: the information about the parameters is not finite at the estimates.")
+        sizes, vectors = torch.linalg.eigh(total)
         kept = sizes > 1e-10 * sizes[-1:]
         whiten = vectors[:, kept] / sizes[kept].sqrt()
         # in units where the information of all is one; what no other subject knows of stays as it is fitted

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.annealed import Annealing, annealed_importance_sampling
 from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.effects import EffectEstimates
@@ -17,9 +17,11 @@ from nlme_torch.inference.importance import importance_sampling
 from nlme_torch.inference.laplace import laplace_log_marginal, laplace_mixture
 from nlme_torch.inference.marginal import MarginalEstimate
 from nlme_torch.inference.modes import Modes, best_mode, conditional_modes, distinct_modes
-from nlme_torch.inference.proposals import normal, student
+from nlme_torch.inference.positive_definite import factor_or, prior_factor
+from nlme_torch.inference.proposals import factor_of_precision, normal, student
 from nlme_torch.inference.quadrature import quadrature_log_marginal
 from nlme_torch.model.density import Density
+from nlme_torch.model.normal_observations import normal_observations
 
 if TYPE_CHECKING:
     from nlme_torch.inference.result import Fit
@@ -34,7 +36,10 @@ class LogLikelihood:
         standard_error: Monte-Carlo standard error of the value, 0 for a deterministic method.
         method: Name of the approximation.
         subjects: One row per subject: id, log_likelihood, standard_error, effective_size, k_hat.
-        n_observations: Number of observations, for the convention without constants.
+        n_observations: Number of observations.
+        n_normal: How many of them are normal or log-normal and not censored, for the convention without constants;
+            None for all.
+        problem: Why there is no value; empty where there is one.
     """
 
     value: float
@@ -42,6 +47,8 @@ class LogLikelihood:
     method: str
     subjects: pd.DataFrame
     n_observations: int
+    n_normal: int | None = None
+    problem: str = ""
 
     @property
     def minus2ll(self) -> float:
@@ -50,23 +57,26 @@ class LogLikelihood:
 
     @property
     def ofv(self) -> float:
-        """-2 log-likelihood without ``n log 2 pi``, the objective function value of NONMEM and nlmixr2."""
-        return -2 * self.value - self.n_observations * math.log(2 * math.pi)
+        """-2 log-likelihood without ``n log 2 pi``, NONMEM's objective function value; n counts :attr:`n_normal`."""
+        counted = self.n_observations if self.n_normal is None else self.n_normal
+        return -2 * self.value - counted * math.log(2 * math.pi)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why the value may be wrong, one sentence each."""
+        messages = [f"the likelihood is not known: {self.problem}"] if self.problem else []
         bad = self.subjects[self.subjects["k_hat"] > 0.7]
-        if not len(bad):
-            return ()
-        worst = bad["k_hat"].max()
-        return (
-            f"{self.method}: Pareto k-hat exceeds 0.7 for {len(bad)} of {len(self.subjects)} subjects (worst "
-            f"{worst:.2f}); the "
-            "likelihood and its standard error are unreliable there, use nlme.AnnealedImportanceSampling()",
-        )
+        if len(bad):
+            messages.append(
+                f"{self.method}: Pareto k-hat exceeds 0.7 for {len(bad)} of {len(self.subjects)} subjects (worst "
+                f"{bad['k_hat'].max():.2f}); the likelihood and its standard error are unreliable there, use "
+                "nlme.AnnealedImportanceSampling()"
+            )
+        return tuple(messages)
 
     def __str__(self) -> str:
+        if not math.isfinite(self.value):
+            return f"-2LL unknown, by {self.method}{': ' if self.problem else ''}{self.problem}"
         error = f" (Monte-Carlo SE {2 * self.standard_error:.2f})" if self.standard_error else ""
         return f"-2LL {self.minus2ll:.3f}{error}, OFV {self.ofv:.3f}, by {self.method}"
 
@@ -110,7 +120,7 @@ class QuadratureLikelihood:
 
     def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
         """Integrate every subject's marginal likelihood."""
-        factor = linear_algebra.cholesky(linear_algebra.inverse(effects.precision.permute(2, 0, 1))).permute(1, 2, 0)
+        factor = factor_of_precision(effects.precision)
         value = quadrature_log_marginal(column_density(density.at()), effects.modes, factor, nodes=self.nodes)
         zero = torch.zeros_like(value)
         return MarginalEstimate(value, zero, zero + math.nan, zero + math.nan, 0)
@@ -137,8 +147,9 @@ class ImportanceSampling:
             found = distinct_modes(search_modes(density, effects, self.modes, generator))
             proposal = laplace_mixture(found, df=self.df)
         else:
-            factor = linear_algebra.cholesky(effects.covariances.permute(2, 0, 1)).permute(1, 2, 0)
-            proposal = student(effects.means, factor, df=self.df)
+            # a subject whose distribution is not known is drawn from the population's, which is wider
+            factor = factor_or(effects.covariances.permute(2, 0, 1), prior_factor(conditional)).permute(1, 2, 0)
+            proposal = student(effects.means.nan_to_num(0.0), factor, df=self.df)
         return importance_sampling(column_density(conditional), proposal, samples=self.samples, generator=generator)
 
 
@@ -162,7 +173,7 @@ class AnnealedImportanceSampling:
         """Anneal every subject from the prior of its effects to their conditional distribution."""
         conditional = density.at()
         with torch.no_grad():
-            factor = linear_algebra.cholesky(conditional.covariance()).permute(1, 2, 0)
+            factor = prior_factor(conditional).permute(1, 2, 0)
         reference = normal(torch.zeros_like(effects.means), factor)
         return annealed_importance_sampling(
             column_density(conditional),
@@ -222,8 +233,40 @@ def evaluate_likelihood(
         zero, name = torch.zeros_like(effects.log_joint), "exact (no random effects)"
         estimate = MarginalEstimate(effects.log_joint, zero, zero + math.nan, zero + math.nan, 0)
 
-    subjects = subject_table(density.batch.subjects, estimate)
-    return LogLikelihood(estimate.total, estimate.total_standard_error, name, subjects, density.batch.n_observations)
+    return from_estimate(density, estimate, name)
+
+
+def from_estimate(density: Density, estimate: MarginalEstimate, name: str) -> LogLikelihood:
+    """Put the likelihoods of the subjects together.
+
+    Args:
+        density: The model, joined to data and solver.
+        estimate: What a method found; NaN or infinite for a subject that it could not evaluate.
+        name: Of the method.
+    """
+    table = subject_table(density.batch.subjects, estimate)
+    missing = table["id"][~np.isfinite(table["log_likelihood"])].tolist()
+    problem = ""
+    if missing:
+        named = ", ".join(repr(subject) for subject in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        problem = f"that of {len(missing)} of {len(table)} subjects could not be evaluated ({named})"
+    total, error = (math.nan, math.nan) if missing else (estimate.total, estimate.total_standard_error)
+    counts = density.batch.n_observations, int(normal_observations(density).sum())
+    return LogLikelihood(total, error, name, table, *counts, problem)
+
+
+def unknown_likelihood(density: Density, name: str, problem: str) -> LogLikelihood:
+    """Return a likelihood without a value.
+
+    Args:
+        density: The model, joined to data and solver.
+        name: Of the method that failed.
+        problem: Why, in a sentence without a full stop.
+    """
+    nothing = torch.full_like(density.batch.times[0], math.nan)
+    table = subject_table(density.batch.subjects, MarginalEstimate(nothing, nothing, nothing, nothing, 0))
+    counts = density.batch.n_observations, int(normal_observations(density).sum())
+    return LogLikelihood(math.nan, math.nan, name, table, *counts, problem)
 
 
 def subject_table(subjects: Sequence[Any], estimate: MarginalEstimate) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.approximation import Approximation, batched
 from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.estimation import Estimation
-from nlme_torch.inference.likelihood import LogLikelihood, subject_table
+from nlme_torch.inference.likelihood import LogLikelihood, from_estimate
 from nlme_torch.inference.marginal import MarginalEstimate
 from nlme_torch.inference.marginal_methods import MarginalMethod
 from nlme_torch.inference.marginal_objective import Expansion, MarginalObjective, subject_gradients
@@ -24,6 +24,7 @@ from nlme_torch.inference.starts import jittered_starts
 from nlme_torch.inference.status import Status
 from nlme_torch.inference.trust_region import TrustRegion
 from nlme_torch.model.density import Density
+from nlme_torch.model.normal_observations import normal_observations
 from nlme_torch.model.scalars import all_scalars, scalar_matrix, structural_scalars
 from nlme_torch.model.values import ParameterValues, parameter_values
 
@@ -77,6 +78,7 @@ class _Run:
         self.method, self.approximation, self.progress = method, approximation, progress
         self.objective = MarginalObjective(approximation, values, method.searches(approximation.density))
         self.still = self.objective.check_gradient()
+        self.normal = int(normal_observations(approximation.density).sum())
         count = len(self.objective.initial)
         dense = TrustRegion() if approximation.density.model.has_network and approximation.has_modes else BFGS()
         self.optimiser = method.optimiser or (dense if count <= DENSE_LIMIT else LBFGS())
@@ -143,9 +145,8 @@ class _Run:
         values = self.objective.at(point.vector)
         model = self.approximation.density.model
         self.rows.append(scalar_matrix(all_scalars(model, values))[0])
-        observations = self.approximation.density.batch.n_observations
         penalty = -2 * float(self.objective.log_prior(point.vector))
-        ofv = point.value - penalty - observations * math.log(2 * math.pi)
+        ofv = point.value - penalty - self.normal * math.log(2 * math.pi)
         numbers = {"ofv": ofv, "gradient": point.scaled_gradient}
         row = {**numbers, "seconds": time.perf_counter() - self.begun}
         self.numbers.append({**row, "penalised": point.value} if penalty else row)
@@ -259,5 +260,4 @@ def log_likelihood(approximation: Approximation, name: str, found: Expansion) ->
     value = -0.5 * found.evaluation.value[0].detach()
     nothing = torch.full_like(value, math.nan)
     estimate = MarginalEstimate(value, torch.zeros_like(value), nothing, nothing, 0)
-    batch = approximation.density.batch
-    return LogLikelihood(estimate.total, 0.0, name, subject_table(batch.subjects, estimate), batch.n_observations)
+    return from_estimate(approximation.density, estimate, name)

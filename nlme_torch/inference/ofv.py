@@ -21,6 +21,7 @@ from nlme_torch.inference.pooled import Pooled
 from nlme_torch.inference.tables import effect_table
 from nlme_torch.model.density import Density
 from nlme_torch.model.model import Model
+from nlme_torch.model.normal_observations import normal_observations
 from nlme_torch.model.values import parameter_values
 from nlme_torch.solve import Solver, choose_solver
 
@@ -121,7 +122,7 @@ def ofv(
     value = found.evaluation.value[0]
     batch = density.batch
     counts = torch.stack([outcome.mask.sum(0) for outcome in batch.outcomes.values()]).sum(0)
-    without = value - counts.to(value.dtype) * math.log(2 * math.pi)
+    without = value - normal_observations(density).to(value.dtype) * math.log(2 * math.pi)
     eta, curvature = natural_effects(approximation, values, found)
     subjects = pd.DataFrame(
         {

@@ -7,11 +7,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nlme_torch.inference import linear_algebra
+from nlme_torch.errors import FitError
 from nlme_torch.inference.free_scalars import FreeScalars, slope_of
 from nlme_torch.inference.information import hessian, positive
 from nlme_torch.inference.marginal_objective import MarginalObjective
 from nlme_torch.inference.optim import BFGS
+from nlme_torch.inference.positive_definite import factor_or, root_of_diagonal
 from nlme_torch.inference.progress import Progress
 
 TOLERANCE = 1e-3
@@ -139,7 +140,8 @@ class ProfileSearch:
         whole = start.clone()
         whole[others] = found.iterate.vector
         vector = self._solved(whole, target)
-        assert vector is not None
+        if vector is None:
+            raise FitError(f"profile: {self.name} cannot be held at {float(target):.5g}.")
         self.objective(vector)
         there = f"{self.name} = {float(target):.5g}"
         if not found.converged:
@@ -164,7 +166,10 @@ class ProfileSearch:
             solved = self._solved(vector, target)
             if solved is not None and math.isfinite(self.objective(solved)[0]):
                 return solved
-        return near.vector
+        raise FitError(
+            f"profile: the likelihood has no value where {self.name} = {float(target):.5g} is held; the data say too "
+            "little of it, or the estimates are no maximum: see the fit's warnings."
+        )
 
     def _reduced_factor(self, start: Tensor, others: Tensor) -> Tensor:
         """The scaling of what is left when the pivot follows the others."""
@@ -215,6 +220,6 @@ class ProfileSearch:
 
 def _factor(metric: Tensor) -> Tensor:
     """T with T T' the inverse Hessian of the objective, whose metric is half its Hessian."""
-    factor = linear_algebra.cholesky(2 * metric)
+    factor = factor_or(2 * metric, root_of_diagonal(2 * metric))
     identity = torch.eye(len(metric)).to(metric)
     return torch.linalg.solve_triangular(factor, identity, upper=False).mT

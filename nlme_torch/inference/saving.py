@@ -10,7 +10,7 @@ import dataclasses
 import json
 import platform
 import tempfile
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,11 +206,13 @@ def _write(fit: Fit, folder: Path) -> None:
             "standard_error": likelihood.standard_error,
             "method": likelihood.method,
             "n_observations": likelihood.n_observations,
+            "n_normal": likelihood.n_normal,
+            "problem": likelihood.problem,
         },
         "uncertainty": uncertainty,
         "data_hash": fit.data.hash,
         "versions": {
-            "nlme_torch": version("nlme_torch"),
+            "nlme_torch": _own_version(),
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "pyro": pyro.__version__,
@@ -240,6 +242,13 @@ def _numbers(column: pd.Series) -> pd.Series:
         except ValueError:
             continue
     return column
+
+
+def _own_version() -> str:
+    try:
+        return version("nlme_torch")
+    except PackageNotFoundError:  # imported from its source, without having been installed
+        return "not installed"
 
 
 def _settings(solver: Solver) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from nlme_torch.inference.free_scalars import FreeScalars
 from nlme_torch.inference.information import hessian, positive
 from nlme_torch.inference.marginal_methods import MarginalMethod
 from nlme_torch.inference.marginal_objective import MarginalObjective
+from nlme_torch.inference.positive_definite import factor_or, root_of_diagonal
 from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.inference.sampled import sample_table
 from nlme_torch.inference.several_starts import COLUMNS, evaluate_several
@@ -192,7 +193,7 @@ def _iteration(
     line: Progress,
 ) -> _Sample:
     """Draw, weigh and resample once."""
-    factor = linear_algebra.cholesky(proposal.covariance)
+    factor = factor_or(proposal.covariance, root_of_diagonal(proposal.covariance))
     noise = torch.randn(proposals, len(factor), generator=generator, dtype=factor.dtype).to(factor.device)
     vectors = proposal.mean + noise @ factor.mT
     rises = _rises(objective, scalars, vectors, line)
@@ -218,8 +219,9 @@ def _iteration(
     share = weights / weights.sum()
     mean = share @ vectors
     covariance = (share[:, None] * (vectors - mean)).mT @ (vectors - mean) / (1 - share.square().sum())
-    ridge = 1e-8 * torch.diag(covariance.diagonal().clamp_min(1e-12))
-    following = _Proposal(mean, covariance + ridge)
+    covariance = covariance + 1e-8 * torch.diag(covariance.diagonal().clamp_min(1e-12))
+    wider = factor_or(covariance, factor)  # where a few vectors carry all weight, the spread stays
+    following = _Proposal(mean, wider @ wider.mT)
     return _Sample(vectors[index], rises[index], float(rises.min()), following, summary)
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from nlme_torch.inference.uncertainty import Uncertainty
 
 
+LARGEST_EXPONENT = 709.0  # beyond, exp overflows
+
+
 def parameter_table(model: Model, shrinkage: pd.Series) -> pd.DataFrame:
     """Return one row per structural parameter.
 
@@ -52,9 +55,24 @@ def parameter_table(model: Model, shrinkage: pd.Series) -> pd.DataFrame:
             row["bsv_sd"] = math.sqrt(variance)
             row["shrinkage_percent"] = 100 * float(shrinkage[f"eta_{name}"])
             if isinstance(component.transform, Log):
-                row["bsv_cv_percent"] = 100 * math.sqrt(math.expm1(variance))
+                row["bsv_cv_percent"] = coefficient_of_variation(variance)
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def coefficient_of_variation(variance: float) -> float:
+    r"""Return the CV of a log-normal quantity in per cent, ``100 sqrt(exp(variance) - 1)``; infinite beyond 1e155 %.
+
+    Args:
+        variance: Of the logarithm.
+
+    Example:
+        >>> round(coefficient_of_variation(0.09), 1), coefficient_of_variation(1e4)
+        (30.7, inf)
+    """
+    if variance < LARGEST_EXPONENT:
+        return 100 * math.sqrt(math.expm1(variance))
+    return math.nan if math.isnan(variance) else math.inf
 
 
 def error_columns(table: pd.DataFrame, uncertainty: "Uncertainty | None") -> pd.DataFrame:
@@ -143,7 +161,9 @@ def _parameter_text(table: pd.DataFrame) -> str:
             ],
             **_error_text(table),
             "BSV(CV%)": [
-                f"{cv:.1f}" if math.isfinite(cv) else (f"sd {sd:.3g}" if math.isfinite(sd) else "")
+                (f"{cv:.1f}" if cv < 1e5 else f"{cv:.3g}")
+                if math.isfinite(cv)
+                else (f"sd {sd:.3g}" if math.isfinite(sd) else "")
                 for cv, sd in zip(table.bsv_cv_percent, table.bsv_sd, strict=True)
             ],
             "Shrink(SD)%": [f"{value:.1f}" if math.isfinite(value) else "" for value in table.shrinkage_percent],
