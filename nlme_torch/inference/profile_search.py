@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.free_scalars import FreeScalars, slope_of
 from nlme_torch.inference.information import hessian, positive
 from nlme_torch.inference.marginal_objective import MarginalObjective
