@@ -64,6 +64,7 @@ class Batch:
             next.
         interpolation: time-varying covariate name to the rule that holds between record r and r+1: ``"locf"``
             (the value at r), ``"nocb"`` (the value at r+1) or ``"linear"`` (the straight line between them).
+        categories: text covariate to its levels: level k is the number k in ``covariates``.
 
     Example:
         >>> import nlme_torch.data as data
@@ -82,9 +83,10 @@ class Batch:
     occasion: Int[Tensor, "record subject"] | None = None
     time_shift: Float[Tensor, "record subject"] | None = None
     interpolation: Mapping[str, str] = field(default_factory=dict)
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("covariates", "outcomes", "interpolation"):
+        for name in ("covariates", "outcomes", "interpolation", "categories"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -181,4 +183,5 @@ class Batch:
             occasion=apply(self.occasion),
             time_shift=apply(self.time_shift),
             interpolation=self.interpolation,
+            categories=self.categories,
         )

@@ -68,6 +68,7 @@ def to_batch(table: Table, dtype: torch.dtype = torch.float64, device: torch.dev
         occasion=None if table.occasion is None else whole(table.occasion[records.before], None),
         time_shift=None if table.shift is None else real(table.shift[records.before], None),
         interpolation=dict(table.covariates.interpolation),
+        categories=dict(table.covariates.categories),
     )
 
 

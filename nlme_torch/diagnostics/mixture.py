@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from nlme_torch._typing import Bool, Float
 from nlme_torch.model.density import Conditional
-from nlme_torch.model.individual import Covariates, Individual, at_records
+from nlme_torch.model.individual import Individual, at_records
 
 _CHUNK = 2_000_000
 
@@ -117,7 +117,7 @@ def observation_mixture(
             states, solved = conditional.predict(individual, eta)
             prediction = model.state_tuple()(*(state[here] for state in states))
         else:
-            covariates = Covariates(at_records(vars(density._covariates), lambda value: value[here]))
+            covariates = density._covariates(lambda value: value[here])
             prediction = model.predict(times, there, covariates)
             solved = torch.ones_like(eta[0], dtype=torch.bool)
         observed = model.observe(times, prediction, there)

@@ -86,6 +86,8 @@ def augment(
     for name in names:
         if name not in batch.covariates:
             raise FitError(f"augment: the data have no covariate {name!r}; they have {', '.join(batch.covariates)}.")
+        if name in batch.categories:
+            raise ModelError(f"augment: covariate {name!r} holds text; give 0/1 columns for its levels.")
         if batch.covariates[name].dim() > 1:
             raise ModelError(f"augment: covariate {name!r} changes within subjects; leave it out.")
     inputs = torch.stack([batch.covariates[name] for name in names])

@@ -14,6 +14,7 @@ from nlme_torch.inference.result import Fit
 from nlme_torch.inference.saem import SAEM
 from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
+from nlme_torch.model.levels import learn_levels
 from nlme_torch.model.model import Model
 from nlme_torch.model.network_scales import set_awaited_scales
 from nlme_torch.model.values import assign
@@ -69,7 +70,9 @@ def fit(
     chosen = method or SAEM()
     fitted = copy.deepcopy(model).to(device=device)
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    density = Density(fitted, data.batch(device=device), choose_solver(solver))
+    batch = data.batch(device=device)
+    learn_levels(fitted, batch)
+    density = Density(fitted, batch, choose_solver(solver))
     set_awaited_scales(density)
     estimation = chosen.estimate(density, generator, progress)
     assign(fitted, estimation.values)

@@ -125,7 +125,11 @@ class ClosedForm:
                 for covariate, effect in component.covariates.items():
                     regressor = self.density._regressors[owner, covariate]
                     name = f"{owner}.covariates.{covariate}.beta"
-                    columns.append(_Column(position, name, None, regressor, bool(effect.beta.requires_grad), None))
+                    free = bool(effect.beta.requires_grad)
+                    if regressor.dim() == 1:
+                        columns.append(_Column(position, name, None, regressor, free, None))
+                    else:
+                        columns += [_Column(position, name, k, row, free, None) for k, row in enumerate(regressor)]
             elif isinstance(component, RandomWeights):
                 free = component.network.weights.requires_grad
                 columns += [

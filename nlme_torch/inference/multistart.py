@@ -16,6 +16,7 @@ from nlme_torch.inference.likelihood import LikelihoodMethod
 from nlme_torch.inference.pooled import Pooled
 from nlme_torch.inference.result import Fit
 from nlme_torch.model.density import Density
+from nlme_torch.model.levels import learn_levels
 from nlme_torch.model.model import Model
 from nlme_torch.model.network_scales import set_awaited_scales
 from nlme_torch.model.values import assign, parameter_values
@@ -106,6 +107,7 @@ def multistart(
     train, held = data.split(test=hold_out, seed=seed)
     used = choose_solver(solver)
     own = copy.deepcopy(model)
+    learn_levels(own, train.batch())
     density, other = Density(own, train.batch(), used), Density(own, held.batch(), used)
     set_awaited_scales(density)
     drawn = [parameter_values(own)]

@@ -50,10 +50,13 @@ def values_from_natural(model: Model, params: Mapping[str, Any]) -> dict[str, Te
                     raise FitError(f"params[{name!r}] = {number:g} is out of bounds: it must be {component.transform}.")
                 values[raw] = component.transform.inverse(torch.full_like(values[raw], number))
         if isinstance(component, IndividualParameter):
-            for covariate in component.covariates:
-                if f"{name}_{covariate}" in left:
-                    raw = f"{name}.covariates.{covariate}.beta"
-                    values[raw] = torch.full_like(values[raw], _number(raw, left.pop(f"{name}_{covariate}")))
+            for covariate, effect in component.effects.items():
+                raw = f"{name}.covariates.{covariate}.beta"
+                for position, suffix in enumerate(effect.suffixes):
+                    label = f"{name}_{covariate}{suffix}"
+                    if label in left:
+                        values[raw] = values[raw].clone()
+                        values[raw].view(1, -1)[:, position] = _number(label, left.pop(label))
         if isinstance(component, Network | RandomWeights) and name in left:
             raw = f"{name}.weights" if isinstance(component, Network) else f"{name}.network.weights"
             values[raw] = _weights(name, left.pop(name), values[raw])
@@ -74,7 +77,11 @@ def known_names(model: Model) -> list[str]:
         if isinstance(component, PopulationParameter | IndividualParameter | Network | RandomWeights):
             names.append(name)
         if isinstance(component, IndividualParameter):
-            names += [f"{name}_{covariate}" for covariate in component.covariates]
+            names += [
+                f"{name}_{covariate}{suffix}"
+                for covariate, effect in component.effects.items()
+                for suffix in effect.suffixes
+            ]
     for block in model.blocks:
         if block.covariance is not None:
             names += list(_entries(block))

@@ -20,6 +20,7 @@ from nlme_torch.inference.natural import values_from_natural
 from nlme_torch.inference.pooled import Pooled
 from nlme_torch.inference.tables import effect_table
 from nlme_torch.model.density import Density
+from nlme_torch.model.levels import learn_levels
 from nlme_torch.model.model import Model
 from nlme_torch.model.normal_observations import normal_observations
 from nlme_torch.model.values import parameter_values
@@ -109,8 +110,10 @@ def ofv(
         raise FitError("the data set has no observations to evaluate.")
     chosen: MarginalMethod | Pooled = method or FOCEI()
     model = copy.deepcopy(model).to(device=device)
+    batch = data.batch(device=device)
+    learn_levels(model, batch)
     values = parameter_values(model) if params is None else values_from_natural(model, params)
-    density = Density(model, data.batch(device=device), choose_solver(solver))
+    density = Density(model, batch, choose_solver(solver))
     approximation = chosen.approximation(density)
     centre = approximation.origin(1)
     searches = chosen.searches(density)

@@ -28,6 +28,7 @@ from nlme_torch.inference.likelihood import LogLikelihood
 from nlme_torch.inference.result import Fit
 from nlme_torch.inference.saved_uncertainty import packed_uncertainty, unpacked_uncertainty
 from nlme_torch.inference.status import Status
+from nlme_torch.model.levels import packed_levels, restore_levels
 from nlme_torch.model.model import Model
 from nlme_torch.model.network_scales import automatic_scales
 from nlme_torch.model.values import assign
@@ -129,6 +130,8 @@ def _restore(folder: Path, record: dict[str, Any], tensors: dict[str, Tensor], m
     kind = type(model).__name__
     if record["model"] != kind:
         raise FitError(f"{folder} was fitted with {record['model']}, not with {kind}; pass a model of that class.")
+    model = copy.deepcopy(model)
+    restore_levels(model, record.get("levels"))
     stored = {
         name.removeprefix("parameter/"): value for name, value in tensors.items() if name.startswith("parameter/")
     }
@@ -201,6 +204,7 @@ def _write(fit: Fit, folder: Path) -> None:
         "n_parameters": fit.n_parameters,
         "aic": fit.aic,
         "bic": fit.bic,
+        "levels": packed_levels(fit.model),
         "log_likelihood": {
             "value": likelihood.value,
             "standard_error": likelihood.standard_error,

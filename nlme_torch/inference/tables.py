@@ -88,8 +88,8 @@ def _fixed(model: Model) -> set[str]:
     names = {name for name, component in model.components.items() if getattr(component, "fixed", False)}
     for name, component in model.components.items():
         if isinstance(component, IndividualParameter):
-            kept = (covariate for covariate, effect in component.covariates.items() if not effect.beta.requires_grad)
-            names.update(f"{name}_{covariate}" for covariate in kept)
+            kept = [(covariate, e) for covariate, e in component.effects.items() if not e.beta.requires_grad]
+            names.update(f"{name}_{covariate}{suffix}" for covariate, effect in kept for suffix in effect.suffixes)
     return names
 
 
@@ -122,7 +122,7 @@ def render(fit: "Fit") -> str:
     if fit.log_prior:
         penalised = fit.minus2ll - 2 * fit.log_prior
         lines.append(f"with priors: penalised objective {penalised:.3f} (not a likelihood)")
-    lines += ["", _parameter_text(fit.parameters)]
+    lines += ["", _parameter_text(fit.parameters), *_reference_lines(fit.model)]
     if fit.uncertainty is not None:
         lines += uncertainty_lines(fit.uncertainty, list(fit.parameters.index))
     networks = _network_lines(fit)
@@ -145,6 +145,17 @@ def render(fit: "Fit") -> str:
     unasked = () if fit.left_out is None else fit.left_out.warnings
     lines += [f"warning: {message}" for message in (*fit.warnings, *unasked)]
     return "\n".join(lines)
+
+
+def _reference_lines(model: Model) -> list[str]:
+    """The levels of text covariates at which the typical values hold."""
+    return [
+        f"reference of {name}_{covariate}: {effect.reference}"
+        for name, component in model.components.items()
+        if isinstance(component, IndividualParameter)
+        for covariate, effect in component.effects.items()
+        if effect.reference is not None
+    ]
 
 
 def _solved_by(fit: "Fit") -> str:

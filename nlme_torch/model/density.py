@@ -25,6 +25,7 @@ from nlme_torch.model.dose_plan import DosePlan, dose_plan
 from nlme_torch.model.dosing import check_dosing
 from nlme_torch.model.individual import ChangingIndividual, Covariates, Individual, at_records, is_changing
 from nlme_torch.model.individual_parameters import IndividualParameter, Latent
+from nlme_torch.model.levels import coded_covariates, with_levels
 from nlme_torch.model.model import Model
 from nlme_torch.model.networks import Network
 from nlme_torch.model.observed import ObservedRecords, observed_records
@@ -32,7 +33,7 @@ from nlme_torch.model.occasions import occasions, of_occasion
 from nlme_torch.model.parameters import PopulationParameter
 from nlme_torch.model.probe import probe
 from nlme_torch.model.random_weights import RandomWeights
-from nlme_torch.model.regressors import regressor
+from nlme_torch.model.regressors import regressors
 from nlme_torch.model.trajectory import Trajectory
 from nlme_torch.model.values import ParameterValues, component_values, parameter_values
 from nlme_torch.solve import Solution, Solver
@@ -53,16 +54,13 @@ class Density:
     """
 
     def __init__(self, model: Model, batch: Batch, solver: Solver) -> None:
+        model = with_levels(model, batch)
         self.model, self.batch, self.solver = model, batch, solver
         _refuse_unread(batch, model)
         self._times = batch.times[:, None, None, :]
-        self._covariates, self._covariates_between = changing_covariates(batch)
-        self._regressors = {
-            (name, covariate): regressor(name, effect, batch)  # type: ignore[arg-type]
-            for name, component in model.components.items()
-            if isinstance(component, IndividualParameter)
-            for covariate, effect in component.covariates.items()
-        }
+        coded, refused = coded_covariates(batch, model)
+        self._covariates, self._covariates_between = changing_covariates(batch, coded, refused)
+        self._regressors = regressors(model, batch, coded, refused)
         self._position = {
             owner: block.start + index
             for block in model.blocks
@@ -158,8 +156,9 @@ class Conditional:
         mean = self.values[f"{name}.typical"][:, None]
         component = self.density.model.components[name]
         for covariate in component.covariates:  # type: ignore[union-attr]
-            beta = self.values[f"{name}.covariates.{covariate}.beta"][:, None]
-            mean = mean + beta * self.density._regressors[name, covariate]
+            beta = self.values[f"{name}.covariates.{covariate}.beta"]
+            regressor = self.density._regressors[name, covariate]
+            mean = mean + (beta[:, None] * regressor if regressor.dim() == 1 else beta @ regressor)
         return mean
 
     def cholesky(self, block: str) -> Float[Tensor, "start effect effect"]:
@@ -291,7 +290,7 @@ class Conditional:
                 if model.has_dynamics:
                     prediction = model.state_tuple()(*(records.take(state) for state in states))
                 else:
-                    covariates = Covariates(at_records(vars(density._covariates), records.take))
+                    covariates = density._covariates(records.take)
                     prediction = model.predict(times, there, covariates)
                 observed.append((records, records.complete(model.observe(times, prediction, there))))
         return tuple(observed), solved

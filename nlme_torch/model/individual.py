@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import ModelError
+from nlme_torch.model.category import Category, numeric, plain
 from nlme_torch.model.networks import BoundNetwork
 
-Value = Tensor | BoundNetwork | tuple[Tensor, ...] | float
+Value = Tensor | BoundNetwork | Category | tuple[Tensor, ...] | float
 
 RECORD_DIMENSIONS = 4  # (record, chain, start, subject)
 
@@ -58,12 +59,26 @@ class Covariates(Individual):
     """The covariates of the current subjects, by column name.
 
     Args:
-        values: Covariate name to ``(subject,)``, or to ``(record, 1, 1, subject)`` where it changes.
+        values: Covariate name to ``(subject,)``, or to ``(record, 1, 1, subject)`` where it changes; text as a
+            :class:`Category`.
+        refused: Covariates that cannot be read, to the reason.
     """
+
+    __slots__ = ("_refused",)
+
+    def __init__(self, values: Mapping[str, Any], refused: Mapping[str, str] | None = None) -> None:
+        super().__init__({name: numeric(value) for name, value in values.items()})
+        object.__setattr__(self, "_refused", refused or {})
+
+    def __call__(self, take: Callable[[Tensor], Tensor]) -> "Covariates":
+        """Apply a function to what changes from record to record; a call, because any name may be a covariate's."""
+        return Covariates(at_records(vars(self), take), self._refused)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in self._refused:
+            raise ModelError(f"{self._refused[name]}.")
         raise ModelError(f"the data have no covariate {name!r}; they have {', '.join(sorted(self)) or 'none'}.")
 
 
@@ -71,6 +86,8 @@ def is_changing(value: Any) -> bool:
     """Whether a value of one subject has a record axis, ``(record, chain, start, subject)``."""
     if isinstance(value, tuple | list):
         return any(is_changing(entry) for entry in value)
+    if isinstance(value, Category):
+        return value.codes.dim() == RECORD_DIMENSIONS
     return isinstance(value, Tensor) and value.dim() == RECORD_DIMENSIONS
 
 
@@ -85,6 +102,8 @@ def at_records(values: Mapping[str, Any], take: Callable[[Tensor], Tensor]) -> d
     def chosen(value: Any) -> Any:
         if isinstance(value, tuple | list):
             return tuple(chosen(entry) for entry in value)
+        if isinstance(value, Category):
+            return value.map(take)
         return take(value) if is_changing(value) else value
 
     return {name: chosen(value) if is_changing(value) else value for name, value in values.items()}
@@ -99,6 +118,21 @@ class Changing:
     """
 
     entries: tuple[bool, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Stands in a specification for a text covariate, whose codes are a tensor.
+
+    Attributes:
+        name: Name of the covariate.
+        levels: Its levels.
+        changing: Whether it changes from record to record.
+    """
+
+    name: str
+    levels: tuple[str, ...]
+    changing: bool
 
 
 class Flat(NamedTuple):
@@ -130,8 +164,12 @@ def flatten(values: Mapping[str, Any]) -> Flat:
     leaves: list[Tensor] = []
     changing: list[Tensor] = []
     specification: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        if isinstance(value, Tensor):
+    for name, given in values.items():
+        value = plain(given)
+        if isinstance(value, Category):
+            (changing if is_changing(value) else leaves).append(value.codes)
+            specification.append((name, Coded(value.name, value.levels, is_changing(value))))
+        elif isinstance(value, Tensor):
             (changing if is_changing(value) else leaves).append(value)
             specification.append((name, Changing() if is_changing(value) else None))
         elif isinstance(value, BoundNetwork):
@@ -140,7 +178,7 @@ def flatten(values: Mapping[str, Any]) -> Flat:
         elif isinstance(value, tuple | list) and all(isinstance(entry, Tensor) for entry in value):
             flags = tuple(is_changing(entry) for entry in value)
             for entry, flag in zip(value, flags, strict=True):
-                (changing if flag else leaves).append(entry)
+                (changing if flag else leaves).append(plain(entry))
             specification.append((name, Changing(flags) if any(flags) else len(value)))
         elif isinstance(value, Real | str | None):
             specification.append((name, (value,)))
@@ -161,6 +199,8 @@ def unflatten(
     for name, kind in specification:
         if kind is None:
             values[name] = next(constant)
+        elif isinstance(kind, Coded):
+            values[name] = Category(kind.name, kind.levels, next(current if kind.changing else constant))
         elif isinstance(kind, Changing):
             flags = (True,) if kind.entries is None else kind.entries
             entries = tuple(next(current if flag else constant) for flag in flags)

@@ -92,6 +92,11 @@ class IndividualParameter(nn.Module):
         self.covariates = NamedModules({effect.covariate: effect for effect in covariates})
 
     @property
+    def effects(self) -> dict[str, CovariateEffect]:
+        """Covariate to the effect that it has."""
+        return {name: effect for name, effect in self.covariates.items() if isinstance(effect, CovariateEffect)}
+
+    @property
     def fixed(self) -> bool:
         """Whether the typical value is kept."""
         return not self.typical.requires_grad

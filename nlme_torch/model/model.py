@@ -89,6 +89,7 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
     """
 
     states: ClassVar[tuple[str, ...]] = ()
+    covariate_levels: dict[str, tuple[str, ...]] | None = None
     _finished: bool = False
 
     def __init__(self) -> None:

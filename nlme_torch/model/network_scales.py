@@ -25,6 +25,7 @@ from torch import Tensor
 
 from nlme_torch.model.density import Density, _without_validation
 from nlme_torch.model.individual import Individual, at_records
+from nlme_torch.model.levels import learn_levels
 from nlme_torch.model.model import Model
 from nlme_torch.model.networks import MLP, BoundNetwork
 from nlme_torch.solve import Solver, choose_solver
@@ -55,7 +56,9 @@ def scale_networks(model: Model, data: "Dataset", solver: Solver | str | None = 
     """
     for network in _networks(model).values():
         network.awaits_scale = network.automatic
-    set_awaited_scales(Density(model, data.batch(), choose_solver(solver)))
+    batch = data.batch()
+    learn_levels(model, batch)
+    set_awaited_scales(Density(model, batch, choose_solver(solver)))
     return model
 
 

@@ -56,7 +56,7 @@ def program(model: Model, data: "Dataset", solver: Solver) -> Callable[[], None]
         (torch.Size([12, 3]), True)
     """
     density = Density(model, data.batch(), solver)
-    batch = density.batch
+    batch, model = density.batch, density.model
 
     def run() -> None:
         drawn = _parameters(model)

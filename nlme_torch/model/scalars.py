@@ -21,7 +21,7 @@ def structural_scalars(model: Model, values: ParameterValues) -> dict[str, Tenso
         values: Raw name to ``(start, *shape)``.
 
     Returns:
-        Name (``ka``, ``cl_WT``, ``sigma``) to ``(start,)``, in order of declaration.
+        Name (``ka``, ``cl_WT``, ``cl_RACE[black]``, ``sigma``) to ``(start,)``, in order of declaration.
     """
     scalars: dict[str, Tensor] = {}
     for name, component in model.components.items():
@@ -29,8 +29,10 @@ def structural_scalars(model: Model, values: ParameterValues) -> dict[str, Tenso
             scalars[name] = component.natural(values[f"{name}.unconstrained"])
         elif isinstance(component, IndividualParameter):
             scalars[name] = component.natural(values[f"{name}.typical"])
-            for covariate in component.covariates:
-                scalars[f"{name}_{covariate}"] = values[f"{name}.covariates.{covariate}.beta"]
+            for covariate, effect in component.effects.items():
+                beta = values[f"{name}.covariates.{covariate}.beta"].reshape(len(values[f"{name}.typical"]), -1)
+                for position, suffix in enumerate(effect.suffixes):
+                    scalars[f"{name}_{covariate}{suffix}"] = beta[:, position]
     return scalars
 
 

@@ -117,7 +117,7 @@ def _row(name: str, component: object) -> dict[str, object]:
             "fixed": "yes" if component.fixed else "",
         }
         if isinstance(component, IndividualParameter):
-            row["covariates"] = ", ".join(component.covariates)
+            row["covariates"] = ", ".join(effect.extra_repr() for effect in component.effects.values())
             if component.occasions is not None:
                 row["occasions"] = component.occasions.count
     elif isinstance(component, Latent):
