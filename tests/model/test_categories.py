@@ -81,7 +81,7 @@ def numbers():
 
 
 METHODS = {
-    "saem": lambda: nlme.SAEM(schedule=nlme.StepSchedule(exploration=60, smoothing=40)),
+    "saem": lambda: nlme.SAEM(schedule=nlme.StepSchedule(exploration=15, smoothing=10)),
     "focei": nlme.FOCEI,
     "laplace": nlme.Laplace,
     "fo": nlme.FO,
