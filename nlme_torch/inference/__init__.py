@@ -34,6 +34,7 @@ from nlme_torch.inference.optim import Adam as Adam
 from nlme_torch.inference.pooled import Pooled as Pooled
 from nlme_torch.inference.profile import Profile as Profile
 from nlme_torch.inference.profile import profile as profile
+from nlme_torch.inference.race import Race as Race
 from nlme_torch.inference.result import Fit as Fit
 from nlme_torch.inference.saem import SAEM as SAEM
 from nlme_torch.inference.saem_kernels import Moves as Moves

@@ -18,6 +18,7 @@ from nlme_torch.errors import FitError
 from nlme_torch.inference.estimation import Estimation
 from nlme_torch.inference.pooled import Pooled
 from nlme_torch.inference.progress import Progress, progress_line
+from nlme_torch.inference.race import Race
 from nlme_torch.inference.saem_algorithm import SAEMAlgorithm, SAEMState
 from nlme_torch.inference.saem_kernels import MANY_EFFECTS, Moves
 from nlme_torch.inference.schedule import StepSchedule
@@ -39,6 +40,7 @@ class SAEM:
             eight effects, whose kernels cost more.
         starts: Independent fits from different initial values, run at once on the batch axis; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
+        race: How the starts compete before the fit, so that many can be tried; None lets all of them be fitted.
         warm_up: A pooled fit of every start before the effects enter, or None.
         moves: How often each Markov kernel runs per iteration; None chooses by the number and kind of effects.
         annealing: Smallest ratio of successive variances during the first half of the exploration.
@@ -59,6 +61,7 @@ class SAEM:
     chains: int | None = None
     starts: int = 1
     spread: float = 0.5
+    race: Race | None = None
     warm_up: Pooled | None = None
     moves: Moves | None = None
     annealing: float = 0.97
@@ -73,6 +76,11 @@ class SAEM:
             raise FitError(f"SAEM needs at least one chain per subject, got {self.chains}.")
         if self.starts < 1:
             raise FitError(f"SAEM needs at least one start, got {self.starts}.")
+        if self.race is not None and self.starts <= self.race.keep:
+            raise FitError(
+                f"SAEM's race keeps {self.race.keep} starts, so it needs more than that to begin with, got "
+                f"starts={self.starts}."
+            )
         if not 0 < self.annealing <= 1:
             raise FitError(f"SAEM's annealing ratio must lie in (0, 1], got {self.annealing}.")
 
@@ -109,6 +117,9 @@ class SAEM:
         values = jittered_starts(density, parameter_values(density.model), self.starts, self.spread, generator)
         if self.warm_up is not None:
             values = self.warm_up.maximise(density, values)
+        if self.race is not None:
+            with progress_line(sum(length for _, length in self.race.rounds(self.starts)), "race", progress) as line:
+                values = self.race.run(algorithm, values, generator, lambda: line.advance("SAEM race"))
         state = algorithm.init(values, generator)
         recorder = _Recorder(density)
         status, reason = Status.ITERATIONS_USED, f"exploration used all of its {schedule.exploration} iterations"
@@ -135,7 +146,9 @@ class SAEM:
         averaged = {name: value[best : best + 1] for name, value in state.average.items()}
         mean = density.at(averaged).mean[:, None]
         termination = f"{reason}; then {schedule.smoothing} smoothing iterations, averaged"
-        if self.starts > 1:
+        if self.race is not None:
+            termination += f"; the best of the {self.race.keep} that won a race of {self.starts} starts ({ranking})"
+        elif self.starts > 1:
             termination += f"; best of {self.starts} starts by Laplace log-likelihood ({ranking})"
         return Estimation(
             values=averaged,

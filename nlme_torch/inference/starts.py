@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from nlme_torch._typing import Float
 from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.modes import best_mode, conditional_modes
 from nlme_torch.model.density import Density
@@ -59,16 +60,27 @@ def best_start(density: Density, values: ParameterValues, transformed: Tensor) -
     Returns:
         The start, and the values of the best ones in words.
     """
-    starts = transformed.shape[2]
-    if starts == 1:
+    if transformed.shape[2] == 1:
         return 0, ""
+    marginal = laplace_of_starts(density, values, transformed)
+    ranked = marginal.sort(descending=True).values[:4]
+    return int(marginal.argmax()), ", ".join(f"{value:.1f}" for value in ranked.tolist())
+
+
+def laplace_of_starts(
+    density: Density, values: ParameterValues, transformed: Float[Tensor, "effect chain start subject"]
+) -> Float[Tensor, "start"]:
+    """Return the penalised Laplace log-likelihood of every start, to rank them; -inf where it cannot be had.
+
+    Args:
+        density: The model with its data.
+        values: Raw name to ``(start, *shape)``.
+        transformed: Draws of phi to begin the search of the modes at.
+    """
     conditional = density.at(values)
     origins = (transformed - conditional.mean[:, None])[:, :1].flatten(-2)
-
     modes = best_mode(conditional_modes(column_density(conditional), origins, tolerance=1e-4, newton_steps=15))
     log_det = torch.linalg.slogdet(modes.precision.permute(2, 0, 1)).logabsdet
     half = 0.5 * transformed.shape[0] * torch.log(log_det.new_tensor(2 * torch.pi))
-    marginal = (modes.value + half - 0.5 * log_det).reshape(starts, -1).sum(-1) + density.log_prior(values)
-    marginal = torch.nan_to_num(marginal, nan=-torch.inf)
-    ranked = marginal.sort(descending=True).values[:4]
-    return int(marginal.argmax()), ", ".join(f"{value:.1f}" for value in ranked.tolist())
+    subjects = (modes.value + half - 0.5 * log_det).reshape(transformed.shape[2], -1)
+    return torch.nan_to_num(subjects.sum(-1) + density.log_prior(values), nan=-torch.inf, posinf=-torch.inf)
