@@ -70,6 +70,11 @@ class ClosedForm:
                 names.update(f"_covariances.{block.name}.{name}" for name, _ in block.covariance.named_parameters())
         return names
 
+    def means_names(self) -> tuple[str, ...]:
+        """Raw names of the estimated typical values and covariate effects."""
+        columns = [column for block in self._columns.values() for column in block if column.free]
+        return tuple(dict.fromkeys(column.name for column in columns))
+
     def step(self, conditional: Conditional, statistics: Statistics, variance_floor: float) -> dict[str, Tensor]:
         """Return new values.
 

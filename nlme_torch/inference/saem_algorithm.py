@@ -17,6 +17,7 @@ References:
     doi:10.1214/aos/1018031103
     Kuhn and Lavielle (2005), Maximum likelihood estimation in nonlinear mixed effects models.
     doi:10.1016/j.csda.2004.07.033
+    Meng and van Dyk (1997), The EM algorithm: an old folk-song sung to a fast new tune. doi:10.1111/1467-9868.00082
     Polyak and Juditsky (1992), Acceleration of stochastic approximation by averaging. doi:10.1137/0330046
 """
 
@@ -28,6 +29,7 @@ from torch import Tensor
 from nlme_torch.errors import FitError
 from nlme_torch.inference.acceleration import newton_step
 from nlme_torch.inference.columns import column_density
+from nlme_torch.inference.curvature_step import Curvature, by_curvature, curvature_step
 from nlme_torch.inference.expansion import expand_low_rank
 from nlme_torch.inference.gradient_step import AdamState, adam_init, gradient_step
 from nlme_torch.inference.kernels import State
@@ -40,6 +42,11 @@ from nlme_torch.model.density import Conditional, Density
 from nlme_torch.model.probe import why_not_finite
 from nlme_torch.model.residual_scale import residual_scales
 from nlme_torch.model.values import ParameterValues, free_names
+
+FIRST_STEPS, LATER_STEPS = 50, 5
+"""Most Newton steps of typical values and parameters without effects before the first M-step and before later ones."""
+WORTHWHILE = 1.0
+"""Promised rise of the log-likelihood below which no further one follows."""
 
 
 class SAEMState(NamedTuple):
@@ -55,7 +62,8 @@ class SAEMState(NamedTuple):
         moments: Running conditional moments of phi, for the kernels.
         modes: Laplace's approximation of the conditional distributions at the last search, or None.
         statistics: Averaged sufficient statistics, None before the first M-step.
-        adam: Gradient moments of the parameters without a closed form.
+        adam: Gradient moments of the network weights and of very many parameters without a closed form.
+        curvature: Averaged curvature of the few other parameters without a closed form, None before the first M-step.
         acceptance: Mean acceptance of each kernel at the last iteration.
         log_joint: Complete-data log likelihood at the last draws, mean over chains, ``(start,)``.
     """
@@ -70,6 +78,7 @@ class SAEMState(NamedTuple):
     modes: ConditionalModes | None
     statistics: Statistics | None
     adam: AdamState | None
+    curvature: Curvature | None
     acceptance: dict[str, float]
     log_joint: Tensor
 
@@ -110,7 +119,10 @@ class SAEMAlgorithm:
         self.scales = residual_scales(density)
         self.closed_form = ClosedForm(density, self.scales)
         covered = self.closed_form.covered()
-        self.by_gradient = tuple(name for name in free_names(density.model) if name not in covered)
+        open_form = tuple(name for name in free_names(density.model) if name not in covered)
+        self.by_curvature = by_curvature(density.model, open_form)
+        self.by_gradient = tuple(name for name in open_form if name not in self.by_curvature)
+        self.together = () if density.model.has_network else self.closed_form.means_names() + self.by_curvature
 
     def init(self, values: ParameterValues, generator: torch.Generator) -> SAEMState:
         """Start the chains at draws from the prior of the effects.
@@ -133,7 +145,7 @@ class SAEMAlgorithm:
         adam = adam_init(values, self.by_gradient) if self.by_gradient else None
         values = {name: value.detach().clone() for name, value in values.items()}
         moments = PhiMoments.start(transformed, conditional.covariance())
-        return SAEMState(0, 0, values, values, transformed, {}, moments, None, None, adam, {}, log_joint)
+        return SAEMState(0, 0, values, values, transformed, {}, moments, None, None, adam, None, {}, log_joint)
 
     def step(self, state: SAEMState, generator: torch.Generator, smoothing: bool) -> SAEMState:
         """Do one iteration.
@@ -152,6 +164,9 @@ class SAEMAlgorithm:
             state = self._move_chains(state, conditional, generator)
             if state.iteration <= schedule.burn_in:
                 return state
+            if self._is_together_due(state.iteration - schedule.burn_in, smoothing):
+                state = self._moved_together(state, FIRST_STEPS if state.statistics is None else LATER_STEPS)
+                conditional = self.density.at(state.values)
             count = state.smoothing + 1 if smoothing else 0
             gamma = schedule.step_size(count)
             fresh = statistics(self.density.model, conditional, state.transformed, self.scales)
@@ -164,6 +179,12 @@ class SAEMAlgorithm:
             expanded, transformed = expand_low_rank(self.density, values, state.transformed, gamma, floor)
             values.update(expanded)
             state = state._replace(transformed=transformed)
+        curvature = state.curvature
+        if self.by_curvature:
+            moved, curvature = curvature_step(
+                self.density, values, self.by_curvature, state.transformed, curvature, gamma
+            )
+            values = {**values, **moved}
         adam = state.adam
         if adam is not None:
             for _ in range(self.gradient_steps):
@@ -178,7 +199,39 @@ class SAEMAlgorithm:
             average = {
                 name: state.average[name] + weight * (value - state.average[name]) for name, value in values.items()
             }
-        return state._replace(smoothing=count, values=values, average=average, statistics=averaged, adam=adam)
+        return state._replace(
+            smoothing=count, values=values, average=average, statistics=averaged, adam=adam, curvature=curvature
+        )
+
+    def _is_together_due(self, iteration: int, smoothing: bool) -> bool:
+        """Whether typical values move together with the rest: while exploring, soon less often."""
+        return bool(self.together) and not smoothing and (iteration <= 20 or iteration % 5 == 0)
+
+    def _moved_together(self, state: SAEMState, steps: int) -> SAEMState:
+        """Let typical values and what has no effect climb together, the effects held; phi follows its mean.
+
+        With phi held, a parameter without an effect and a typical value that make up for each other take very many
+        iterations. Both augmentations have the same likelihood, so that their steps may alternate (Meng and van Dyk
+        1997).
+        """
+        values = state.values
+        before = self.density.at(values).mean
+        for _ in range(steps):
+            shift = self.density.at(values).mean - before
+            moved, taken = curvature_step(
+                self.density,
+                values,
+                self.together,
+                state.transformed + shift[:, None],
+                None,
+                1.0,
+                hold_effects=True,
+            )
+            values = {**values, **moved}
+            if float(taken.rise.max()) < WORTHWHILE:
+                break
+        shift = self.density.at(values).mean - before
+        return state._replace(values=values, transformed=state.transformed + shift[:, None])
 
     def _move_chains(self, state: SAEMState, conditional: Conditional, generator: torch.Generator) -> SAEMState:
         mean = conditional.mean[:, None]
