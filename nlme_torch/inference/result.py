@@ -1,7 +1,7 @@
 """What a fit gives: parameters, random effects, likelihood, predictions, and how far each can be trusted."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -253,6 +253,10 @@ class Fit:
         from nlme_torch.inference.saving import save
 
         return save(self, Path(path), overwrite=overwrite)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: what was derived from them is derived again, in whatever process it comes to."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __repr__(self) -> str:
         return render(self)

@@ -1,12 +1,13 @@
 """Standard errors on disk: a record for JSON and tensors for safetensors."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from nlme_torch.inference.information import Kind
+from nlme_torch.inference.saved_files import Entries, Number, Tensors, damaged
 from nlme_torch.inference.uncertainty import Uncertainty
 
 MATRICES = ("hessian", "scores")
@@ -32,19 +33,29 @@ def packed_uncertainty(uncertainty: Uncertainty | None) -> tuple[dict[str, Any] 
     return record, {f"uncertainty/{name}": tensor for name, tensor in plain.items()}
 
 
-def unpacked_uncertainty(record: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]) -> Uncertainty | None:
-    """Return the standard errors that were packed, None where there were none."""
-    if record is None:
+def unpacked_uncertainty(record: Entries, tensors: Tensors) -> Uncertainty | None:
+    """Return the standard errors that were packed, None where there were none.
+
+    Raises:
+        FitError: Something of them is missing or of the wrong kind.
+    """
+    if record.values.get("uncertainty") is None:
         return None
-    names = record["names"]
+    stored = record.part("uncertainty")
+    names, columns = list(stored.texts("names")), list(stored.texts("columns"))
+    kind = stored.take("kind", str)
+    if kind not in get_args(Kind):
+        raise damaged(record.folder, f"fit.json: the kind of standard errors {kind!r} is unknown")
+    table = tensors.take("uncertainty/table", (len(names), len(columns)))
+    covariance = tensors.take("uncertainty/covariance", (len(names), len(names)))
     return Uncertainty(
-        method=record["method"],
-        kind=record["kind"],
-        table=pd.DataFrame(tensors["uncertainty/table"].numpy(), index=names, columns=record["columns"]),
-        covariance=pd.DataFrame(tensors["uncertainty/covariance"].numpy(), index=names, columns=names),
-        hessian=tensors["uncertainty/hessian"],
-        scores=tensors["uncertainty/scores"],
-        level=record["level"],
-        condition_number=record["condition_number"],
-        warnings=tuple(record["warnings"]),
+        method=stored.take("method", str),
+        kind=kind,
+        table=pd.DataFrame(table.numpy(), index=names, columns=columns),
+        covariance=pd.DataFrame(covariance.numpy(), index=names, columns=names),
+        hessian=tensors.take("uncertainty/hessian", (None, None)),
+        scores=tensors.take("uncertainty/scores", (None, None)),
+        level=stored.take("level", Number),
+        condition_number=stored.take("condition_number", Number),
+        warnings=stored.texts("warnings"),
     )

@@ -1,15 +1,16 @@
 """Fits on disk: a directory of JSON, safetensors and CSV files, never pickle.
 
 ``fit.json`` holds settings, versions and hashes; ``tensors.safetensors`` parameters and effects; ``*.csv`` the tables
-that a reader opens in a spreadsheet. A directory appears whole or not at all: it is written under a temporary name and
-renamed.
+that a reader opens in a spreadsheet. A directory appears whole or not at all, and ``fit.json`` holds a checksum of
+every file and of itself, so that damage is an error and never another fit. (A solver is not checked where the caller
+gives another one.)
 """
 
 import copy
 import dataclasses
 import json
 import platform
-import tempfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,20 +18,32 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyro
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 import nlme_torch.solve
-from nlme_torch.errors import FitError
+from nlme_torch.errors import FitError, NLMEError
 from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.likelihood import LogLikelihood
 from nlme_torch.inference.result import Fit
+from nlme_torch.inference.saved_files import (
+    Entries,
+    Number,
+    Tensors,
+    check_files,
+    damaged,
+    entry_checksum,
+    file_checksums,
+    read_json,
+    read_table,
+    read_tensors,
+)
+from nlme_torch.inference.saved_folder import replacement, settle
 from nlme_torch.inference.saved_uncertainty import packed_uncertainty, unpacked_uncertainty
 from nlme_torch.inference.status import Status
 from nlme_torch.model.levels import packed_levels, restore_levels
 from nlme_torch.model.model import Model
 from nlme_torch.model.network_scales import automatic_scales
+from nlme_torch.model.normal_observations import normal_observations
 from nlme_torch.model.values import assign
 from nlme_torch.solve import Solver
 
@@ -42,6 +55,7 @@ FORMAT = 1
 
 def save(fit: Fit, path: Path, *, overwrite: bool) -> Path:
     """Write a fit; see :meth:`Fit.save`."""
+    settle(path)
     if path.exists():
         if not overwrite:
             raise FitError(f"{path} already exists; choose another name or pass overwrite=True.")
@@ -50,18 +64,8 @@ def save(fit: Fit, path: Path, *, overwrite: bool) -> Path:
                 f"{path} is not a saved fit and is not overwritten; choose another name or remove it yourself."
             )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-        new, old = Path(scratch) / "new", Path(scratch) / "old"
-        new.mkdir()
-        _write(fit, new)
-        if path.exists():
-            path.rename(old)
-        try:
-            new.rename(path)
-        except BaseException:
-            if old.exists():
-                old.rename(path)
-            raise
+    with replacement(path) as folder:
+        _write(fit, folder)
     return path
 
 
@@ -90,50 +94,105 @@ def load(path: str | Path, model: Model, data: "Dataset", *, solver: Solver | No
         True
     """
     folder = Path(path)
-    if not (folder / "fit.json").is_file():
+    settle(folder)
+    if not folder.is_dir() or not any((folder / name).exists() for name in ("fit.json", "tensors.safetensors")):
         raise FitError(f"{folder} holds no fit (fit.json is missing).")
-    try:
-        record = json.loads((folder / "fit.json").read_text())
-        tensors = load_file(folder / "tensors.safetensors")
-        trace = _read_table(folder / "trace.csv")
-        subjects = _read_table(folder / "likelihood.csv")
-    except (OSError, ValueError, SafetensorError) as error:
-        raise FitError(f"{folder} cannot be read ({error}); it is damaged, save the fit again.") from error
-    if record.get("format") != FORMAT:
-        raise FitError(
-            f"{folder} has format {record.get('format')}, this version reads format {FORMAT}; load it with "
-            f"nlme_torch {record.get('versions', {}).get('nlme_torch', 'of its time')}."
-        )
-    if record["data_hash"] != data.hash:
+    record = Entries(folder, "fit.json", read_json(folder / "fit.json"))
+    form = record.take("format", int)
+    if form != FORMAT:
+        written = record.values.get("versions")
+        by = written.get("nlme_torch", "of its time") if isinstance(written, dict) else "of its time"
+        raise FitError(f"{folder} has format {form}, this version reads format {FORMAT}; load it with nlme_torch {by}.")
+    kind = _solver_kind(folder, record.part("solver")) if solver is None else type(solver)
+    if "checksums" in record.values:  # fits saved by earlier versions have none
+        _check(folder, record, with_solver=solver is None)
+    tensors = read_tensors(folder / "tensors.safetensors")
+    if record.take("data_hash", str) != data.hash:
         raise FitError(f"the data differ from those that {folder} was fitted to; load the original table.")
-    effects = EffectEstimates(**{name: tensors[f"effects/{name}"] for name in EffectEstimates.__dataclass_fields__})
-    subjects["id"] = list(data.subjects)
-    return Fit(
-        model=_restore(folder, record, tensors, model),
+    fitted = _restore(folder, record, tensors, model)
+    effects, subjects = fitted.n_effects, data.n_subjects
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "modes": (effects, subjects),
+        "precision": (effects, effects, subjects),
+        "log_joint": (subjects,),
+        "means": (effects, subjects),
+        "covariances": (effects, effects, subjects),
+        "draws": (effects, None, subjects),
+    }
+    found = Fit(
+        model=fitted,
         data=data,
-        method=record["method"],
-        solver=solver or _solver(folder, record["solver"]),
-        seed=record["seed"],
-        trace=trace,
-        status=Status[record.get("status", Status.COMPLETED.name)],
-        termination=record["termination"],
-        warnings=tuple(record["warnings"]),
-        seconds=record["seconds"],
-        effects=effects,
-        log_likelihood=LogLikelihood(subjects=subjects, **record["log_likelihood"]),
-        uncertainty=unpacked_uncertainty(record.get("uncertainty"), tensors),
+        method=record.take("method", str),
+        solver=solver or _solver(folder, kind, record.part("solver").part("settings")),
+        seed=record.take("seed", int),
+        trace=read_table(folder / "trace.csv"),
+        status=_status(record),
+        termination=record.take("termination", str),
+        warnings=record.texts("warnings"),
+        seconds=record.take("seconds", Number),
+        effects=EffectEstimates(**{name: tensors.take(f"effects/{name}", shape) for name, shape in shapes.items()}),
+        log_likelihood=_log_likelihood(folder, record.part("log_likelihood"), data.subjects),
+        uncertainty=unpacked_uncertainty(record, tensors),
+    )
+    if found.log_likelihood.n_normal is None:  # saved before it was counted
+        counted = int(normal_observations(found.density).sum())
+        found = dataclasses.replace(found, log_likelihood=dataclasses.replace(found.log_likelihood, n_normal=counted))
+    return found
+
+
+def _check(folder: Path, record: Entries, *, with_solver: bool) -> None:
+    """Compare all files, and the parts of ``fit.json`` that are used, with their checksums."""
+    sums = record.part("checksums")
+    check_files(folder, sums.part("files"))
+    parts = {"fit.json": {k: v for k, v in record.values.items() if k not in ("checksums", "solver")}}
+    if with_solver:
+        parts["solver"] = record.values["solver"]
+    for name, content in parts.items():
+        if sums.take(name, str) != entry_checksum(content):
+            raise damaged(folder, f"fit.json is not as it was saved: the checksum of its {name} entries differs")
+
+
+def _status(record: Entries) -> Status:
+    if "status" not in record.values:  # fits saved by earlier versions have none
+        return Status.COMPLETED
+    name = record.take("status", str)
+    if name not in Status.__members__:
+        raise damaged(record.folder, f"fit.json: the status {name!r} is unknown")
+    return Status[name]
+
+
+def _log_likelihood(folder: Path, record: Entries, subjects: Sequence[Any]) -> LogLikelihood:
+    table = read_table(folder / "likelihood.csv")
+    names = ("log_likelihood", "standard_error", "effective_size", "k_hat")
+    if len(table) != len(subjects) or list(table.columns) != ["id", *names]:
+        raise damaged(folder, f"likelihood.csv has {len(table)} rows of {', '.join(table.columns)}")
+    wrong = [name for name in names if not pd.api.types.is_numeric_dtype(table[name])]
+    if wrong:
+        raise damaged(folder, f"likelihood.csv: column {wrong[0]} holds something that is no number")
+    table["id"] = list(subjects)
+    return LogLikelihood(
+        value=record.take("value", Number),
+        standard_error=record.take("standard_error", Number),
+        method=record.take("method", str),
+        subjects=table,
+        n_observations=record.take("n_observations", int),
+        n_normal=record.take("n_normal", int) if "n_normal" in record.values else None,
+        problem=record.take("problem", str) if "problem" in record.values else "",
     )
 
 
-def _restore(folder: Path, record: dict[str, Any], tensors: dict[str, Tensor], model: Model) -> Model:
+def _restore(folder: Path, record: Entries, tensors: Tensors, model: Model) -> Model:
     """A copy of the model with the stored parameters."""
     kind = type(model).__name__
-    if record["model"] != kind:
-        raise FitError(f"{folder} was fitted with {record['model']}, not with {kind}; pass a model of that class.")
+    fitted_kind = record.take("model", str)
+    if fitted_kind != kind:
+        raise FitError(f"{folder} was fitted with {fitted_kind}, not with {kind}; pass a model of that class.")
     model = copy.deepcopy(model)
-    restore_levels(model, record.get("levels"))
+    restore_levels(model, _levels(record))
     stored = {
-        name.removeprefix("parameter/"): value for name, value in tensors.items() if name.startswith("parameter/")
+        name.removeprefix("parameter/"): tensors.take(name, value.shape)
+        for name, value in tensors.values.items()
+        if name.startswith("parameter/")
     }
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     if {name: tuple(value.shape) for name, value in stored.items()} != expected:
@@ -147,31 +206,53 @@ def _restore(folder: Path, record: dict[str, Any], tensors: dict[str, Tensor], m
         )
     automatic = automatic_scales(model)
     for name, buffer in model.named_buffers():
-        value = tensors.get(f"constant/{name}")
+        value = tensors.values.get(f"constant/{name}")
         if value is None or not (name in automatic or torch.equal(value, buffer.cpu())):
             raise FitError(
                 f"{folder} was fitted with another fixed covariance or scale ({name}); pass the settings of that fit."
             )
     free = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    if free != record["free"]:
-        different = sorted(set(free) ^ set(record["free"]))
+    stored_free = list(record.texts("free"))
+    if free != stored_free:
+        different = sorted(set(free) ^ set(stored_free))
         raise FitError(
             f"{folder} was fitted with other parameters fixed ({', '.join(different)}); pass the settings of that fit."
         )
     fitted = copy.deepcopy(model)
     assign(fitted, {name: value[None] for name, value in stored.items()})
     for name, network in automatic_scales(fitted).items():
-        network.set_measured(name.rpartition(".")[2], tensors[f"constant/{name}"])
+        constant = tensors.take(f"constant/{name}", fitted.get_buffer(name).shape)
+        network.set_measured(name.rpartition(".")[2], constant)
     return fitted
 
 
-def _solver(folder: Path, record: dict[str, Any]) -> Solver:
-    kind = getattr(nlme_torch.solve, record["name"], None)
-    if kind is None:
-        raise FitError(
-            f"{folder} was fitted with the solver {record['name']}, which is not of this package; pass solver=."
-        )
-    return kind(**record["settings"])
+def _levels(record: Entries) -> dict[str, Any] | None:
+    """The levels of text covariates; None where an earlier version saved none."""
+    if record.values.get("levels") is None:
+        return None
+    levels = record.part("levels")
+    effects, covariates = levels.part("effects"), levels.part("covariates")
+    for name in effects.values:
+        effects.part(name).take("reference", str)
+        effects.part(name).texts("levels")
+    for name in covariates.values:
+        covariates.texts(name)
+    return levels.values
+
+
+def _solver_kind(folder: Path, record: Entries) -> type[Any]:
+    name = record.take("name", str)
+    kind = getattr(nlme_torch.solve, name, None)
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and hasattr(kind, "integrate")):
+        raise FitError(f"{folder} was fitted with the solver {name}, which is not of this package; pass solver=.")
+    return kind
+
+
+def _solver(folder: Path, kind: type[Any], settings: Entries) -> Solver:
+    try:
+        return kind(**settings.values)
+    except (NLMEError, TypeError) as error:
+        raise damaged(folder, f"{settings.where} of {kind.__name__}: {error}".rstrip(".")) from error
 
 
 def _write(fit: Fit, folder: Path) -> None:
@@ -190,7 +271,7 @@ def _write(fit: Fit, folder: Path) -> None:
     uncertainty, matrices = packed_uncertainty(fit.uncertainty)
     save_file(tensors | matrices, folder / "tensors.safetensors")
     likelihood = fit.log_likelihood
-    record = {
+    record: dict[str, Any] = {
         "format": FORMAT,
         "model": type(fit.model).__name__,
         "method": fit.method,
@@ -222,7 +303,6 @@ def _write(fit: Fit, folder: Path) -> None:
             "pyro": pyro.__version__,
         },
     }
-    (folder / "fit.json").write_text(json.dumps(record, indent=1))
     fit.parameters.to_csv(folder / "parameters.csv", index_label="parameter")
     fit.omega.to_csv(folder / "omega.csv", index_label="effect")
     if fit.uncertainty is not None:
@@ -231,21 +311,13 @@ def _write(fit: Fit, folder: Path) -> None:
     fit.predictions.to_csv(folder / "predictions.csv", index=False)
     fit.trace.to_csv(folder / "trace.csv", index=False)
     likelihood.subjects.to_csv(folder / "likelihood.csv", index=False)
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    """A table whose numbers are bit for bit what was written, whatever the version of pandas."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return table.apply(_numbers)
-
-
-def _numbers(column: pd.Series) -> pd.Series:
-    for number in (int, float):
-        try:
-            return column.map(lambda cell, number=number: number(cell or "nan"))
-        except ValueError:
-            continue
-    return column
+    record = json.loads(json.dumps(record))  # as it will be read
+    record["checksums"] = {
+        "files": file_checksums(folder),
+        "fit.json": entry_checksum({k: v for k, v in record.items() if k != "solver"}),
+        "solver": entry_checksum(record["solver"]),
+    }
+    (folder / "fit.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 def _own_version() -> str:

@@ -5,6 +5,7 @@ import keyword
 import zlib
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -110,6 +111,10 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
             value = ModuleNetwork(value)
         super().__setattr__(name, value)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this object alone, its compiled vector fields; a copy makes its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_vector_fields"}
+
     # ------------------------------------------------------------------ what users write
 
     def individual(self, p: Individual, cov: Covariates) -> dict[str, Any]:
@@ -188,7 +193,7 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
 
     def state_tuple(self) -> Callable[..., Any]:
         """Return the named tuple class of the states."""
-        return self._state_tuple
+        return _named_states(self.states)
 
     def initialise(self, seed: int) -> "Model":
         """Draw new initial weights for all networks, in place.
@@ -240,7 +245,6 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
     def _finish(self) -> None:
         self._check()
         self.initialise(0)
-        self._state_tuple = namedtuple("States", self.states)  # type: ignore[misc]
         self._build_blocks()
         self._finished = True
 
@@ -337,6 +341,12 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
                 labels = [f"eta_{name}_occasion{number}" for number in range(1, count + 1)]
                 add(f"{name}_occasion", labels, [name], "occasion", structure.build(count))
         self._blocks = tuple(blocks)
+
+
+@cache
+def _named_states(states: tuple[str, ...]) -> Callable[..., Any]:
+    """The named tuple class, which no model holds: it could not be pickled, having no name in a module."""
+    return namedtuple("States", states)
 
 
 def _declares(value: Any) -> bool:
