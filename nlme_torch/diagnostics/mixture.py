@@ -3,8 +3,6 @@ r"""A distribution averaged over draws of the random effects, at one record of o
 .. math:: p(y) = \frac{1}{S} \sum_{s=1}^{S} p(y \mid \eta_s, \theta)
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +12,8 @@ from torch.distributions import Distribution
 from nlme_torch._typing import Bool, Float
 from nlme_torch.model.density import Conditional
 from nlme_torch.model.individual import Individual, at_records
+from nlme_torch.model.observation import with_positive_scale
+from nlme_torch.model.observation.unchecked import unchecked
 
 _CHUNK = 2_000_000
 
@@ -121,15 +121,4 @@ def observation_mixture(
             prediction = model.predict(times, there, covariates)
             solved = torch.ones_like(eta[0], dtype=torch.bool)
         observed = model.observe(times, prediction, there)
-    return Mixture(observed[outcome], solved.expand(eta.shape[1:])[:, 0, 0])
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """Let distributions take any arguments for a while: one extreme draw must not stop all the others."""
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
+    return Mixture(with_positive_scale(observed[outcome]), solved.expand(eta.shape[1:])[:, 0, 0])

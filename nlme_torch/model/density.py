@@ -9,8 +9,7 @@ the rest all read it, and the Pyro program is tested against it.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,6 +27,8 @@ from nlme_torch.model.individual_parameters import IndividualParameter, Latent
 from nlme_torch.model.levels import coded_covariates, with_levels
 from nlme_torch.model.model import Model
 from nlme_torch.model.networks import Network
+from nlme_torch.model.observation import with_positive_scale
+from nlme_torch.model.observation.unchecked import unchecked
 from nlme_torch.model.observed import ObservedRecords, observed_records
 from nlme_torch.model.occasions import occasions, of_occasion
 from nlme_torch.model.parameters import PopulationParameter
@@ -263,10 +264,11 @@ class Conditional:
             Outcome name to a distribution over ``(record, chain, start, subject)``, and the mask
             ``(chain, start, subject)`` of the subjects whose equation could be solved.
         """
-        with _without_validation():
+        with unchecked():
             individual = self.individual(eta)
             prediction, solved = self.predict(individual, eta)
-            return self.density.model.observe(self.density._times, prediction, individual), solved
+            observed = self.density.model.observe(self.density._times, prediction, individual)
+            return {name: with_positive_scale(distribution) for name, distribution in observed.items()}, solved
 
     def observations(self, eta: Tensor) -> tuple[tuple[tuple[ObservedRecords, Any], ...], Tensor]:
         """Return the distributions of the outcomes where they were observed, for densities and their gradients.
@@ -279,8 +281,18 @@ class Conditional:
             ``(record, chain, start, subject)``; and the mask ``(chain, start, subject)`` of the subjects whose equation
             could be solved.
         """
+        groups, solved = self.as_written(eta)
+        with unchecked():
+            return tuple((records, records.complete(observed)) for records, observed in groups), solved
+
+    def as_written(self, eta: Tensor) -> tuple[tuple[tuple[ObservedRecords, Any], ...], Tensor]:
+        """Return what ``observe`` itself returned where outcomes were observed; else as :meth:`observations`.
+
+        Args:
+            eta: ``(effect, chain, start, subject)``.
+        """
         density, model = self.density, self.density.model
-        with _without_validation():
+        with unchecked():
             individual = self.individual(eta)
             states, solved = self.predict(individual, eta) if model.has_dynamics else ((), _all_solved(eta))
             observed = []
@@ -292,7 +304,7 @@ class Conditional:
                 else:
                     covariates = density._covariates(records.take)
                     prediction = model.predict(times, there, covariates)
-                observed.append((records, records.complete(model.observe(times, prediction, there))))
+                observed.append((records, model.observe(times, prediction, there)))
         return tuple(observed), solved
 
     def predict(self, individual: Individual, eta: Tensor) -> tuple[Any, Tensor]:
@@ -325,7 +337,7 @@ class Conditional:
             ``(chain, start, subject)``.
         """
         total = eta.new_zeros(())
-        with _without_validation():
+        with unchecked():
             observations, solved = self.observations(eta)
             for records, observed in observations:
                 for name in records.values:
@@ -358,17 +370,6 @@ class Conditional:
 
 def _all_solved(like: Tensor) -> Tensor:
     return torch.ones((), dtype=torch.bool, device=like.device)
-
-
-@contextmanager
-def _without_validation() -> Iterator[None]:
-    """Distribution argument checks cost as much as the density and raise for the whole batch; restore them after."""
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
 
 
 def _derive(density: Density, values: Mapping[str, Any]) -> Individual:

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nlme_torch.model.density import Density, _without_validation
+from nlme_torch.model.density import Density
 from nlme_torch.model.individual import Individual, at_records
 from nlme_torch.model.levels import learn_levels
 from nlme_torch.model.model import Model
 from nlme_torch.model.networks import MLP, BoundNetwork
+from nlme_torch.model.observation.unchecked import unchecked
 from nlme_torch.solve import Solver, choose_solver
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _seen_inputs(density: Density, names: tuple[str, ...]) -> dict[str, "_Watchi
     """What some networks are given along the first solution."""
     model, batch, conditional = density.model, density.batch, density.at()
     times, mask = density._times, batch.record_mask[:, None, None]
-    with torch.no_grad(), _without_validation():
+    with torch.no_grad(), unchecked():
         eta = times.new_zeros(model.n_effects, 1, 1, batch.n_subjects)
         individual = conditional.individual(eta)
         watching = {name: _Watching(getattr(individual, name)) for name in names}

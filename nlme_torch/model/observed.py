@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 
 from nlme_torch._typing import Bool, Float, Int
 from nlme_torch.data.batch import Batch, Outcome
-from nlme_torch.model.observation import Censored, IntervalCensoredEvent
+from nlme_torch.model.observation import Censored, IntervalCensoredEvent, with_positive_scale
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class ObservedRecords:
         return replace(self, values=values)
 
     def complete(self, observed: Any) -> Any:
-        """Add to distributions what only the data know: what is censored, and the record before each one.
+        """Read distributions with their data: spreads without sign, what is censored, and the record before each one.
 
         Args:
             observed: What ``observe`` returned; anything but a dictionary is left to the probe.
         """
         if not isinstance(observed, dict):
             return observed
-        completed = dict(observed)
+        completed = {name: with_positive_scale(distribution) for name, distribution in observed.items()}
         for name in self.values:
             distribution = completed.get(name)
             if isinstance(distribution, IntervalCensoredEvent):

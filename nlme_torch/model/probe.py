@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, LogNormal, Normal, StudentT
 
 from nlme_torch.errors import ModelError, SolveError
 from nlme_torch.model.individual import flatten
+from nlme_torch.model.observation import Censored, Truncated
 from nlme_torch.model.observed import ObservedRecords
 from nlme_torch.model.vector_field import vector_field
 
@@ -34,7 +35,7 @@ def probe(density: "Density") -> None:
         initial = conditional.trajectory(individual, eta).initial
         if not model.has_compartments:
             vector_field(model, flat.specification)(density._times[0].expand_as(initial[0]), initial, flat.leaves)
-    observations, _ = conditional.observations(eta)
+    observations, _ = conditional.as_written(eta)
     for group, observed in observations:
         if not isinstance(observed, dict):
             raise ModelError(
@@ -53,8 +54,9 @@ def probe(density: "Density") -> None:
                 "leave them "
                 "out of the data set's outputs."
             )
+        completed = group.complete(observed)
         for name in group.values:
-            _check_outcome(density, name, observed[name], group)
+            _check_outcome(density, name, completed[name], group, observed[name])
 
 
 def why_not_finite(conditional: "Conditional", eta: Tensor, start: int, subject: int) -> str:
@@ -92,7 +94,7 @@ def why_not_finite(conditional: "Conditional", eta: Tensor, start: int, subject:
     return "check the initial values, and that its observations are possible under them."
 
 
-def _check_outcome(density: "Density", name: str, distribution: Any, group: ObservedRecords) -> None:
+def _check_outcome(density: "Density", name: str, distribution: Any, group: ObservedRecords, as_written: Any) -> None:
     if not isinstance(distribution, Distribution):
         raise ModelError(f"outcome {name!r} must be a distribution, got {type(distribution).__name__}.")
     kind = type(distribution).__name__
@@ -113,6 +115,7 @@ def _check_outcome(density: "Density", name: str, distribution: Any, group: Obse
             "per record and "
             f"subject {tuple(shape)}; write plain arithmetic on scalars."
         )
+    _check_spread(density, name, as_written, group)
     for argument, constraint in distribution.arg_constraints.items():
         value = getattr(distribution, argument)
         place = _first_bad(constraint, value, group)
@@ -120,15 +123,60 @@ def _check_outcome(density: "Density", name: str, distribution: Any, group: Obse
             raise ModelError(
                 f"outcome {name!r}: {argument} of {kind} is {_at(value, place, shape)} {_where(density, place)}, but "
                 "must satisfy "
-                f"{constraint}; check observe and the initial values."
+                f"{constraint}; check observe and the initial values.{_row(density, place)}"
             )
     observed = group.values[name][:, None, None, :]
     place = _first_bad(distribution.support, observed, group)
     if place is not None:
         raise ModelError(
             f"outcome {name!r} is {_at(observed, place, shape)} {_where(density, place)}, which a {kind} excludes "
-            f"({distribution.support}); remove the observation or choose another distribution."
+            f"({distribution.support}); remove the observation or choose another distribution.{_row(density, place)}"
         )
+
+
+def _check_spread(density: "Density", name: str, distribution: Distribution, group: ObservedRecords) -> None:
+    """Refuse spreads without a remedy by rounding, and say what NONMEM's users write as ``IF (W.EQ.0) W=1``."""
+    distribution = distribution.base if isinstance(distribution, Truncated | Censored) else distribution
+    if not isinstance(distribution, Normal | LogNormal | StudentT):
+        return
+    shape, kind = density._times.shape, type(distribution).__name__
+    scale, location = distribution.scale.detach().expand(shape), distribution.loc.detach().expand(shape)
+    seen = group.mask[:, None, None, :]
+    largest = torch.where(seen, scale, 0.0).abs().max()
+    # a prediction's rounding is nobody's fault, and a spread in proportion to it has its sign
+    place = _first(group, (scale < -1e-8 * largest) & (location >= 0))
+    if place is not None:
+        raise ModelError(
+            f"outcome {name!r}: scale of {kind} is {_at(scale, place, shape)} {_where(density, place)}, but must "
+            "satisfy GreaterThan(lower_bound=0.0); check observe and the initial values. An error in proportion to "
+            f"something that changes its sign is observation.Proportional(prediction, b).{_row(density, place)}"
+        )
+    instead = "observation.Combined2(prediction, a, b), a of the size of the smallest values that can be measured"
+    otherwise = (
+        "or leave the record out (MDV=1 in its row) where nothing but zero can be predicted, as before the first dose; "
+        "or check the initial values."
+    )
+    place = _first(group, scale == 0)
+    if place is not None:
+        raise ModelError(
+            f"outcome {name!r}: scale of {kind} is 0 {_where(density, place)}: the prediction is "
+            f"{_at(location, place, shape)}, {group.values[name][place].item():g} was observed, and an error in "
+            f"proportion to a prediction of zero leaves nothing else possible. Give the error an additive part: "
+            f"{instead}; {otherwise}{_row(density, place)}"
+        )
+    place = _first(group, ~torch.isfinite(location)) if isinstance(distribution, LogNormal) else None
+    if place is not None:
+        raise ModelError(
+            f"outcome {name!r}: loc of {kind}, the logarithm of the prediction, is {_at(location, place, shape)} "
+            f"{_where(density, place)}, where {group.values[name][place].item():g} was observed: an exponential error "
+            f"needs a prediction above zero. Use {instead}; {otherwise}{_row(density, place)}"
+        )
+
+
+def _first(group: ObservedRecords, bad: Tensor) -> tuple[int, int] | None:
+    """Record and subject of the first observed entry that is marked."""
+    places = (bad[:, 0, 0] & group.mask).nonzero()
+    return (int(places[0, 0]), int(places[0, 1])) if len(places) else None
 
 
 def _first_bad(constraint: Any, value: Tensor, group: ObservedRecords) -> tuple[int, int] | None:
@@ -137,13 +185,19 @@ def _first_bad(constraint: Any, value: Tensor, group: ObservedRecords) -> tuple[
         return None
     records, subjects = group.mask.shape
     valid = constraint.check(value).expand(records, 1, 1, subjects)[:, 0, 0]
-    bad = (~valid & group.mask).nonzero()
-    return (int(bad[0, 0]), int(bad[0, 1])) if len(bad) else None
+    return _first(group, ~valid[:, None, None])
 
 
 def _where(density: "Density", place: tuple[int, int]) -> str:
     record, subject = place
-    return f"for subject {density.batch.subjects[subject]!r} at time {density.batch.times[record, subject].item():g}"
+    batch = density.batch
+    time = batch.times[record, subject] - (0.0 if batch.time_shift is None else batch.time_shift[record, subject])
+    return f"for subject {batch.subjects[subject]!r} at time {time.item():g}"
+
+
+def _row(density: "Density", place: tuple[int, int]) -> str:
+    row = int(density.batch.rows[place])
+    return f" This is row {row + 1} of the table." if row >= 0 else ""
 
 
 def _at(value: Tensor, place: tuple[int, int], shape: torch.Size) -> str:

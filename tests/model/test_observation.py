@@ -277,3 +277,84 @@ def test_an_event_between_two_visits_has_the_probability_of_the_interval():
     law = [stats.weibull_min(1.6, scale=4.0 * math.exp(e)) for e in eta]
     expected = [math.log(law[0].cdf(5.0) - law[0].cdf(2.0)), law[1].logsf(9.0), law[2].logcdf(4.0)]
     np.testing.assert_allclose(density.at().log_likelihood(eta[None, None, None])[0, 0], expected, rtol=1e-8)
+
+
+# ------------------------------------------------------------------ zero, and the sign of a spread
+
+
+class Elimination(nlme.Model):
+    """A bolus whose predictions a test may shift: a spread in proportion to them is written by hand."""
+
+    states = ("central",)
+
+    def __init__(self, law, shift=0.0):
+        super().__init__()
+        self.k = nlme.LogNormal(0.3, omega=0.1)
+        self.sigma = nlme.Positive(0.2)
+        self.__dict__.update(law=law, shift=shift)
+
+    def dynamics(self, t, y, p):
+        return (-p.k * y.central,)
+
+    def observe(self, t, y, p):
+        return {"DV": self.law(y.central / 10 + self.shift, p.sigma)}
+
+
+BOLUS = pd.DataFrame(
+    {
+        "ID": [1] * 4 + [2] * 4,
+        "TIME": [0.0, 0.0, 1.0, 4.0] * 2,
+        "AMT": [0.0, 100.0, 0.0, 0.0] * 2,
+        "EVID": [0, 1, 0, 0] * 2,
+        "DV": [0.4, np.nan, 7.0, 3.0, 0.4, np.nan, 8.0, 2.0],
+    }
+)
+SPREADS = {
+    "Normal": lambda f, s: pyro.distributions.Normal(f, s * f),
+    "torch's": lambda f, s: torch.distributions.Normal(f, s * f),
+    "Student": lambda f, s: pyro.distributions.StudentT(5.0, f, s * f),
+    "truncated": lambda f, s: observation.Truncated(pyro.distributions.Normal(f, s * f), -30.0),
+    "log-normal": lambda f, s: pyro.distributions.LogNormal(f / 100, s * f),
+}
+
+
+@pytest.mark.parametrize("name", SPREADS)
+@pytest.mark.parametrize("shift", [-8e-18, -20.0])
+def test_the_sign_of_a_spread_means_nothing(name, shift):
+    law = SPREADS[name]
+    data = nlme.Dataset.from_frame(BOLUS)
+    eta = torch.tensor([0.1, -0.2], dtype=DOUBLE)[None, None, None]
+    found, expected = (
+        Density(Elimination(chosen, shift), data.batch(), nlme.Tsit5()).at().log_likelihood(eta)
+        for chosen in (law, lambda f, s: observation.with_positive_scale(law(f, s)))
+    )
+    assert torch.isfinite(found).all()
+    torch.testing.assert_close(found, expected)
+    if name in ("log-normal", "truncated"):
+        return
+    model = Elimination(law, shift)
+    drawn = nlme.simulate(model, data, seed=1)
+    assert drawn.batch().outcomes["DV"].mask.sum() == 6
+    table = nlme.fit(model, data, nlme.Pooled(2), progress=False).predictions
+    assert (np.sign(table.IWRES) == np.sign(table.DV - table.IPRED)).all()
+
+
+@pytest.mark.parametrize("name", ["Normal", "Student", "truncated"])
+def test_a_prediction_of_zero_under_a_proportional_error_names_row_and_remedy(name):
+    with pytest.raises(
+        nlme.ModelError,
+        match=r"scale of \w+ is 0 for subject 1 at time 0: the prediction is 0, 0.4 was observed.*Combined2.*MDV=1.*"
+        "row 1 of the table",
+    ):
+        Density(Elimination(SPREADS[name]), nlme.Dataset.from_frame(BOLUS).batch(), nlme.Tsit5())
+    with pytest.raises(nlme.ModelError, match="loc of LogNormal.*is -inf for subject 1 at time 0.*zero.*row 1 of"):
+        Density(Elimination(observation.LogNormal), nlme.Dataset.from_frame(BOLUS).batch(), nlme.Tsit5())
+
+
+def test_a_negative_spread_beside_a_positive_prediction_is_a_mistake():
+    with pytest.raises(nlme.ModelError, match=r"is -0.2 for subject 1 at time 0.*Proportional.*row 1 of"):
+        Density(
+            Elimination(lambda f, s: pyro.distributions.Normal(f, -s), 1.0),
+            nlme.Dataset.from_frame(BOLUS).batch(),
+            nlme.Tsit5(),
+        )

@@ -12,6 +12,7 @@ from nlme_torch.model.observation.error_models import LogNormal as LogNormal
 from nlme_torch.model.observation.error_models import Power as Power
 from nlme_torch.model.observation.error_models import Proportional as Proportional
 from nlme_torch.model.observation.ordered import OrderedCategorical as OrderedCategorical
+from nlme_torch.model.observation.scale_sign import with_positive_scale as with_positive_scale
 from nlme_torch.model.observation.student import StudentT as StudentT
 from nlme_torch.model.observation.time_to_event import IntervalCensoredEvent as IntervalCensoredEvent
 from nlme_torch.model.observation.time_to_event import TimeToEvent as TimeToEvent
