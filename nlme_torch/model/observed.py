@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 
 from nlme_torch._typing import Bool, Float, Int
 from nlme_torch.data.batch import Batch, Outcome
-from nlme_torch.model.observation import Censored, IntervalCensoredEvent, with_positive_scale
+from nlme_torch.model.observation import Censored, IntervalCensoredEvent, TimeToEvent, with_positive_scale
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,14 @@ class ObservedRecords:
             ``(record, start, subject)`` where every start has its own observations.
         index: ``(record, subject)``, the record to evaluate in place of each one; None where each stands for itself.
         censoring: Outcome name to CENS and LIMIT, each ``(record, subject)``, for outcomes with censored values.
+        reset: ``(record, subject)``, True where the states begin anew (EVID 3, 4); None where they never do.
     """
 
     mask: Bool[Tensor, "record subject"]
     values: Mapping[str, Float[Tensor, "record *start subject"]]
     index: Int[Tensor, "record subject"] | None
     censoring: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    reset: Bool[Tensor, "record subject"] | None = None
 
     def aligned(self, name: str) -> Tensor:
         """Return the values of an outcome so that they broadcast to ``(record, chain, start, subject)``."""
@@ -65,7 +67,7 @@ class ObservedRecords:
         completed = {name: with_positive_scale(distribution) for name, distribution in observed.items()}
         for name in self.values:
             distribution = completed.get(name)
-            if isinstance(distribution, IntervalCensoredEvent):
+            if isinstance(distribution, TimeToEvent | IntervalCensoredEvent):
                 completed[name] = distribution.since(self.previous[:, None, None])
             if name in self.censoring and isinstance(distribution, Distribution):
                 code, limit = self.censoring[name]
@@ -74,10 +76,14 @@ class ObservedRecords:
 
     @cached_property
     def previous(self) -> Int[Tensor, "record subject"]:
-        """The subject's last observed record before each one, -1 where there is none."""
+        """The subject's last observed record before each one, -1 where the states began between the two."""
         record = torch.arange(self.mask.shape[0], device=self.mask.device)[:, None]
         seen = torch.where(self.mask, record, -1).cummax(0).values
-        return torch.cat([torch.full_like(seen[:1], -1), seen[:-1]])
+        before = torch.cat([torch.full_like(seen[:1], -1), seen[:-1]])
+        if self.reset is None:
+            return before
+        began = torch.where(self.reset, record, -1).cummax(0).values
+        return torch.where(before < began, -1, before)
 
     def take(self, tensor: Tensor) -> Tensor:
         """Show an observed record wherever nothing was observed.
@@ -112,8 +118,9 @@ def observed_records(batch: Batch) -> tuple[ObservedRecords, ...]:
         group[1][name] = _filled(outcome)
         if outcome.censoring is not None and outcome.limit is not None:
             group[2][name] = torch.where(outcome.mask, outcome.censoring, 0), outcome.limit
+    reset = None if batch.doses is None or not bool(batch.doses.reset.any()) else batch.doses.reset
     return tuple(
-        ObservedRecords(mask, values, _stand_in(mask, batch.record_mask), censoring)
+        ObservedRecords(mask, values, _stand_in(mask, batch.record_mask), censoring, reset)
         for mask, values, censoring in groups
     )
 

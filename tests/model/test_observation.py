@@ -360,3 +360,73 @@ def test_a_negative_spread_beside_a_positive_prediction_is_a_mistake():
             nlme.Dataset.from_frame(BOLUS).batch(),
             PLAIN,
         )
+
+
+# ------------------------------------------------------------------ repeated events
+
+
+def events(rows, interval=False):
+    frame = pd.concat(
+        pd.DataFrame({"ID": subject, "TIME": time, "EVENT": event, "EVID": kind})
+        for subject, (time, event, kind) in enumerate(rows, 1)
+    )
+    frame["MDV"] = frame.EVENT.isna().astype(int)
+    data = nlme.Dataset.from_frame(frame, outputs=["EVENT"])
+    return Density(Weibull(interval), data.batch(), nlme.Tsit5(rtol=1e-10, atol=1e-12))
+
+
+def cumulative(time, eta, scale=4.0, shape=1.6):
+    return (time / (scale * math.exp(eta))) ** shape
+
+
+def log_hazard(time, eta, scale=4.0, shape=1.6):
+    scale = scale * math.exp(eta)
+    return math.log(shape / scale) + (shape - 1) * math.log(time / scale)
+
+
+def test_rows_of_one_subject_count_the_hazard_once():
+    """Three events until 9; the same with rows in between at which nothing happened; none until 5; one and no more."""
+    nan = np.nan
+    density = events(
+        [
+            ([0, 2, 3, 7, 9], [0, 1, 1, 1, 0], [0] * 5),
+            ([0, 1, 2, 2.5, 3, 7, 8, 9], [nan, 0, 1, 0, 1, 1, 0, 0], [2, *[0] * 7]),
+            ([0, 1, 5], [nan, 0, 0], [2, 0, 0]),
+            ([0, 6], [nan, 1], [2, 0]),
+        ]
+    )
+    eta = [0.1, 0.1, -0.2, 0.3]
+    three = sum(log_hazard(t, 0.1) for t in (2, 3, 7)) - cumulative(9, 0.1)
+    expected = [three, three, -cumulative(5, -0.2), log_hazard(6, 0.3) - cumulative(6, 0.3)]
+    draws = torch.tensor(eta, dtype=DOUBLE)[None, None, None]
+    np.testing.assert_allclose(density.at().log_likelihood(draws)[0, 0], expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("interval", [False, True])
+def test_after_a_reset_the_hazard_begins_anew(interval):
+    """The clock of the hazard is set back at 4 and at 6; a row that looks back across it looks back to it."""
+    rows = ([0, 3, 4, 4, 5, 6, 9], [np.nan, 0, 1, np.nan, 1, np.nan, 0], [2, 0, 0, 3, 0, 3, 0])
+    draws = torch.zeros(1, 1, 1, 1, dtype=DOUBLE)
+
+    class Constant(Weibull):
+        def rate(self, t, p):
+            return 0.3 + 0 * p.shape
+
+    frame = pd.DataFrame(dict(zip(("TIME", "EVENT", "EVID"), rows, strict=True))).assign(ID=1)
+    frame["MDV"] = frame.EVENT.isna().astype(int)
+    data = nlme.Dataset.from_frame(frame, outputs=["EVENT"])
+    found = Density(Constant(interval), data.batch(), nlme.RK4(4, compile=False)).at().log_likelihood(draws).item()
+    exact = 2 * math.log(0.3) - 0.3 * (4 + 1 + 3)
+    between = -0.9 + 2 * math.log(-math.expm1(-0.3)) - 0.9
+    assert found == pytest.approx(between if interval else exact, rel=1e-9)
+
+
+def test_repeated_events_in_the_program_of_pyro():
+    model = Weibull(False)
+    frame = pd.DataFrame({"ID": 1, "TIME": [0, 2, 3, 9.0], "EVENT": [0, 1, 1, 0]})
+    data = nlme.Dataset.from_frame(frame, outputs=["EVENT"])
+    with pyro.get_param_store().scope():
+        trace = poutine.trace(model.program(data, nlme.RK4(4, compile=False))).get_trace()
+        drawn = trace.nodes["eta_individual"]["value"].mT[:, None, None]
+        ours = Density(model, data.batch(), nlme.RK4(4, compile=False)).at().log_joint(drawn).sum()
+        torch.testing.assert_close(trace.log_prob_sum(), ours, rtol=1e-12, atol=1e-10)
