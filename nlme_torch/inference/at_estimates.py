@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import NLMEError
-from nlme_torch.inference.effects import EffectEstimates, estimate_effects
+from nlme_torch.inference.effects import EffectEstimates, estimate_effects, mode_warnings
 from nlme_torch.inference.estimation import Estimation
 from nlme_torch.inference.likelihood import (
     LikelihoodMethod,
@@ -67,7 +67,8 @@ def at_estimates(
         found = unknown_likelihood(density, str(chosen), stages.problem)
     from_solver = stages.run("solver's accuracy", lambda: solver_warnings(density, effects.modes)) or ()
     failed = [message for message in stages.messages if found.problem not in message or not found.problem]
-    return AtEstimates(effects, found, (*failed, *found.warnings, *from_solver), stages.interrupted)
+    lost = mode_warnings(effects, density.batch.subjects) if known and not estimation.effects else ()
+    return AtEstimates(effects, found, (*failed, *lost, *found.warnings, *from_solver), stages.interrupted)
 
 
 class _Stages:

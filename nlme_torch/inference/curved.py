@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
+from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
 from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.approximation import (
@@ -157,6 +158,13 @@ class Curved(Approximation):
                     sums[place] = sums[place] + add
         by_curvature = 0.5 * (sums[0] + sums[0].transpose(0, 1))
         return _Shape(value, by_curvature, sums[1], sums[2])
+
+
+def exact_curvature(
+    approximation: Approximation, evaluation: Evaluation
+) -> Float[Tensor, "effect effect subject"] | None:
+    """Return the exact Hessian of g at the modes of a single start; None where a method takes another curvature."""
+    return evaluation.curvature[:, :, 0] if isinstance(approximation, Curved) else None
 
 
 class _Shape(NamedTuple):

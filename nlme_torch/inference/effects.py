@@ -1,6 +1,7 @@
 """Conditional distributions of the random effects: modes, means, covariances, shrinkage."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +9,10 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float
-from nlme_torch.inference.columns import column_density
+from nlme_torch.inference.columns import StandardisedDensity, column_density
 from nlme_torch.inference.kernels import State
-from nlme_torch.inference.modes import Modes, best_mode, conditional_modes
+from nlme_torch.inference.mode_search import LATER, search
+from nlme_torch.inference.modes import Modes
 from nlme_torch.inference.saem_kernels import ConditionalModes, Moves, PhiMoments, build_cycle
 from nlme_torch.model.density import Conditional, Density
 
@@ -20,9 +22,9 @@ class EffectEstimates:
     """What is known of every subject's random effects at the estimated parameters.
 
     Attributes:
-        modes: Conditional modes (empirical Bayes estimates), ``(effect, subject)``.
-        precision: Minus the Hessian of the log joint at the modes, ``(effect, effect, subject)``.
-        log_joint: Log joint density at the modes, ``(subject,)``.
+        modes: Conditional modes (empirical Bayes estimates), ``(effect, subject)``; NaN where none was found.
+        precision: Minus the Hessian of the log joint at the modes, ``(effect, effect, subject)``; NaN likewise.
+        log_joint: Log joint density at the modes, ``(subject,)``; NaN likewise.
         means: Conditional means, ``(effect, subject)``.
         covariances: Conditional covariances, ``(effect, effect, subject)``.
         draws: Draws from the conditional distributions, ``(effect, draw, subject)``.
@@ -76,10 +78,26 @@ def estimate_effects(
 
 
 def find_modes(conditional: Conditional, origins: Float[Tensor, "effect start subject"]) -> Modes:
-    """Return the best conditional mode of every subject over some starting points."""
+    """Return the best conditional mode of every subject.
+
+    Args:
+        conditional: Densities at the parameters.
+        origins: Points of interest for the search, such as earlier modes and draws; zero is always one.
+
+    Returns:
+        Modes of eta; NaN, with the status of the search, for a subject without one.
+    """
     if not len(origins):
         return _no_modes(conditional)
-    return best_mode(conditional_modes(column_density(conditional), origins))
+    density = StandardisedDensity(conditional)
+    found = search(density, density.standardise(origins), LATER).modes
+    effects, precision = density.effects(found.effects), density.precision(found.precision)
+    known = found.found()
+    return found._replace(
+        effects=torch.where(known, effects, torch.nan),
+        precision=torch.where(known, precision, torch.nan),
+        value=torch.where(known, found.value, torch.nan),
+    )
 
 
 def _no_modes(conditional: Conditional) -> Modes:
@@ -139,7 +157,7 @@ def shrinkage(
     r"""Return eta-shrinkage, ``1 - SD(eta) / sqrt(omega)`` with the sample standard deviation (n - 1).
 
     Args:
-        effects: Conditional modes, ``(effect, subject)``.
+        effects: Conditional modes, ``(effect, subject)``; subjects without one (NaN) are left out.
         omega: Covariance matrix of the random effects.
 
     Returns:
@@ -148,6 +166,27 @@ def shrinkage(
     References:
         Savic and Karlsson (2009), Importance of shrinkage in empirical Bayes estimates. doi:10.1208/s12248-009-9133-0
     """
+    effects = effects[:, torch.isfinite(effects).all(0)]
     if effects.shape[-1] < 2 or not len(effects):
         return torch.full_like(omega.diagonal(), torch.nan)
     return 1 - effects.std(dim=-1, correction=1) / omega.diagonal().sqrt()
+
+
+def mode_warnings(effects: EffectEstimates, subjects: Sequence[Any]) -> tuple[str, ...]:
+    """Name the subjects whose conditional mode was not found.
+
+    Args:
+        effects: What is known of the effects.
+        subjects: Ids in the order of the batch.
+    """
+    lost = (~torch.isfinite(effects.modes).all(0)).nonzero()[:, 0].tolist()
+    if not lost:
+        return ()
+    named = ", ".join(str(subjects[index]) for index in lost[:5]) + (", ..." if len(lost) > 5 else "")
+    means = bool(torch.isfinite(effects.means[:, lost]).all())
+    instead = "; their conditional means are in eta_mean" if means else ""
+    return (
+        f"no conditional mode was found for {len(lost)} of {len(subjects)} subjects ({named}): their eta, individual "
+        f"parameters and IPRED are NaN{instead}. The density or its derivatives cannot be evaluated where the search "
+        "came by: look for roots, powers and logarithms of zero in the model.",
+    )

@@ -20,8 +20,8 @@ def effects_at_modes(
         draws: Draws per subject from the normal distribution at the mode.
 
     Returns:
-        The estimates; means are the modes. Where a search failed, the covariance is that of the prior, which is wider
-        than any conditional distribution.
+        The estimates; means are the modes. Where a search failed, mean and covariance are those of the prior, which is
+        wider than any conditional distribution.
     """
     with torch.no_grad():
         origins = conditional.sample(starts - 1, generator)[:, :, 0]
@@ -32,6 +32,7 @@ def effects_at_modes(
     factors = torch.where(concave, factors, root)
     precision = torch.where(concave, modes.precision.permute(2, 0, 1), torch.cholesky_inverse(root))
     covariances = factors @ factors.mT
+    means = modes.effects.nan_to_num(0.0)
     shape = (*covariances.shape[:2], draws)
     noise = torch.randn(shape, generator=generator, dtype=covariances.dtype, device=generator.device)
     spread = (factors @ noise.to(covariances.device)).permute(1, 2, 0)
@@ -39,7 +40,7 @@ def effects_at_modes(
         modes=modes.effects,
         precision=precision.permute(1, 2, 0),
         log_joint=modes.value,
-        means=modes.effects,
+        means=means,
         covariances=covariances.permute(1, 2, 0),
-        draws=modes.effects[:, None] + spread,
+        draws=means[:, None] + spread,
     )

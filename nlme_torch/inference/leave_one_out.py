@@ -130,6 +130,8 @@ def leave_one_out(fit: "Fit") -> LeaveOneOut:
             f"leave_one_out: {count} parameters of {fit.data.n_subjects} subjects; use nlme.cross_validate or "
             "nlme.held_out."
         )
+    if not bool(torch.isfinite(fit.effects.modes).all()):
+        raise FitError("leave_one_out: the conditional mode of a subject is not known; cross-validate instead.")
     normal = _Normal.expand(density, values, fit.effects.modes)
     rise = -2 * normal.gain_without_one()
     fitted = -2 * fit.log_likelihood.subjects["log_likelihood"].to_numpy()

@@ -16,7 +16,7 @@ from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.estimation import Estimation
 from nlme_torch.inference.linearised import Linearised
 from nlme_torch.inference.marginal import MarginalEstimate
-from nlme_torch.inference.marginal_objective import MarginalObjective
+from nlme_torch.inference.marginal_objective import MarginalObjective, solves_equations
 from nlme_torch.inference.optim import Optimiser
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import parameter_values
@@ -29,8 +29,9 @@ class MarginalMethod(ABC):
     Attributes:
         optimiser: Minimiser of a fit; None takes ``BFGS()``, ``TrustRegion()`` for a model with a network, and
             ``LBFGS()`` above 150 parameters.
-        mode_starts: Searches for each subject's conditional mode at the beginning and the end; None takes 1, and 6 for
-            a model with a network, whose individual posteriors may have several modes.
+        mode_starts: Searches for each subject's best conditional mode at the beginning and the end; None takes 4, 2 for
+            a differential equation, and 6 for a model with a network, whose individual posteriors may have several
+            modes. 1 only follows the mode that is found from zero effects.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
     """
@@ -71,7 +72,11 @@ class MarginalMethod(ABC):
 
     def searches(self, density: Density) -> int:
         """Return the number of searches for each mode."""
-        return self.mode_starts or (6 if density.model.has_network else 1)
+        if self.mode_starts is not None:
+            return self.mode_starts
+        if density.model.has_network:
+            return 6
+        return 2 if solves_equations(density.model) else 4
 
     def estimate(self, density: Density, generator: torch.Generator, progress: bool) -> Estimation:
         """Maximise the approximate likelihood (with priors: the posterior density) from the model's own values.
@@ -138,7 +143,7 @@ class FOCE(MarginalMethod):
     Attributes:
         optimiser: Minimiser of a fit; None takes ``BFGS()``, ``TrustRegion()`` for a model with a network, and
             ``LBFGS()`` above 150 parameters.
-        mode_starts: Searches for each conditional mode; None takes 1, and 6 for a model with a network.
+        mode_starts: Searches for each mode; None takes 4, 2 for an equation, and 6 for a model with a network.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
 
@@ -163,7 +168,7 @@ class FOCEI(MarginalMethod):
     Attributes:
         optimiser: Minimiser of a fit; None takes ``BFGS()``, ``TrustRegion()`` for a model with a network, and
             ``LBFGS()`` above 150 parameters.
-        mode_starts: Searches for each conditional mode; None takes 1, and 6 for a model with a network.
+        mode_starts: Searches for each mode; None takes 4, 2 for an equation, and 6 for a model with a network.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
 
@@ -192,7 +197,7 @@ class Laplace(MarginalMethod):
     Attributes:
         optimiser: Minimiser of a fit; None takes ``BFGS()``, ``TrustRegion()`` for a model with a network, and
             ``LBFGS()`` above 150 parameters.
-        mode_starts: Searches for each conditional mode; None takes 1, and 6 for a model with a network.
+        mode_starts: Searches for each mode; None takes 4, 2 for an equation, and 6 for a model with a network.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
 
@@ -213,7 +218,7 @@ class Quadrature(MarginalMethod):
     Attributes:
         optimiser: Minimiser of a fit; None takes ``BFGS()``, ``TrustRegion()`` for a model with a network, and
             ``LBFGS()`` above 150 parameters.
-        mode_starts: Searches for each conditional mode; None takes 1, and 6 for a model with a network.
+        mode_starts: Searches for each mode; None takes 4, 2 for an equation, and 6 for a model with a network.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
         nodes: Nodes per effect.

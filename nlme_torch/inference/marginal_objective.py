@@ -11,10 +11,11 @@ from nlme_torch.inference.approximation import Approximation, Evaluation, Integr
 from nlme_torch.inference.free_scalars import raw_labels
 from nlme_torch.inference.full_space import FullSpace
 from nlme_torch.inference.linearised import Linearised
-from nlme_torch.inference.modes import ModeStatus, best_mode, conditional_modes
+from nlme_torch.inference.mode_search import MOST_EFFECTS, BestModes, best_and_next, best_modes, climb
+from nlme_torch.inference.modes import ModeStatus
 from nlme_torch.inference.newton import inner_modes
 from nlme_torch.inference.scaling import expected_information, prior_curvature
-from nlme_torch.model.density import Conditional
+from nlme_torch.model.model import Model
 from nlme_torch.model.probe import why_not_finite
 from nlme_torch.model.values import ParameterValues, flatten_values, unflatten_values
 
@@ -91,7 +92,8 @@ def expand(
         unknown = lost.new_full((len(centre), *centre.shape), torch.nan)
         return Expansion(Evaluation(lost, unknown, centre, nothing if gradient else None), found.status, count)
     if not bool(found.usable.all()):
-        elsewhere = search_modes(integrand, centre, conditional, RESCUE_STARTS, 0)
+        costly = solves_equations(approximation.density.model)
+        elsewhere = search_modes(integrand, centre, RESCUE_STARTS, 0, costly).modes.effects.reshape(centre.shape)
         again = inner_modes(integrand, torch.where(found.usable, found.effects, elsewhere))
         found, count = again, count + again.evaluations
     evaluation = approximation.evaluate(values, found.effects, gradient=gradient, weights=weights)
@@ -99,29 +101,39 @@ def expand(
     return Expansion(evaluation._replace(value=value), found.status, count)
 
 
-def search_modes(integrand: Integrand, centre: Tensor, conditional: Conditional, starts: int, seed: int) -> Tensor:
-    """Return the best of several searches for every subject.
+def solves_equations(model: Model) -> bool:
+    """Whether every value costs the solution of a differential equation."""
+    return model.has_dynamics and not model.has_compartments
+
+
+def search_modes(integrand: Integrand, centre: Tensor, searches: int, seed: int, costly: bool) -> BestModes:
+    """Search the lowest minimum of g for every subject, whatever the objective there.
 
     Args:
         integrand: g, to be minimised.
-        centre: A first point, ``(effect, start, subject)``; zero and standard normal draws are further ones.
-        conditional: The model at the parameters.
-        starts: Number of searches.
-        seed: Seed of the draws.
+        centre: A point to begin at, ``(effect, start, subject)``; zero is another one.
+        searches: One more than climbs to other hills in a round; for many effects, where hills cannot be looked for,
+            the starts of climbs in all.
+        seed: Seed of the draws where those begin.
+        costly: Whether g solves equations, so that fewer points are looked at.
 
     Returns:
-        ``(effect, start, subject)``.
+        The modes, batch ``(start * subject,)``, and how far below lies the next.
     """
-    generator = torch.Generator().manual_seed(seed)
-    shape = (centre.shape[0], max(starts - 2, 0), *centre.shape[1:])
-    draws = torch.randn(shape, generator=generator, dtype=centre.dtype).to(centre.device)
-    origins = torch.cat([centre[:, None], torch.zeros_like(centre)[:, None], draws], 1)
+    shape = centre.shape[1:]
 
     def log_joint(effects: Tensor) -> Tensor:
-        value = -integrand(effects.reshape(effects.shape[0], -1, *centre.shape[1:]))
+        value = -integrand(effects.reshape(effects.shape[0], -1, *shape))
         return value.reshape(effects.shape[1:])
 
-    return best_mode(conditional_modes(log_joint, origins.flatten(-2))).effects.reshape(centre.shape)
+    origins = torch.stack([centre, torch.zeros_like(centre)], 1)
+    if len(centre) <= MOST_EFFECTS:
+        points = 8 + 4 * len(centre) if costly else None
+        return best_modes(log_joint, origins.flatten(-2), climbs=max(searches - 1, 1), points=points)
+    generator = torch.Generator().manual_seed(seed)
+    size = (centre.shape[0], max(searches - 2, 0), *shape)
+    draws = torch.randn(size, generator=generator, dtype=centre.dtype).to(centre.device)
+    return best_and_next(climb(log_joint, torch.cat([origins, draws], 1).flatten(-2)))
 
 
 class MarginalObjective:
@@ -130,7 +142,8 @@ class MarginalObjective:
     Args:
         approximation: FO, FOCE, ... joined to a model and its data.
         values: Raw name to ``(1, *shape)``: where to begin, and the values of fixed parameters.
-        mode_starts: Searches for the mode of every subject at the beginning and at :meth:`restart`.
+        mode_starts: Searches for the mode of every subject at the beginning and at :meth:`restart`; 1 only follows the
+            mode from zero.
         seed: Seed of their starting points.
 
     Raises:
@@ -144,10 +157,11 @@ class MarginalObjective:
         self.mode_starts, self.seed = mode_starts, seed
         self.initial = flatten_values(values, approximation.names)[0]
         self.centre = approximation.origin(1)
+        self.gap: Tensor | None = None
         self.evaluations = self.inner_evaluations = 0
         self._check(values)
         if mode_starts > 1 and approximation.has_modes:
-            self.restart(self.initial)
+            self._search(self.initial, mode_starts)
         self.centre = self._modes(self._checked(self.initial, gradient=False))
         self.kept = self.centre
 
@@ -192,14 +206,9 @@ class MarginalObjective:
         return self.approximation.has_modes and other is not self.kept and self._improve(vector, other)
 
     def search(self, vector: Tensor) -> bool:
-        """Search the modes anew from several starts; whether a subject has a better one than was kept."""
+        """Search the modes anew; whether a subject has a better one than was kept."""
         self.centre = self.kept
-        if not self.approximation.has_modes:
-            return False
-        with torch.no_grad():
-            conditional = self.approximation.density.at(self.at(vector))
-        integrand = self.approximation.integrand(conditional)
-        return self._improve(vector, search_modes(integrand, self.kept, conditional, SEARCHES, self.seed))
+        return self.approximation.has_modes and self._search(vector, SEARCHES)
 
     def metric(self, vector: Tensor) -> Tensor:
         """Return the expected information (of subjects' scores, where there is none) and the prior's curvature."""
@@ -307,12 +316,25 @@ class MarginalObjective:
             return ()
         return (f"the objective does not depend on {', '.join(still[:5])} at the initial values",)
 
-    def restart(self, vector: Tensor) -> None:
-        """Search the modes anew from several starts, keeping those that are better."""
+    def restart(self, vector: Tensor) -> bool:
+        """Search the best modes anew, wherever they are; whether a subject has a better one than before.
+
+        The better mode is the one of larger joint density; the objective may rise.
+        """
+        if not self.approximation.has_modes:
+            return False
+        followed = self.expansion(vector, gradient=False)
+        self.centre = torch.where(torch.isfinite(followed.evaluation.value), self._modes(followed), self.centre)
+        return self._search(vector, self.mode_starts)
+
+    def _search(self, vector: Tensor, searches: int) -> bool:
+        """Take better modes than the current ones, wherever they are; keep how far below the next ones lie."""
         with torch.no_grad():
             conditional = self.approximation.density.at(self.at(vector))
-        integrand = self.approximation.integrand(conditional)
-        self.centre = search_modes(integrand, self.centre, conditional, self.mode_starts, self.seed)
+        costly = solves_equations(self.approximation.density.model)
+        found = search_modes(self.approximation.integrand(conditional), self.centre, searches, self.seed, costly)
+        self.gap = found.gap.reshape(self.centre.shape[1:])
+        return self._improve(vector, found.modes.effects.reshape(self.centre.shape))
 
     def _modes(self, found: Expansion) -> Tensor:
         return found.evaluation.centre if self.approximation.has_modes else self.centre

@@ -11,12 +11,15 @@ from torch import Tensor
 from nlme_torch.errors import FitError
 from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.approximation import Approximation, batched
+from nlme_torch.inference.curved import exact_curvature
 from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.estimation import Estimation
 from nlme_torch.inference.likelihood import LogLikelihood, from_estimate
 from nlme_torch.inference.marginal import MarginalEstimate
 from nlme_torch.inference.marginal_methods import MarginalMethod
 from nlme_torch.inference.marginal_objective import Expansion, MarginalObjective, subject_gradients
+from nlme_torch.inference.mode_report import doubtful_modes, with_next_modes
+from nlme_torch.inference.modes import ModeStatus
 from nlme_torch.inference.newton import inner_modes
 from nlme_torch.inference.optim import BFGS, LBFGS, Adam, Iterate, Minimum
 from nlme_torch.inference.progress import Progress, progress_line
@@ -107,11 +110,7 @@ class _Run:
                     continue
                 if objective.mode_starts == 1 or not self.approximation.has_modes or over:
                     break
-                centre = objective.centre
-                objective.restart(start)
-                better, _ = objective(start)
-                if not better < self.minimum.iterate.value - 1e-4:
-                    objective.centre = centre
+                if not objective.restart(start):
                     break
             if isinstance(self.optimiser, TrustRegion):
                 objective.centre = objective.kept
@@ -171,8 +170,12 @@ class _Run:
             termination=self._termination(runs),
             warnings=self._warnings(found),
             effects=effect_estimates(self.approximation, values, found, generator),
-            log_likelihood=log_likelihood(self.approximation, self.method.name, found),
+            log_likelihood=with_next_modes(log_likelihood(self.approximation, self.method.name, found), self._gap),
         )
+
+    @property
+    def _gap(self) -> Tensor | None:
+        return None if self.objective.gap is None else self.objective.gap[0]
 
     def _termination(self, runs: "list[_Run]") -> str:
         end = self.minimum
@@ -198,7 +201,19 @@ class _Run:
                 f"{self.minimum.iterate.scaled_gradient:.2g})"
             )
         if not found.finite:
-            messages.append("a subject has no conditional mode at the estimates; its likelihood is not known")
+            lost = (~torch.isfinite(found.evaluation.value[0])).nonzero()[:, 0].tolist()
+            subjects = self.approximation.density.batch.subjects
+            named = ", ".join(str(subjects[place]) for place in lost[:5])
+            messages.append(
+                f"{len(lost)} of {len(subjects)} subjects ({named}) have no conditional mode at the estimates: their "
+                "likelihood is not known, and eta and IPRED are NaN"
+            )
+        messages += doubtful_modes(
+            self.method.name,
+            self.approximation.density.batch.subjects,
+            self._gap,
+            exact_curvature(self.approximation, found.evaluation),
+        )
         messages += collapsed(self.approximation.density, self.objective.at(self.minimum.iterate.vector))
         return tuple(messages)
 
@@ -246,6 +261,8 @@ def effect_estimates(
         evaluation = found.evaluation._replace(centre=modes.effects)
         found = Expansion(evaluation, modes.status, modes.evaluations)
     eta, precision = natural_effects(approximation, values, found)
+    lost = (found.status[0] != ModeStatus.CONVERGED) & (found.status[0] != ModeStatus.STALLED)
+    eta, precision = torch.where(lost, torch.nan, eta), torch.where(lost, torch.nan, precision)
     with torch.no_grad():
         covariance = linear_algebra.inverse(batched(precision))
         factor = linear_algebra.cholesky(0.5 * (covariance + covariance.mT))

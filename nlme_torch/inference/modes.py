@@ -1,5 +1,6 @@
 """Conditional modes (empirical Bayes estimates): batched damped Newton from many starts."""
 
+import math
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from .._typing import Bool, Float, LogDensity
 from .derivatives import derivatives
 from .kernels import evaluate
 from .quasi_newton import on_active, quasi_newton
+
+RETREATS = 6
 
 
 class ModeStatus(IntEnum):
@@ -56,6 +59,10 @@ class Modes(NamedTuple):
         """Which columns are maxima in practice: within ``tolerance`` of the top of a concave cap."""
         return (self.decrement < tolerance) & (self.status != ModeStatus.FAILED)
 
+    def found(self) -> Bool[Tensor, "*batch"]:
+        """Which columns are maxima, those at a kink included, where curvature says nothing."""
+        return self.usable() | (self.status == ModeStatus.STALLED)
+
 
 def conditional_modes(
     log_joint: LogDensity,
@@ -65,6 +72,8 @@ def conditional_modes(
     newton_steps: int = 50,
     quasi_newton_steps: int | None = None,
     max_columns: int = 20_000,
+    wanted: Bool[Tensor, "start subject"] | None = None,
+    reach: float = math.inf,
 ) -> Modes:
     r"""Climb to a conditional mode from every start of every subject.
 
@@ -74,7 +83,8 @@ def conditional_modes(
     Newton steps with the exact Hessian. Where the density is not concave the eigenvalues are shifted, or
     enter by their absolute values, so that a step still climbs. The damping :math:`\mu` and the length of
     each column's step are chosen among a ladder tried in one batched call. Columns that have converged are
-    not evaluated again. With many effects a quasi-Newton phase, which needs gradients only, goes first.
+    not evaluated again. Once a column has converged, the step that was due is still taken, so that its error is of the
+    order of the square of it. With many effects a quasi-Newton phase, which needs gradients only, goes first.
 
     Args:
         log_joint: Log joint density, ``(effect, *batch) -> (*batch)``, twice differentiable; NaN or ``-inf``
@@ -85,6 +95,8 @@ def conditional_modes(
         quasi_newton_steps: Largest number of gradient calls before; None is 0 below 8 effects and
             ``6 * effect`` from there.
         max_columns: Largest batch of a second-derivative call, replicas counted.
+        wanted: Which starts to climb from; the others are ``FAILED``. None: all.
+        reach: Longest step; about ten, where effects are standardised, keeps trials where models can be evaluated.
 
     Returns:
         One mode per start and subject; see ``best_mode`` and ``distinct_modes``.
@@ -103,7 +115,8 @@ def conditional_modes(
         Nocedal and Wright (2006), Numerical Optimization, chapter 3. doi:10.1007/978-0-387-40065-5
     """
     effect, *batch = starts.shape
-    points = _evaluable(log_joint, starts.detach())
+    active = torch.ones(batch, dtype=torch.bool, device=starts.device) if wanted is None else wanted
+    points = _evaluable(log_joint, torch.where(active, starts.detach(), 0.0))
     if quasi_newton_steps is None:
         quasi_newton_steps = 0 if effect < 8 else 6 * effect
     if quasi_newton_steps:
@@ -112,16 +125,20 @@ def conditional_modes(
     value = points.new_full(batch, -torch.inf)
     gradient_norm, decrement = torch.full_like(value, torch.inf), torch.full_like(value, torch.inf)
     precision = points.new_full((effect, effect, *batch), torch.nan)
-    status = torch.full(batch, int(ModeStatus.MAX_STEPS), device=points.device)
-    active = torch.ones(batch, dtype=torch.bool, device=points.device)
+    status = torch.where(active, int(ModeStatus.MAX_STEPS), int(ModeStatus.FAILED))
+    before, retreats = points, torch.zeros_like(status)
+    if not bool(active.any()):
+        return Modes(points, value, gradient_norm, precision, decrement, status)
     for step in range(newton_steps + 1):
         found, gradient, hessian = on_active(
             lambda x: tuple(derivatives(log_joint, x, max_columns=max_columns)), points, active
         )
         finite = torch.isfinite(torch.cat([found[None], gradient, hessian.flatten(0, 1)])).all(0)
         broken = active & ~finite
-        status[broken] = int(ModeStatus.FAILED)
-        active = active & ~broken
+        retreats = retreats + broken
+        hopeless = broken & ((retreats > RETREATS) | (points == before).all(0))
+        status[hopeless] = int(ModeStatus.FAILED)
+        climbing, active = active & ~hopeless, active & ~broken
         eigenvalues, vectors = _eigen(hessian, active)
         along = torch.einsum("...ji,j...->i...", vectors, torch.where(active, gradient, 0.0))
         concave = (eigenvalues > 0).all(0)
@@ -131,14 +148,21 @@ def conditional_modes(
         decrement = torch.where(active, expected, decrement)
         done = active & (decrement < tolerance)
         status[done] = int(ModeStatus.CONVERGED)
-        active = active & ~done
-        if step == newton_steps or not bool(active.any()):
+        last = torch.einsum("...ij,j...->i...", vectors, along / torch.where(done, eigenvalues, 1.0))
+        points = torch.where(done, points + last, points)
+        active, climbing = active & ~done, climbing & ~done
+        if step == newton_steps:
+            status[climbing & ~active] = int(ModeStatus.FAILED)
+        if step == newton_steps or not bool(climbing.any()):
             break
-        points, moved = _climb(log_joint, points, value, along, eigenvalues, vectors, active, max_columns)
+        # where there are values but no derivatives: part of the way back to where there were
+        here = torch.where(climbing & ~active, 0.5 * (points + before), points)
+        before = torch.where(active, points, before)
+        points, moved = _climb(log_joint, here, value, along, eigenvalues, vectors, active, max_columns, reach)
         stuck = active & ~moved
         status[stuck & concave] = int(ModeStatus.STALLED)
         status[stuck & ~concave] = int(ModeStatus.NOT_CONCAVE)
-        active = active & moved
+        active = climbing & ~stuck
         if not bool(active.any()):
             break
     return Modes(points, value, gradient_norm, precision, decrement, status)
@@ -175,6 +199,7 @@ def _climb(
     vectors: Tensor,
     active: Tensor,
     max_columns: int,
+    reach: float,
 ) -> tuple[Tensor, Tensor]:
     """The best of a ladder of damped and stretched steps for every active column, and whether it rises."""
     best, moved = points, torch.zeros_like(active)
@@ -187,7 +212,8 @@ def _climb(
         damping = ladder[:, None, None] * largest
         denominator = torch.cat([saddle_free, eigenvalues[:, None] + shift + damping], 1)
         steps = torch.einsum("...ij,jd...->id...", vectors, along[:, None] / denominator)
-        trials = points[:, None] + torch.cat([stretch * steps for stretch in stretches], 1)
+        steps = torch.cat([stretch * steps for stretch in stretches], 1)
+        trials = points[:, None] + steps * (reach / steps.norm(dim=0).clamp_min(1e-300)).clamp(max=1.0)
         rungs = trials.shape[1]
         wanted = active & ~moved
 
@@ -212,8 +238,13 @@ def _take(modes: Modes, index: Tensor) -> Modes:
     return Modes(*(f.gather(-2, index.expand(*f.shape[:-2], *index.shape)) for f in modes))
 
 
+def joined(*several: Modes) -> Modes:
+    """Return the results of several searches of the same subjects, along the start axis."""
+    return Modes(*(torch.cat(parts, -2) for parts in zip(*several, strict=True)))
+
+
 def best_mode(modes: Modes) -> Modes:
-    """The highest usable mode of every subject; where none is usable, the highest point with its status.
+    """The highest mode found of every subject; where none was, the highest point with its status.
 
     Args:
         modes: Modes with batch ``(start, subject)``.
@@ -221,8 +252,8 @@ def best_mode(modes: Modes) -> Modes:
     Returns:
         Modes with batch ``(subject,)``.
     """
-    value = torch.where(modes.usable(), modes.value, -torch.inf)
-    value = torch.where(modes.usable().any(0), value, modes.value)
+    value = torch.where(modes.found(), modes.value, -torch.inf)
+    value = torch.where(modes.found().any(0), value, modes.value)
     best = _take(modes, value.argmax(0, keepdim=True))
     return Modes(*(f[..., 0, :] for f in best))
 

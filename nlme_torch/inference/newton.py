@@ -7,11 +7,16 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Bool, Float
+from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.derivatives import derivatives
 from nlme_torch.inference.modes import ModeStatus
 
 NOISE = 1e-3
 PATIENCE = 6
+REACH = 12.0  # prior standard deviations: a longer step leads where nothing can be evaluated
+SMALL = (
+    1.5e-4  # prior standard deviations; longer steps within the tolerance occur where the Hessian is nearly singular
+)
 
 
 class InnerModes(NamedTuple):
@@ -45,11 +50,12 @@ def inner_modes(
 
     .. math:: z \leftarrow z - t\, |\nabla^2 g|^{-1} \nabla g
 
-    A full step is tried first; a subject for which g rises, or cannot be evaluated, shortens its own step and nobody
-    else's. Where the Hessian is not positive definite its eigenvalues enter by absolute value. A subject has
-    converged when half its squared Newton decrement is below ``tolerance``; the step that was due is still taken, so
-    that the error left is of the order of the square of it. A subject that stays within 0.001 of its minimum for
-    several steps without converging is as near as the solver's noise allows: it has stalled, which is no failure.
+    A full step is tried first, or one of 12 standard deviations; a subject for which g rises, or cannot be evaluated,
+    shortens its own step and nobody else's. Where the Hessian is not positive definite its eigenvalues enter by
+    absolute value. A subject has converged when half its squared Newton decrement is below ``tolerance`` and the step
+    that was due is small; it is still taken, so that the error left is of the order of the square of it. A subject
+    that stays within 0.001 of its minimum for several steps without converging is as near as the solver's noise allows:
+    it has stalled, which is no failure.
 
     Args:
         integrand: g, ``(effect, chain, start, subject) -> (chain, start, subject)``; infinite where it cannot be
@@ -70,12 +76,12 @@ def inner_modes(
     status = torch.full(batch, int(ModeStatus.MAX_STEPS), device=points.device)
     active = torch.isfinite(value)
     status[~active] = int(ModeStatus.FAILED)
-    length = torch.ones_like(value)
     step, expected, concave = _direction(gradient, hessian, active)
+    length = _first_length(step)
     near = torch.zeros_like(status)
     among, part = torch.arange(batch[-1], device=points.device), integrand
     while True:
-        done = active & (expected < tolerance) & concave
+        done = active & (expected < tolerance) & concave & (step.abs().amax(0) < SMALL)
         points = torch.where(done, points + step, points)
         status[done] = int(ModeStatus.CONVERGED)
         active = active & ~done
@@ -96,13 +102,18 @@ def inner_modes(
         value = torch.where(accepted, found, value)
         gradient, hessian = torch.where(accepted, turned, gradient), torch.where(accepted, bent, hessian)
         shorter = torch.where(torch.isfinite(found), 0.35, 0.15) * length
-        length = torch.where(accepted, 1.0, shorter)
         # within the noise of an adaptive solver a mode cannot be had more exactly
         near = torch.where(active & concave & (expected < NOISE), near + 1, 0)
-        stuck = (risen & (length < 1e-8)) | (active & (near > PATIENCE))
+        stuck = (risen & (shorter < 1e-8)) | (active & (near > PATIENCE))
         status[stuck] = torch.where(concave, int(ModeStatus.STALLED), int(ModeStatus.NOT_CONCAVE))[stuck]
         active = active & ~stuck
         step, expected, concave = _direction(gradient, hessian, active)
+        length = torch.where(accepted, _first_length(step), shorter)
+
+
+def _first_length(step: Tensor) -> Tensor:
+    """One, or the fraction of a step that keeps within reach."""
+    return (REACH / step.norm(dim=0).clamp_min(1e-300)).clamp(max=1.0)
 
 
 def _evaluate(integrand: Callable[[Tensor], Tensor], points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,7 +146,7 @@ def _direction(gradient: Tensor, hessian: Tensor, active: Tensor) -> tuple[Tenso
     if bool(definite.all()):
         steps = -torch.cholesky_solve(slopes, factor)
     else:
-        eigenvalues, vectors = torch.linalg.eigh(matrices)
+        eigenvalues, vectors = linear_algebra.symmetric_eigen(matrices)
         # the standard normal prior of the effects adds one to every eigenvalue: smaller ones are no scale to trust
         sizes = torch.where(definite[..., None], eigenvalues, eigenvalues.abs().clamp_min(1.0))
         steps = -vectors @ ((vectors.mT @ slopes) / sizes[..., None])

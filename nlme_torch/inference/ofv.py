@@ -12,9 +12,11 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
+from nlme_torch.inference.curved import exact_curvature
 from nlme_torch.inference.marginal_methods import FOCEI, MarginalMethod
-from nlme_torch.inference.marginal_objective import expand, search_modes
+from nlme_torch.inference.marginal_objective import expand, search_modes, solves_equations
 from nlme_torch.inference.maximum_likelihood import natural_effects
+from nlme_torch.inference.mode_report import doubtful_modes, next_modes
 from nlme_torch.inference.modes import ModeStatus
 from nlme_torch.inference.natural import values_from_natural
 from nlme_torch.inference.pooled import Pooled
@@ -39,9 +41,11 @@ class ObjectiveValue:
         minus2ll: -2 log-likelihood with all constants; infinite if a subject failed.
         ofv: The same without ``n log 2 pi`` (NONMEM's and nlmixr2's objective function value).
         log_prior: Log prior density of the parameters, 0 without priors.
-        subjects: One row per subject: id, ofv, minus2ll, n_observations, status of its mode.
+        subjects: One row per subject: id, ofv, minus2ll, n_observations, status of its mode, and next_mode: how much
+            higher -2 log joint density is at a second mode, NaN where none was found.
         modes: Conditional modes of the random effects, one row per subject (FO: the linear predictor).
         curvatures: H at the modes, ``(effect, effect, subject)``.
+        warnings: Subjects for which one mode does not say enough.
     """
 
     method: str
@@ -51,6 +55,7 @@ class ObjectiveValue:
     subjects: pd.DataFrame
     modes: pd.DataFrame
     curvatures: Float[Tensor, "effect effect subject"]
+    warnings: tuple[str, ...] = ()
 
     @property
     def penalised(self) -> float:
@@ -64,7 +69,7 @@ class ObjectiveValue:
         failed = self.subjects[~self.subjects["status"].isin(["CONVERGED", "STALLED"])]
         if len(failed):
             text += f"; no value for {len(failed)} subjects: {', '.join(map(str, failed['id'].head(5)))}"
-        return text
+        return "; ".join([text, *self.warnings])
 
     __repr__ = __str__
 
@@ -116,11 +121,14 @@ def ofv(
     density = Density(model, batch, choose_solver(solver))
     approximation = chosen.approximation(density)
     centre = approximation.origin(1)
+    gap = None
     searches = chosen.searches(density)
     if searches > 1 and approximation.has_modes:
         with torch.no_grad():
             conditional = density.at(values)
-        centre = search_modes(approximation.integrand(conditional), centre, conditional, searches, seed)
+        best = search_modes(approximation.integrand(conditional), centre, searches, seed, solves_equations(model))
+        centre = torch.where(torch.isfinite(best.modes.value), best.modes.effects, 0.0)[:, None]
+        gap = best.gap
     found = expand(approximation, values, centre)
     value = found.evaluation.value[0]
     batch = density.batch
@@ -134,6 +142,7 @@ def ofv(
             "minus2ll": value.numpy(force=True),
             "n_observations": counts.numpy(force=True),
             "status": [ModeStatus(status).name for status in found.status[0].tolist()],
+            "next_mode": next_modes(gap, len(value)).numpy(force=True),
         }
     )
     return ObjectiveValue(
@@ -144,4 +153,5 @@ def ofv(
         subjects=subjects,
         modes=effect_table(model, batch.subjects, eta),
         curvatures=curvature,
+        warnings=doubtful_modes(chosen.name, batch.subjects, gap, exact_curvature(approximation, found.evaluation)),
     )

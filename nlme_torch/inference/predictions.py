@@ -19,18 +19,20 @@ def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.Dat
     Args:
         density: The model at the estimated parameters, joined to the data.
         data: The data set, for row order.
-        modes: Conditional modes, ``(effect, subject)``.
+        modes: Conditional modes, ``(effect, subject)``; NaN where not known.
 
     Returns:
         One row per observation (and per requested new time): row, id, time, outcome, DV, PRED (typical subject, eta
         = 0),
         IPRED (eta at the conditional mode), RES = DV - PRED, IRES = DV - IPRED, IWRES = IRES / standard deviation; NaN
-        for a subject whose equation cannot be solved, and residuals of censored values.
+        for a subject whose equation cannot be solved or whose mode is not known, and residuals of censored values.
     """
     with torch.no_grad():
         conditional = density.at()
         typical, typical_solved = conditional.observe(torch.zeros_like(modes)[:, None, None])
-        individual, individual_solved = conditional.observe(modes[:, None, None])
+        found = torch.isfinite(modes).all(0)
+        individual, individual_solved = conditional.observe(torch.where(found, modes, 0.0)[:, None, None])
+        individual_solved = individual_solved & found
     batch = density.batch
     wanted_new = torch.zeros_like(batch.record_mask)
     new_rows = np.flatnonzero(data.prediction_rows)
@@ -54,7 +56,7 @@ def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.Dat
             known = observed
         pred = pick(torch.where(typical_solved, typical[name].mean, torch.nan))
         ipred = pick(torch.where(individual_solved, individual[name].mean, torch.nan))
-        sd = pick(individual[name].stddev)
+        sd = pick(torch.where(individual_solved, individual[name].stddev, torch.nan))
         tables.append(
             pd.DataFrame(
                 {

@@ -34,6 +34,7 @@ def solver_warnings(density: Density, modes: Float[torch.Tensor, "effect subject
 
 def _change(density: Density, stricter: Solver, modes: torch.Tensor) -> float:
     other = Density(density.model, density.batch, stricter)
+    modes = modes.nan_to_num(0.0)  # not known
     with torch.no_grad():
         each = [one.at().log_likelihood(modes[:, None, None])[0, 0] for one in (density, other)]
     both = torch.isfinite(each[0]) & torch.isfinite(each[1])
