@@ -5,6 +5,7 @@ repeats the subject's last time (a zero-length record, in which nothing can happ
 ``record_mask``. The subject axis is last, so one record of all subjects is contiguous.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -64,6 +65,7 @@ class Batch:
             next.
         interpolation: time-varying covariate name to the rule that holds between record r and r+1: ``"locf"``
             (the value at r), ``"nocb"`` (the value at r+1) or ``"linear"`` (the straight line between them).
+        start: the time at which subjects begin whose first row is later, where the user said so.
         categories: text covariate to its levels: level k is the number k in ``covariates``.
 
     Example:
@@ -84,6 +86,7 @@ class Batch:
     time_shift: Float[Tensor, "record subject"] | None = None
     interpolation: Mapping[str, str] = field(default_factory=dict)
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    start: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("covariates", "outcomes", "interpolation", "categories"):
@@ -163,6 +166,48 @@ class Batch:
 
         return replace(self._map(take), subjects=tuple(self.subjects[i] for i in columns.tolist()))
 
+    def starting_at(self, start: float) -> "Batch":
+        """The batch with a record at ``start``, at which nothing happens, for every subject whose first is later.
+
+        Args:
+            start: when subjects begin, in the unit of ``times``.
+
+        Returns:
+            A batch with one more record at most; covariates and occasion of the new records are those of the first.
+        """
+        late = self.times[0] > start
+        if not bool(late.any()):
+            return replace(self, start=start)
+        record = torch.arange(self.n_records + 1, device=self.device)[:, None]
+        index = torch.where(late, (record - 1).clamp_min(0), record.clamp_max(self.n_records - 1))
+        new = late & (record == 0)
+        empty = new | (~late & (record == self.n_records))
+
+        def shift(tensor: Tensor) -> Tensor:
+            return tensor if tensor.ndim == 1 else tensor.gather(0, index)
+
+        def clear(tensor: Tensor, value: float) -> Tensor:
+            return torch.where(empty, torch.full_like(tensor, value), tensor)
+
+        moved = self._map(shift)
+        outcomes = {
+            name: Outcome(
+                clear(o.value, 0.0), o.mask & ~empty, None if o.censoring is None else clear(o.censoring, 0),
+                None if o.limit is None else clear(o.limit, -math.inf),
+            )
+            for name, o in moved.outcomes.items()
+        }  # fmt: skip
+        length = int((self.record_mask.sum(0) + late).max())
+        return replace(
+            moved,
+            times=torch.where(new, torch.full_like(moved.times, start), moved.times),
+            record_mask=(moved.record_mask & ~empty) | new,
+            rows=clear(moved.rows, -1),
+            outcomes=outcomes,
+            doses=None if moved.doses is None else moved.doses.without(empty),
+            start=start,
+        )._map(lambda tensor: tensor if tensor.ndim == 1 else tensor[:length])
+
     def _map(self, function: Any) -> "Batch":
         """A batch with ``function`` applied to every tensor."""
 
@@ -184,4 +229,5 @@ class Batch:
             time_shift=apply(self.time_shift),
             interpolation=self.interpolation,
             categories=self.categories,
+            start=self.start,
         )

@@ -1,5 +1,9 @@
 """Reading the cells of a column: numbers, labels, and what counts as missing."""
 
+import decimal
+import math
+import numbers
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +14,13 @@ from .problems import Problem
 
 MISSING_TOKENS = frozenset({"", ".", "na", "n/a", "nan", "<na>", "null", "none"})
 """Texts, in lower case, that stand for a missing cell in NONMEM, R and pandas."""
+
+
+UNQUANTIFIED = frozenset({"blq", "bloq", "bql", "blloq", "lloq", "loq", "bld", "bdl", "nd", "belowloq", "belowlloq"})
+"""Texts, in lower case and without blanks, that stand for a value below the limit of quantification."""
+
+_FORTRAN = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+))[dD]([+-]?\d+)$")
+_COMMA = re.compile(r"[+-]?\d{1,3}(,\d{3})*(\.\d+)?|[+-]?\d*,\d+")
 
 
 class Numbers(NamedTuple):
@@ -33,9 +44,25 @@ def parse_numbers(column: pd.Series) -> Numbers:
     missing = is_missing(column)
     if pd.api.types.is_numeric_dtype(column.dtype):
         return Numbers(column.to_numpy(dtype=np.float64, na_value=np.nan), missing)
-    cells = [np.nan if gone else cell for cell, gone in zip(column, missing, strict=True)]
-    value = pd.to_numeric(pd.Series(cells, dtype=object), errors="coerce").to_numpy(np.float64)
-    return Numbers(value, missing)
+    cells = [np.nan if gone else as_number(cell) for cell, gone in zip(column, missing, strict=True)]
+    return Numbers(np.asarray(cells, dtype=np.float64), missing)
+
+
+def as_number(cell: Any) -> float:
+    """The number that a cell holds, NaN if it holds none; 1.5D2 is 150, as Fortran and NONMEM read it."""
+    if isinstance(cell, str):
+        text = cell.strip()
+        if "_" in text:
+            return np.nan
+        cell = _FORTRAN.sub(r"\1E\2", text)
+    elif not isinstance(cell, (numbers.Real, decimal.Decimal, np.bool_)):
+        return np.nan
+    try:
+        return float(cell)
+    except ValueError:
+        return np.nan
+    except OverflowError:  # a whole number beyond the largest float
+        return np.inf
 
 
 def read_numbers(column: pd.Series, problems: list[Problem]) -> Numbers:
@@ -47,10 +74,37 @@ def read_numbers(column: pd.Series, problems: list[Problem]) -> Numbers:
     """
     value, missing = parse_numbers(column)
     for row in np.flatnonzero(~missing & ~np.isfinite(value)):
+        cell = column.iloc[row]
         what = "is not finite" if np.isinf(value[row]) else "is not a number"
-        message = f"{column.iloc[row]!r} {what}. Write a number, or '.' where the value is missing."
+        shown = repr(cell) if len(str_of(cell)) < 60 else f"{str_of(cell)[:40]}..."
+        message = f"{shown} {what}. Write a number, or '.' where the value is missing.{_advice(cell)}"
         problems.append(Problem("number", message, row=int(row), column=str(column.name)))
     return Numbers(np.where(np.isfinite(value), value, np.nan), missing)
+
+
+def str_of(cell: Any) -> str:
+    """A cell as text; a whole number too long for Python to write is described."""
+    try:
+        return str(cell)
+    except ValueError:
+        return f"a whole number of about {cell.bit_length() * 0.30103:.0f} digits"
+
+
+def _advice(cell: Any) -> str:
+    """What else a cell may want to say, and the argument that makes it heard."""
+    if not isinstance(cell, str):
+        return " Dates stand in TIME, or in DATE beside it." if hasattr(cell, "year") else ""
+    text = cell.strip()
+    if _COMMA.fullmatch(text):
+        return " If the comma is a decimal point, read the file with decimal=','; if it marks thousands, thousands=','."
+    if is_unquantified(text):
+        return " If it was below the limit of quantification: blq=."
+    return ""
+
+
+def is_unquantified(text: str) -> bool:
+    """Whether a text says that a value lies beyond a limit of quantification: ``<0.5``, ``BLQ``, ``>ULOQ``."""
+    return text[:1] in ("<", ">") or text.casefold().replace(" ", "") in UNQUANTIFIED
 
 
 def read_labels(column: pd.Series) -> list[Any]:
@@ -69,7 +123,7 @@ def as_label(cell: Any) -> Any:
             number = float(text)
         except ValueError:
             return text
-        return int(number) if number.is_integer() else number
+        return text if not math.isfinite(number) else int(number) if number.is_integer() else number
     if isinstance(cell, (bool, np.bool_)):
         return bool(cell)
     if isinstance(cell, (float, np.floating)) and float(cell).is_integer():

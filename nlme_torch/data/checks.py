@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from .columns import Columns, resolve_columns
+from .columns import Columns
 from .doses import DoseKind, find_state
+from .frames import as_frame
 from .problems import Problem, locate, problem_table
-from .table import Table, read_table
+from .reading import read_frame
+from .table import Table
 
 
 def check_frame(frame: pd.DataFrame, **columns: Any) -> pd.DataFrame:
@@ -32,19 +34,21 @@ def check_frame(frame: pd.DataFrame, **columns: Any) -> pd.DataFrame:
         >>> data.check_frame(frame)[["severity", "row", "column", "message"]].values.tolist()
         [['error', 2, 'DV', "'<LOQ' is not a number. Write a number, or '.' where the value is missing."]]
     """
-    own = frame.reset_index(drop=True).set_axis([str(name) for name in frame.columns], axis=1)
-    parts, problems = resolve_columns(own, **columns)
-    if problems:
+    try:
+        own = as_frame(frame)
+    except DataError as error:
+        return problem_table([Problem("table", str(error))])
+    reading, problems = read_frame(own, **columns)
+    if reading is None or any(problem.severity == "error" for problem in problems):
         return problem_table(problems)
-    table, problems = read_table(own, parts)
-    if any(problem.severity == "error" for problem in problems):
-        return problem_table(problems)
-    return problem_table(suspicions(table, parts))
+    return problem_table(suspicions(reading.table, reading.columns))
 
 
 def suspicions(table: Table, columns: Columns) -> list[Problem]:
     """Warnings about a table that could be read, in row order."""
     found = list(table.warnings)
+    for name, question in table.covariates.questions.items():
+        found.append(Problem("column", question, column=name, severity="warning"))
     values = table.observations.values
     for output, value in values.items():
         seen = np.flatnonzero(np.isfinite(value))
@@ -65,6 +69,20 @@ def suspicions(table: Table, columns: Columns) -> list[Problem]:
             text = "observed at the time of a dose that stands above it, hence after the dose. Right?"
             found.append(Problem("order at equal times", text, int(row), severity="warning"))
     return locate(found, [table.ids[position] for position in table.subject])
+
+
+def spoken(found: Sequence[Problem]) -> tuple[str, ...]:
+    """Warnings as sentences, one for each rule and column, with the first row and how many there are.
+
+    Censoring without LIMIT is what Monolix and NONMEM's M3 do every day, and is not among them.
+    """
+    groups: dict[tuple[str, str | None], list[Problem]] = {}
+    for problem in found:
+        if problem.rule != "CENS without LIMIT":
+            groups.setdefault((problem.rule, problem.column if problem.row is None else None), []).append(problem)
+    return tuple(
+        f"data: {group[0]}" + (f" ({len(group)} rows like this)" if len(group) > 1 else "") for group in groups.values()
+    )
 
 
 def misfits(

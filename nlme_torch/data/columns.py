@@ -1,6 +1,7 @@
 """Which column of the user's table plays which part."""
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
@@ -20,6 +21,9 @@ NONMEM_NAMES = {
 }  # fmt: skip
 """Part to the column that plays it unless the user says otherwise, matched without regard to case."""
 
+DATE_NAMES = ("DATE", "DAT1", "DAT2", "DAT3")
+"""Columns that hold dates unless the user says otherwise; the name says in which order (see ``clock``)."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -34,6 +38,7 @@ class Columns:
         time_varying: time-varying covariate to its interpolation rule.
         ignore: columns left out altogether.
         levels: text covariate to its levels, for those whose order the user states.
+        start: the time at which subjects begin whose first row is later; None: at their first row.
     """
 
     parts: Mapping[str, str]
@@ -42,6 +47,7 @@ class Columns:
     time_varying: Mapping[str, Interpolation] = field(default_factory=dict)
     ignore: tuple[str, ...] = ()
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    start: float | None = None
 
     def get(self, part: str) -> str | None:
         """Name of the column that plays a part, or None."""
@@ -56,6 +62,8 @@ def resolve_columns(
     time_varying: TimeVarying = (),
     ignore: str | Sequence[str] = (),
     levels: Mapping[str, Sequence[str]] | None = None,
+    start: float | None = None,
+    by: str | None = None,
     **named: str | None,
 ) -> tuple[Columns, list[Problem]]:
     """Find the column for every part: the one the user names, else the one with NONMEM's name.
@@ -67,6 +75,8 @@ def resolve_columns(
         time_varying: see :meth:`Dataset.from_frame`.
         ignore: columns that play no part.
         levels: see :meth:`Dataset.from_frame`.
+        start: see :meth:`Dataset.from_frame`.
+        by: another name of the argument ``dvid``.
         **named: part to column name, as the user gave them (None: not given).
 
     Returns:
@@ -78,10 +88,13 @@ def resolve_columns(
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.append(Problem("columns", f"{names.count(name)} columns share this name. Rename them.", column=name))
 
+    if by is not None and named.get("dvid") not in (None, by):
+        problems.append(Problem("columns", f"by={by!r} and dvid={named['dvid']!r} are one argument. Leave one out."))
+    named["dvid"] = named.get("dvid") if by is None else by
     ignore = _as_names(ignore)
     parts: dict[str, str] = {}
     for part, standard in NONMEM_NAMES.items():
-        given = named.get(part)
+        given = None if named.get(part) is None else str(named[part])
         if given is not None:
             problems += _absent([given], names, f"given as {part}=")
             parts[part] = given
@@ -96,8 +109,11 @@ def resolve_columns(
         if part not in parts:
             have = ", ".join(names)
             say = f"no column {NONMEM_NAMES[part]}. Name yours with {part}=; the table has {have}."
+            if len(names) == 1:
+                say += " One column only: is the separator another (sep=)?"
             problems.append(Problem("columns", say))
 
+    problems += _find_dates(named.get("date"), names, ignore, parts)
     declared = None if covariates is None else _as_names(covariates)
     varying = _time_varying(time_varying, problems)
     problems += _absent(declared or (), names, "given in covariates=")
@@ -113,7 +129,21 @@ def resolve_columns(
             problems.append(Problem("columns", say, column=name))
         problems += _repeated(order, "level", name)
     wanted = _outputs(outputs, names, problems)
-    return Columns(parts, wanted, declared, varying, ignore, stated), problems
+    if start is not None and not (isinstance(start, int | float) and math.isfinite(start)):
+        problems.append(Problem("start", f"start={start!r} is no time: write a number in the unit of the time column."))
+        start = None
+    return Columns(parts, wanted, declared, varying, ignore, stated, start), problems
+
+
+def _find_dates(given: str | None, names: Sequence[str], ignore: Sequence[str], parts: dict[str, str]) -> list[Problem]:
+    """Put the column of dates among the parts, if there is one."""
+    found = [str(given)] if given is not None else [n for n in names if n.upper() in DATE_NAMES and n not in ignore]
+    if len(found) > 1:
+        say = f"{' and '.join(found)} are all dates. Say which with date=, and leave the others out with ignore=."
+        return [Problem("columns", say)]
+    if found:
+        parts["date"] = found[0]
+    return _absent(found, names, "given as date=")
 
 
 def _outputs(outputs: Outputs, names: Sequence[str], problems: list[Problem]) -> dict[str, Any] | None:
@@ -147,8 +177,10 @@ def _time_varying(time_varying: TimeVarying, problems: list[Problem]) -> dict[st
     return {name: rules.get(rule, "locf") for name, rule in wanted.items()}
 
 
-def _as_names(names: str | Iterable[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+def _as_names(names: Any) -> tuple[str, ...]:
+    """Names as texts; columns of a data frame may be numbers."""
+    several = isinstance(names, Iterable) and not isinstance(names, str)
+    return tuple(map(str, names)) if several else (str(names),)
 
 
 def _absent(wanted: Iterable[str], names: Sequence[str], where: str) -> list[Problem]:

@@ -1,7 +1,7 @@
 """Covariates: constant within subjects, or varying in time with a stated rule between records."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from .cells import as_label, is_missing, parse_numbers, read_numbers
 from .columns import NONMEM_NAMES, Columns, Interpolation
 from .problems import Problem
+from .suspects import looks_like_a_part, suspect
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+HAS_GAPS = "has missing values"
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,14 @@ class Covariates:
         interpolation: time-varying covariate to its rule.
         categories: text covariate to its levels, alphabetical unless stated; level k is the number k.
         unused: column that is none of the parts, to why it is no covariate either.
+        questions: column that seems to be something else than it is read as, to what to ask the user.
     """
 
     values: Mapping[str, Floats]
     interpolation: Mapping[str, Interpolation]
     categories: Mapping[str, tuple[str, ...]]
     unused: Mapping[str, str]
+    questions: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_covariates(
@@ -69,18 +74,31 @@ def read_covariates(
         if rule is None:
             problems += _variations(frame[name], value, subject)
     unused: dict[str, str] = {}
+    questions: dict[str, str] = {}
     others = [n for n in map(str, frame.columns) if n not in taken | set(columns.parts.values()) | set(values)]
     for name in others:
         reason = _why_unfit(frame[name], subject, time)
+        guess = suspect(name, columns)
+        if name not in columns.ignore and guess is not None and not parse_numbers(frame[name]).missing.all():
+            questions[name] = guess.question(name)
         if name in columns.ignore:
             unused[name] = "named in ignore="
         elif columns.covariates is not None:
             unused[name] = "not among covariates="
+        elif is_missing(frame[name]).all():
+            unused[name] = "is empty"
+        elif looks_like_a_part(name, columns):
+            unused[name] = "has a name that asks to be explained" if guess is None else f"looks like {guess.what}"
         elif reason is not None:
             unused[name] = reason
+            if reason == HAS_GAPS:
+                questions[name] = (
+                    f"it could be a covariate, but {_gaps(frame[name], subject)}. Fill them and it is one, or leave "
+                    f"it out with ignore={name!r}."
+                )
         else:
             values[name] = _fill(read_numbers(frame[name], []).value, subject, time, None)
-    return Covariates(values, dict(columns.time_varying), categories, unused)
+    return Covariates(values, dict(columns.time_varying), categories, unused, questions)
 
 
 def value_between(value: Floats, time: Floats, when: Floats, before: Ints, after: Ints, rule: Interpolation) -> Floats:
@@ -176,6 +194,15 @@ def _changes(value: Floats, subject: Ints) -> Ints:
     return np.flatnonzero(np.isfinite(value) & (value != known))
 
 
+def _gaps(column: pd.Series, subject: Ints) -> str:
+    """How much of a column is missing."""
+    missing = is_missing(column)
+    rows, subjects = int(missing.sum()), len(np.unique(subject[missing]))
+    return f"{rows} of its cells are missing, in {subjects} subject{'s' if subjects > 1 else ''}, the first in row " + (
+        f"{int(np.flatnonzero(missing)[0]) + 1}"
+    )
+
+
 def _why_unfit(column: pd.Series, subject: Ints, time: Floats) -> str | None:
     """Why a column that nobody declared is no covariate, or None when it qualifies."""
     value, missing = parse_numbers(column)
@@ -186,5 +213,5 @@ def _why_unfit(column: pd.Series, subject: Ints, time: Floats) -> str | None:
     if len(_changes(value, subject)):
         return "varies within subjects (declare it in time_varying= to use it)"
     if len(_first_rows(column, _fill(value, subject, time, None), subject, None)):
-        return "has missing values"
+        return HAS_GAPS
     return None

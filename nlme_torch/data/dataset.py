@@ -1,5 +1,6 @@
 """The data set: a table, the parts its columns play, and the ways to look at it and to cut it."""
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,20 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from ..errors import DataError
 from .batch import Batch
-from .checks import misfits, suspicions
-from .columns import Columns, Outputs, TimeVarying, resolve_columns
+from .checks import misfits, spoken, suspicions
+from .columns import Columns, Outputs, TimeVarying
 from .csv_file import read_csv
 from .describe import Description, describe, overview
 from .design import Regimens, designed, new_design
+from .frames import as_frame
 from .new_times import Times, blank_frame, insert_times
 from .problems import problem_table, raise_errors
+from .reading import read_frame
+from .row_rules import is_condition, matching_rows
 from .split import rows_of_subjects, split_subjects
-from .table import Table, read_table
+from .table import Table
 from .tensors import to_batch
 
 
@@ -68,11 +73,16 @@ class Dataset:
         occasion: str | None = None,
         ignore: str | Sequence[str] = (),
         levels: Mapping[str, Sequence[str]] | None = None,
+        start: float | None = None,
+        lloq: float | str | Mapping[str, float | str | None] | None = None,
+        blq: float | str | None = None,
         dv: str | None = None,
         dvid: str | None = None,
+        by: str | None = None,
         mdv: str | None = None,
         cens: str | None = None,
         limit: str | None = None,
+        date: str | None = None,
         evid: str | None = None,
         amt: str | None = None,
         cmt: str | None = None,
@@ -86,14 +96,19 @@ class Dataset:
 
         A column plays the part that its name says in NONMEM (ID, TIME, DV, AMT, ..., without regard to case)
         unless the keyword of that part names another one. Missing cells are empty, ``.``, ``NA`` or NaN.
+        Columns whose names ask to be explained (``TINF``, ``DOSE`` beside AMT, ``BLQ``) become no covariate by
+        themselves; :attr:`warnings` and the printed data set name them. What other dialects say (dates, clock
+        times, EVID 101 of nlmixr2, ``<0.5``) stands in :attr:`frame` as NONMEM writes it.
 
         Args:
             frame: one row for each record, all rows of a subject together, times in order within a subject.
             id: the subject column.
-            time: the time column, numbers in any unit; it may start again at a reset (EVID 3, 4).
+            time: the time column, numbers in any unit; it may start again at a reset (EVID 3, 4). Clock times
+                (``8:30``) and time stamps are read as hours since the subject's first row.
             outputs: what was observed: a column or several (``"conc"``, ``["CP", "PCA"]``); or, by name,
                 ``{"yPK": "CP"}`` columns or ``{"yPK": 1, "yPD": 2}`` labels of the DVID column, the values
-                standing in DV. Without it: DV, one output for each DVID label if there are several.
+                standing in DV (a list of labels pools them). Without it: DV, one output for each DVID label if
+                there are several.
             covariates: constant covariates, in any unit; text becomes a category (see :attr:`categories`).
                 Without it: every other numeric column that is complete and constant within subjects.
             time_varying: covariates that change within subjects; the last value is carried forward
@@ -102,12 +117,21 @@ class Dataset:
             ignore: columns to leave out, e.g. one that has the name of a part but another meaning.
             levels: levels of text covariates in the order in which they are numbered, alphabetical where not
                 given: ``other.categories`` to code a table as another one.
+            start: when subjects begin whose first row is later (``0.0``: their states have their initial values at
+                time 0, and a hazard is integrated from there); None: at the first row, and at 0 for times of events.
+            lloq: lower limit of quantification, a number or a column, or either by output: values below it, or with
+                CENS (or BLQ) 1, are censored there (NONMEM's M3).
+            blq: what texts such as ``<0.5`` and ``BLQ`` in the value column mean: ``"censored"`` (at the limit they
+                name, or at ``lloq``), a number (censored at it where they name none) or ``"missing"``; None: an error.
             dv: the value column of a table with DVID.
-            dvid: which outcome the value of a row is, a number or a name.
+            dvid: which outcome the value of a row is, a number or a name: a column, such as ``"CMT"``.
+            by: the same as ``dvid``.
             mdv: 1 where a row has no observed value.
             cens: 0 observed, 1 the truth lies below the value, -1 above it.
             limit: the other end of the interval in which a censored value lies.
-            evid: 0 observation, 1 dose, 2 other, 3 reset, 4 reset and dose.
+            date: the column of dates (DATE month day year, DAT1 day month year, DAT2 year month day, DAT3 year day
+                month, as NONMEM has it); TIME then is the time of day.
+            evid: 0 observation, 1 dose, 2 other, 3 reset, 4 reset and dose; 101 and more as nlmixr2 writes them.
             amt: amount of the dose.
             cmt: compartment of the dose, a state's name or its number from 1; missing: the first.
             rate: rate of an infusion; -1 the model gives the rate, -2 the model gives the duration.
@@ -122,35 +146,69 @@ class Dataset:
         Raises:
             DataError: if anything is wrong with the table; the message lists all of it by row.
         """
-        parts = {"id": id, "time": time, "dv": dv, "dvid": dvid, "mdv": mdv, "cens": cens, "limit": limit,
-                 "evid": evid, "amt": amt, "cmt": cmt, "rate": rate, "dur": dur, "ii": ii, "addl": addl,
+        parts = {"id": id, "time": time, "dv": dv, "dvid": dvid, "by": by, "mdv": mdv, "cens": cens, "limit": limit,
+                 "date": date, "evid": evid, "amt": amt, "cmt": cmt, "rate": rate, "dur": dur, "ii": ii, "addl": addl,
                  "ss": ss, "occasion": occasion}  # fmt: skip
-        own = frame.reset_index(drop=True).set_axis([str(name) for name in frame.columns], axis=1)
-        columns, problems = resolve_columns(
-            own, outputs=outputs, covariates=covariates, time_varying=time_varying, ignore=ignore,
-            levels=levels, **parts
+        reading, problems = read_frame(
+            as_frame(frame), outputs=outputs, covariates=covariates, time_varying=time_varying, ignore=ignore,
+            levels=levels, start=start, lloq=lloq, blq=blq, **parts
         )  # fmt: skip
         raise_errors(problems)
-        table, problems = read_table(own, columns)
-        raise_errors(problems)
-        return cls(own, table, columns)
+        assert reading is not None
+        return cls(reading.frame, reading.table, reading.columns)
 
     @classmethod
-    def from_csv(cls, path: str | Path, *, sep: str = ",", **columns: Any) -> "Dataset":
-        """Read a text file with one header line.
+    def from_csv(
+        cls,
+        path: str | Path,
+        *,
+        sep: str = ",",
+        decimal: str = ".",
+        thousands: str | None = None,
+        encoding: str = "utf-8",
+        skip_rows: int | Iterable[int] = 0,
+        header: int | Sequence[str] | None = 0,
+        ignore: str | Sequence[str] = (),
+        accept: str | Sequence[str] = (),
+        **columns: Any,
+    ) -> "Dataset":
+        r"""Read a text file.
 
         Args:
             path: the file.
-            sep: what separates columns, as in ``pandas.read_csv``.
+            sep: what separates columns, as in ``pandas.read_csv``; ``r"\s+"`` for blanks.
+            decimal: the decimal point, as in ``pandas.read_csv``.
+            thousands: what marks thousands, as in ``pandas.read_csv``.
+            encoding: of the file.
+            skip_rows: how many lines at the top to leave out, or which lines of the file (from 0), such as the line
+                of units below the header.
+            header: which of the lines left holds the names of the columns, or, of a file without, their names.
+            ignore: lines to leave out as NONMEM's IGNORE does: ``"@"`` (lines that begin with a letter), ``"#"``,
+                ``"C"`` or another character that they begin with, or a condition such as ``"DVID.EQ.2"`` or
+                ``"TIME>24"``; otherwise columns to leave out, as in :meth:`from_frame` (in a list, so is ``["C"]``).
+            accept: conditions of which a row must meet one, as in NONMEM's ACCEPT.
             **columns: as in :meth:`from_frame`.
 
         Returns:
-            The data set.
+            The data set; rows of messages are counted without what was left out.
 
         Raises:
             DataError: if the file is absent or empty, or anything is wrong with the table.
         """
-        return cls.from_frame(read_csv(path, sep), **columns)
+        rules = [ignore] if isinstance(ignore, str) else list(ignore)
+        conditions = [rule for rule in rules if is_condition(rule)]
+        marks = [rule for rule in rules if len(rule) == 1 and (isinstance(ignore, str) or not rule.isalnum())]
+        if len(marks) > 1:
+            raise DataError(f"ignore={ignore!r}: lines are left out by one character only; '@' stands for all letters.")
+        frame = read_csv(
+            path, sep=sep, decimal=decimal, thousands=thousands, encoding=encoding, skip_rows=skip_rows, header=header,
+            comment=marks[0] if marks else None,
+        )  # fmt: skip
+        kept = ~matching_rows(frame, conditions, "ignore")
+        if len(accept):
+            kept &= matching_rows(frame, accept, "accept")
+        left = [rule for rule in rules if rule not in (*conditions, *marks)]
+        return cls.from_frame(frame[kept], ignore=left, **columns)
 
     @classmethod
     def from_regimen(
@@ -161,6 +219,7 @@ class Dataset:
         subjects: int | Sequence[Any] = 1,
         covariates: pd.DataFrame | Mapping[str, Any] | None = None,
         outputs: str | Sequence[str] = "DV",
+        start: float | None = None,
     ) -> "Dataset":
         """A design for simulation: who gets which doses, and when to look; nothing is observed yet.
 
@@ -171,6 +230,7 @@ class Dataset:
             covariates: constant covariates: a table with one line for each subject (ids as its index), or a
                 mapping from name to one value or one for each subject.
             outputs: names of what will be observed.
+            start: when subjects begin, as in :meth:`from_frame`.
 
         Returns:
             A data set without observations.
@@ -189,7 +249,7 @@ class Dataset:
         """
         ids = tuple(range(1, subjects + 1)) if isinstance(subjects, int) else tuple(subjects)
         names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
-        return cls(*new_design(regimen, times, ids, covariates, names))
+        return cls(*new_design(regimen, times, ids, covariates, names, start))
 
     def with_regimen(self, regimen: Regimens, times: Times | None = None) -> "Dataset":
         """The same subjects and covariates under other doses, with nothing observed: a design for simulation.
@@ -258,9 +318,20 @@ class Dataset:
         return dict(self._table.covariates.categories)
 
     @property
+    def start(self) -> float | None:
+        """When subjects begin whose first row is later; None: at their first row (times of events: at 0)."""
+        return self._columns.start
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the table can be read with but should be looked at, one sentence for each kind; fits repeat them."""
+        return spoken(suspicions(self._table, self._columns))
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the content: equal if and only if names, records, values, doses and covariates are."""
-        return self._table.digest()
+        digest = self._table.digest()
+        return digest if self.start is None else hashlib.sha256(f"{digest} {self.start!r}".encode()).hexdigest()
 
     def batch(self, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Batch:
         """The data set as padded tensors, with ADDL doses expanded.
@@ -272,7 +343,8 @@ class Dataset:
         Returns:
             A :class:`Batch`, ``(record, subject)``.
         """
-        return to_batch(self._table, dtype, device)
+        batch = to_batch(self._table, dtype, device)
+        return batch if self.start is None else batch.starting_at(self.start)
 
     def with_times(self, times: Times) -> "Dataset":
         """The same data set with more records, at which nothing is observed: times at which to predict.
@@ -305,7 +377,7 @@ class Dataset:
             subjects: ids.
 
         Raises:
-            DataError: if an id is unknown or none is given.
+            DataError: if an id is unknown, named twice, or none is given.
         """
         rows = rows_of_subjects(self.subjects, self._table.subject, subjects)
         frame = self._frame.take(rows).reset_index(drop=True)
@@ -391,4 +463,4 @@ class Dataset:
         return Dataset, (self._frame, self._table, self._columns, self._new)
 
     def __repr__(self) -> str:
-        return overview(self._table)
+        return overview(self._table, self.start)

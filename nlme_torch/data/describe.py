@@ -43,10 +43,19 @@ class Description:
         return "\n\n".join(blocks)
 
 
-def overview(table: Table) -> str:
+def _short(reason: str) -> str:
+    return reason.split(" (")[0]
+
+
+def overview(table: Table, start: float | None = None) -> str:
     """A data set in a few lines."""
     values, rules = table.observations.values, table.covariates.interpolation
-    counts = [f"{name} {int(np.isfinite(value).sum())}" for name, value in values.items()]
+    censoring = table.observations.censoring
+    counts = []
+    for name, value in values.items():
+        seen = np.isfinite(value)
+        below = 0 if censoring is None else int((censoring.code[seen] != 0).sum())
+        counts.append(f"{name} {int(seen.sum())}" + (f" ({below} censored)" if below else ""))
     lines = [
         f"Dataset of {len(table.ids)} subjects, {table.n_rows} rows",
         f"  observations  {', '.join(counts)}",
@@ -56,6 +65,13 @@ def overview(table: Table) -> str:
     names = [f"{name} ({rules[name]})" if name in rules else name for name in table.covariates.values]
     if names:
         lines.append(f"  covariates    {', '.join(names)}")
+    if start is not None:
+        lines.append(f"  begins at     {start:g}, or at the first row if that is earlier")
+    kept = ("named in ignore=", "not among covariates=", "is empty")
+    asked = table.covariates.questions
+    idle = [f"{k} ({_short(v)})" for k, v in table.covariates.unused.items() if v not in kept or k in asked]
+    if idle:
+        lines.append(f"  unused        {', '.join(idle)}")
     return "\n".join(lines)
 
 

@@ -103,6 +103,7 @@ def new_design(
     ids: Sequence[Any],
     covariates: pd.DataFrame | Mapping[str, Any] | None,
     outputs: Sequence[str],
+    start: float | None = None,
 ) -> tuple[pd.DataFrame, Table, Columns, NDArray[np.bool_]]:
     """A design made from its parts.
 
@@ -112,7 +113,7 @@ def new_design(
     rows, look = design_frame(ids, regimens, times)
     lines = covariate_frame(ids, covariates)
     rows = rows.assign(**dict.fromkeys(outputs, np.nan)).join(lines, on="ID")
-    columns, problems = resolve_columns(rows, outputs=outputs, covariates=[str(name) for name in lines])
+    columns, problems = resolve_columns(rows, outputs=outputs, covariates=[str(name) for name in lines], start=start)
     raise_errors(problems)
     table, problems = read_table(rows, columns, observed=False)
     raise_errors(problems)
@@ -138,7 +139,7 @@ def designed(
         knots = {label: np.unique(table.time[table.subject == k]) for k, label in enumerate(table.ids)}
     rows, look = design_frame(table.ids, regimens, times, knots=knots, id=id, time=time)
     rows = rows.assign(**dict.fromkeys(outputs, np.nan))
-    parts, problems = resolve_columns(rows, id=id, time=time, outputs=outputs, covariates=())
+    parts, problems = resolve_columns(rows, id=id, time=time, outputs=outputs, covariates=(), start=columns.start)
     raise_errors(problems)
     new, problems = read_table(rows, parts, observed=False)
     raise_errors(problems)
@@ -153,7 +154,7 @@ def designed(
         values[name] = between if rule else value[first][new.subject]
         coded = rule is None or name in old.categories
         rows[name] = frame[name].to_numpy()[first[new.subject] if rule is None else before] if coded else between
-    covariates = replace(old, values=values, unused={})
+    covariates = replace(old, values=values, unused={}, questions={})
     return rows, replace(new, covariates=covariates), parts, look
 
 

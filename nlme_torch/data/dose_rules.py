@@ -69,6 +69,10 @@ def _rules(cells: Mapping[str, Floats], amount_given: Mask, dose: Mask) -> Itera
         "DUR is {dur} but AMT is {amt}: write the amount given.",
     )  # fmt: skip
     yield _Rule(
+        "SS without AMT", "amt", dose & (ss != 0) & amount_given & (amt == 0) & (rate == 0) & (dur == 0),
+        "SS is {ss} but AMT and RATE are 0: the steady state of no dose. Write the amount, or EVID 3 to reset.",
+    )  # fmt: skip
+    yield _Rule(
         "RATE", "rate", (rate < 0) & ~np.isin(rate, (-1, -2)),
         "RATE is {rate}: write a positive rate, 0 for a bolus, -1 (modelled rate) or -2 (modelled duration).",
     )  # fmt: skip

@@ -117,6 +117,18 @@ class Doses:
         lookup = torch.tensor([-1 if i is None else i for i in indices] + [-1], device=self.compartment.device)
         return lookup[self.compartment]
 
+    def without(self, where: Bool[Tensor, "record subject"]) -> "Doses":
+        """The same doses with no event on some records."""
+        nothing = {"kind": int(DoseKind.NONE), "compartment": -1, "source": -1}
+
+        def clear(name: str) -> Tensor:
+            tensor: Tensor = getattr(self, name)
+            return torch.where(where, torch.full_like(tensor, nothing.get(name, 0)), tensor)
+
+        names = [name for name in self.__dataclass_fields__ if name != "compartments"]
+        changed: dict[str, Any] = {name: clear(name) for name in names}
+        return replace(self, **changed)
+
     def map(self, function: Callable[[Tensor], Tensor]) -> "Doses":
         """The same doses with ``function`` applied to every tensor (to move, select or repeat records)."""
         names = [name for name in self.__dataclass_fields__ if name != "compartments"]

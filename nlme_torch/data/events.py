@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .cells import read_numbers
+from .cells import read_labels, read_numbers
 from .columns import Columns
 from .problems import Problem
 
@@ -52,14 +52,40 @@ def read_events(frame: pd.DataFrame, columns: Columns, problems: list[Problem]) 
             problems.append(Problem("MDV", f"{flag[row]:g} is neither 0 nor 1.", row=int(row), column=mdv))
         no_value = flag == 1
     if evid is None:
-        return Events(_from_amounts(frame, columns), no_value, mdv is not None)
+        events = Events(_from_amounts(frame, columns), no_value, mdv is not None)
+        _check_switches(frame, columns, events.code, problems)
+        return events
     code, missing = read_numbers(frame[evid], problems)
     for row in np.flatnonzero(missing):
         problems.append(Problem("EVID", "EVID is missing; write 0 to 4.", row=int(row), column=evid))
     for row in np.flatnonzero(np.isfinite(code) & ~np.isin(code, list(Event))):
         message = f"EVID {code[row]:g} is unknown: 0 observation, 1 dose, 2 other, 3 reset, 4 reset and dose."
         problems.append(Problem("EVID", message, row=int(row), column=evid))
-    return Events(np.nan_to_num(code).astype(np.int64), no_value, True)
+    events = Events(np.nan_to_num(code).astype(np.int64), no_value, True)
+    _check_switches(frame, columns, events.code, problems)
+    return events
+
+
+def _check_switches(frame: pd.DataFrame, columns: Columns, code: NDArray[np.int64], problems: list[Problem]) -> None:
+    """Refuse rows that switch a compartment off in NONMEM, and tell of those that switch one on."""
+    name = columns.get("cmt")
+    if name is None:
+        return
+    labels = read_labels(frame[name])
+    dose = np.isin(code, (Event.DOSE, Event.RESET_DOSE))
+    used = {label for label, event in zip(labels, code, strict=True) if event != Event.OTHER}
+    for row, label in enumerate(labels):
+        if isinstance(label, int | float) and label < 0 and not dose[row]:
+            message = (
+                f"CMT {label} switches a compartment off (or reads an output compartment), which cannot be done here. "
+                "Collect amounts in a state of the model and reset or difference it, and write a positive CMT."
+            )
+            problems.append(Problem("CMT", message, row=row, column=name))
+        elif code[row] == Event.OTHER and label not in (None, 0) and label not in used:
+            message = (
+                f"EVID 2 with CMT {label} switches a compartment on in NONMEM; here every compartment is always on."
+            )
+            problems.append(Problem("CMT of EVID 2", message, row=row, column=name, severity="warning"))
 
 
 def _from_amounts(frame: pd.DataFrame, columns: Columns) -> NDArray[np.int64]:

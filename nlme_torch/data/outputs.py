@@ -7,9 +7,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .cells import as_label, read_labels
+from .cells import as_label, is_missing, read_labels
 from .columns import Columns
 from .problems import Problem
+
+CODES = ("DVID", "CMT", "TYPE", "YTYPE")
+"""Columns whose codes tell outcomes apart in tables of other programs."""
 
 
 class Source(NamedTuple):
@@ -44,6 +47,8 @@ def find_outputs(
     wanted = columns.outputs
     if wanted is not None and _are_columns(frame, wanted, labels, problems):
         _check_not_pooled(columns, wanted, labels, problems)
+        if len(wanted) == 1:
+            problems += _unused_codes(frame, columns, next(iter(wanted.values())), candidates)
         return {output: Source(column, candidates) for output, column in wanted.items()}
     dv = columns.get("dv")
     if dv is None:
@@ -53,17 +58,60 @@ def find_outputs(
         return {}
     if wanted is None:
         if len(labels) < 2:
+            problems += _unused_codes(frame, columns, dv, candidates)
             return {dv: Source(dv, candidates)}
         wanted = {label if isinstance(label, str) else f"{dv}{label}": label for label in labels}
     sources = {}
     for output, value in wanted.items():
-        if as_label(value) not in labels:
-            have = ", ".join(map(str, labels)) or "none"
-            say = f"output {output!r}: {value!r} is neither a column nor a DVID label (there are: {have})."
-            problems.append(Problem("outputs", say))
-        here = np.asarray([cell is not None and cell == as_label(value) for cell in cells], dtype=bool)
+        codes = [as_label(code) for code in (value if isinstance(value, list | tuple | set) else [value])]
+        for code in codes:
+            if code not in labels:
+                have = ", ".join(map(str, labels)) or "none"
+                say = f"output {output!r}: {code!r} is neither a column nor a DVID label (there are: {have})."
+                problems.append(Problem("outputs", say + _which_column(frame, columns, wanted, candidates)))
+        here = np.asarray([cell is not None and cell in codes for cell in cells], dtype=bool)
         sources[output] = Source(dv, candidates & here)
     return sources
+
+
+def _which_column(
+    frame: pd.DataFrame, columns: Columns, wanted: Mapping[str, Any], candidates: NDArray[np.bool_]
+) -> str:
+    """What to pass where the table has no column that tells outcomes apart."""
+    if columns.get("dvid") is not None:
+        return ""
+    codes = {as_label(value) for value in wanted.values() if not isinstance(value, list | tuple | set)}
+    fit = [name for name in map(str, frame) if codes <= set(_labels_of(frame[name], candidates))]
+    return f" The table has no DVID: say which column tells outcomes apart with dvid={fit[0] if fit else 'CMT'!r}."
+
+
+def _labels_of(column: pd.Series, rows: NDArray[np.bool_]) -> list[Any]:
+    """The labels that stand in some rows, in order of appearance."""
+    found = read_labels(column[rows])
+    return list(dict.fromkeys(label for label in found if label is not None))
+
+
+def _unused_codes(frame: pd.DataFrame, columns: Columns, dv: str, candidates: NDArray[np.bool_]) -> list[Problem]:
+    """A problem where codes of outcomes stand beside the values of what is taken for one outcome."""
+    rows = candidates & ~is_missing(frame[dv])
+    idle = {*columns.ignore, *(columns.covariates or ()), *columns.time_varying, dv}
+    subject = frame[columns.parts["id"]].astype(str)
+    for name in (name for name in map(str, frame) if name.upper() in CODES and name not in idle):
+        labels = _labels_of(frame[name], rows)
+        is_compartment = name == columns.get("cmt")
+        if name == columns.get("dvid") or len(labels) < 2:
+            continue
+        if not is_compartment and not bool((frame[name][rows].astype(str).groupby(subject[rows]).nunique() > 1).any()):
+            continue  # constant within subjects: a covariate
+        few = ", ".join(map(str, labels[:5])) + (", ..." if len(labels) > 5 else "")
+        example = ", ".join(f"'y{label}': {label!r}" for label in labels[:2])
+        pooled = f"outputs={{'{dv}': {labels[:5]!r}}} with dvid={name!r}" if is_compartment else f"ignore={name!r}"
+        say = (
+            f"holds values with the codes {few} in {name}, which look like several outcomes. Tell them apart with "
+            f"outputs={{{example}}} and dvid={name!r}, or pool them on purpose with {pooled}."
+        )
+        return [Problem("outputs", say, column=dv)]
+    return []
 
 
 def _are_columns(frame: pd.DataFrame, wanted: Mapping[str, Any], labels: list[Any], problems: list[Problem]) -> bool:

@@ -54,6 +54,7 @@ def with_outcomes(data: Dataset, values: Mapping[str, NDArray[np.float64]]) -> D
         "covariates": [name for name in table.covariates.values if name not in table.covariates.interpolation],
         "time_varying": dict(table.covariates.interpolation),
         "ignore": [name for name in columns.ignore if name in kept],
+        "start": columns.start,
         "levels": {name: list(order) for name, order in table.covariates.categories.items()},
     }
     return Dataset.from_frame(kept, **settings)

@@ -19,9 +19,16 @@ def rows_of_subjects(ids: Sequence[Any], subject: NDArray[np.int64], wanted: Ite
         wanted: ids, in any order.
 
     Raises:
-        DataError: if an id is unknown or none is given.
+        DataError: if an id is unknown, named twice, or none is given.
     """
-    chosen = dict.fromkeys(wanted)
+    named = list(wanted)
+    chosen = dict.fromkeys(named)
+    if len(chosen) < len(named):
+        twice = next(label for label in chosen if named.count(label) > 1)
+        raise DataError(
+            f"subset: subject {twice!r} is named twice, and a data set holds a subject once. Batch.select and "
+            "nlme.case_bootstrap draw subjects with replacement."
+        )
     known = set(ids)
     unknown = [label for label in chosen if label not in known]
     if unknown or not chosen:

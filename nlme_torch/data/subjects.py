@@ -29,6 +29,11 @@ def read_subjects(
     labels = read_ids(frame[name])
     if not labels:
         problems.append(Problem("no subjects", "the table has no rows, hence no subjects."))
+    texts = {label for label in labels if isinstance(label, str)}
+    for row, label in enumerate(labels):
+        if texts and label is not None and not isinstance(label, str) and str(label) in texts:
+            message = f"{label} stands as a number here and as text elsewhere. Write the ids of the column in one way."
+            problems.append(Problem("id", message, row=row, column=name))
     index = np.zeros(len(labels), dtype=np.int64)
     last_row: dict[Any, int] = {}
     position = -1

@@ -86,7 +86,7 @@ def fit(
         trace=estimation.trace,
         status=Status.INTERRUPTED if there.interrupted else estimation.status,
         termination=estimation.termination,
-        warnings=estimation.warnings + there.warnings,
+        warnings=data.warnings + estimation.warnings + there.warnings,
         seconds=time.perf_counter() - begun,
         effects=there.effects,
         log_likelihood=there.log_likelihood,
