@@ -76,18 +76,10 @@ def read_numbers(column: pd.Series, problems: list[Problem]) -> Numbers:
     for row in np.flatnonzero(~missing & ~np.isfinite(value)):
         cell = column.iloc[row]
         what = "is not finite" if np.isinf(value[row]) else "is not a number"
-        shown = repr(cell) if len(str_of(cell)) < 60 else f"{str_of(cell)[:40]}..."
+        shown = repr(cell) if len(str(cell)) < 60 else f"{str(cell)[:40]}..."
         message = f"{shown} {what}. Write a number, or '.' where the value is missing.{_advice(cell)}"
         problems.append(Problem("number", message, row=int(row), column=str(column.name)))
     return Numbers(np.where(np.isfinite(value), value, np.nan), missing)
-
-
-def str_of(cell: Any) -> str:
-    """A cell as text; a whole number too long for Python to write is described."""
-    try:
-        return str(cell)
-    except ValueError:
-        return f"a whole number of about {cell.bit_length() * 0.30103:.0f} digits"
 
 
 def _advice(cell: Any) -> str:

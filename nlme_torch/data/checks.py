@@ -15,7 +15,7 @@ from .reading import read_frame
 from .table import Table
 
 
-def check_frame(frame: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+def check_frame(frame: Any, **columns: Any) -> pd.DataFrame:
     """Everything that is wrong with a table, without raising.
 
     Args:

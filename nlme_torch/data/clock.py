@@ -43,7 +43,7 @@ def read_clock(frame: pd.DataFrame, columns: Columns, problems: list[Problem]) -
         return frame, columns
     moments = [
         _time(cell, gone, row, name, problems)
-        for row, (cell, gone) in enumerate(zip(frame[name], is_missing(frame[name]), strict=True))
+        for row, (cell, gone) in enumerate(zip(frame[name], is_missing(frame[name]).tolist(), strict=True))
     ]
     if dates is not None:
         moments = _with_dates(frame, moments, name, dates, problems)

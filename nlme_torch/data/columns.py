@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -11,8 +11,11 @@ import pandas as pd
 from .problems import Problem
 
 Interpolation: TypeAlias = Literal["locf", "nocb", "linear"]
-Outputs: TypeAlias = str | Sequence[str] | Mapping[str, Any] | None
-TimeVarying: TypeAlias = str | Sequence[str] | Mapping[str, str]
+Name: TypeAlias = Hashable | None
+"""A column as the user names it; pandas has columns of any kind of name, which are read as text."""
+Names: TypeAlias = Hashable | Sequence[Hashable]
+Outputs: TypeAlias = Hashable | Sequence[Hashable] | Mapping[str, Any] | None
+TimeVarying: TypeAlias = Hashable | Sequence[Hashable] | Mapping[str, str]
 
 NONMEM_NAMES = {
     "id": "ID", "time": "TIME", "dv": "DV", "mdv": "MDV", "dvid": "DVID", "cens": "CENS", "limit": "LIMIT",
@@ -58,13 +61,13 @@ def resolve_columns(
     frame: pd.DataFrame,
     *,
     outputs: Outputs = None,
-    covariates: str | Sequence[str] | None = None,
+    covariates: Names | None = None,
     time_varying: TimeVarying = (),
-    ignore: str | Sequence[str] = (),
+    ignore: Names = (),
     levels: Mapping[str, Sequence[str]] | None = None,
     start: float | None = None,
-    by: str | None = None,
-    **named: str | None,
+    by: Name = None,
+    **named: Name,
 ) -> tuple[Columns, list[Problem]]:
     """Find the column for every part: the one the user names, else the one with NONMEM's name.
 
@@ -135,7 +138,7 @@ def resolve_columns(
     return Columns(parts, wanted, declared, varying, ignore, stated, start), problems
 
 
-def _find_dates(given: str | None, names: Sequence[str], ignore: Sequence[str], parts: dict[str, str]) -> list[Problem]:
+def _find_dates(given: Name, names: Sequence[str], ignore: Sequence[str], parts: dict[str, str]) -> list[Problem]:
     """Put the column of dates among the parts, if there is one."""
     found = [str(given)] if given is not None else [n for n in names if n.upper() in DATE_NAMES and n not in ignore]
     if len(found) > 1:

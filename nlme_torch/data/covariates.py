@@ -87,7 +87,7 @@ def read_covariates(
             unused[name] = "not among covariates="
         elif is_missing(frame[name]).all():
             unused[name] = "is empty"
-        elif looks_like_a_part(name, columns):
+        elif looks_like_a_part(name, columns) or (guess is not None and reason is not None):
             unused[name] = "has a name that asks to be explained" if guess is None else f"looks like {guess.what}"
         elif reason is not None:
             unused[name] = reason

@@ -16,7 +16,7 @@ Header = int | Sequence[str] | None
 
 
 def read_csv(
-    path: str | Path,
+    path: Any,
     *,
     sep: str = ",",
     decimal: str = ".",
@@ -56,6 +56,7 @@ def read_csv(
             raise DataError(f"The file {path} has {len(kept)} lines below skip_rows; header={header} is none of them.")
         heading, rows = kept[position], kept[position + 1 :]
         names = _names(heading, sep, path)
+        names[0] = names[0].lstrip("#@") if comment is not None else names[0]
     elif header is None:
         raise DataError(f"The file {path} has no names of columns: give them, header=['ID', 'TIME', ...].")
     else:
@@ -80,7 +81,7 @@ def is_comment(line: str, character: str) -> bool:
     return line[:1] == character
 
 
-def _lines(path: str | Path, encoding: str) -> list[str]:
+def _lines(path: Any, encoding: str) -> list[str]:
     try:
         file = Path(path)
         if not file.is_file():
@@ -105,16 +106,15 @@ def _lines(path: str | Path, encoding: str) -> list[str]:
 
 def _header(lines: Sequence[str], comment: str, sep: str, header: int) -> int:
     """The line of names: with comments dropped, the first that is as wide as the rows and holds no number."""
-    first = next((line for line in lines if not is_comment(line, comment)), None)
-    if comment != "@" or first is None or header:
-        left = [number for number, line in enumerate(lines) if not is_comment(line, comment)]
-        return left[header] if header < len(left) else len(lines)
-    width = len(_cells(first, sep))
+    left = [number for number, line in enumerate(lines) if not is_comment(line, comment)]
+    if header or not left:
+        return left[header] if header < len(left) else 0 if not left else len(lines)
+    width = len(_cells(lines[left[0]], sep))
     for number, line in enumerate(lines):
         cells = _cells(line, sep)
         if len(cells) == width and all(cell and as_number(cell) != as_number(cell) for cell in cells):
             return number
-    return 0
+    return left[0]
 
 
 def _cells(line: str, sep: str) -> list[str]:
@@ -123,7 +123,7 @@ def _cells(line: str, sep: str) -> list[str]:
     return re.split(sep, line.strip())
 
 
-def _names(line: str, sep: str, path: str | Path) -> list[str]:
+def _names(line: str, sep: str, path: Any) -> list[str]:
     try:
         found = pd.read_csv(io.StringIO(line), header=None, dtype=str, skipinitialspace=True, keep_default_na=False,
                             **_separator(sep))  # fmt: skip
@@ -137,7 +137,7 @@ def _separator(sep: str) -> dict[str, Any]:
     return {"sep": r"\s+" if blank else sep, "engine": "c" if blank or len(sep) == 1 else "python"}
 
 
-def _values(rows: Sequence[str], path: str | Path, sep: str, decimal: str, thousands: str | None) -> pd.DataFrame:
+def _values(rows: Sequence[str], path: Any, sep: str, decimal: str, thousands: str | None) -> pd.DataFrame:
     settings = _separator(sep)
     if settings["engine"] == "c":
         settings["low_memory"] = False  # or a column could hold numbers in one part of the file and text in another
@@ -150,7 +150,7 @@ def _values(rows: Sequence[str], path: str | Path, sep: str, decimal: str, thous
         raise DataError(f"The file {path} cannot be read with separator {sep!r}: {error}") from error
 
 
-def _named(frame: pd.DataFrame, names: list[str], path: str | Path, sep: str) -> pd.DataFrame:
+def _named(frame: pd.DataFrame, names: list[str], path: Any, sep: str) -> pd.DataFrame:
     """The values under their names, without empty columns at the end."""
     width = max(frame.shape[1], len(names))
     names = names + [""] * (width - len(names))

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .batch import Batch
 from .checks import misfits, spoken, suspicions
-from .columns import Columns, Outputs, TimeVarying
+from .columns import Columns, Name, Names, Outputs, TimeVarying
 from .csv_file import read_csv
 from .describe import Description, describe, overview
 from .design import Regimens, designed, new_design
@@ -63,34 +62,34 @@ class Dataset:
     @classmethod
     def from_frame(
         cls,
-        frame: pd.DataFrame,
+        frame: Any,
         *,
-        id: str | None = None,
-        time: str | None = None,
+        id: Name = None,
+        time: Name = None,
         outputs: Outputs = None,
-        covariates: str | Sequence[str] | None = None,
+        covariates: Names | None = None,
         time_varying: TimeVarying = (),
-        occasion: str | None = None,
-        ignore: str | Sequence[str] = (),
+        occasion: Name = None,
+        ignore: Names = (),
         levels: Mapping[str, Sequence[str]] | None = None,
         start: float | None = None,
         lloq: float | str | Mapping[str, float | str | None] | None = None,
         blq: float | str | None = None,
-        dv: str | None = None,
-        dvid: str | None = None,
-        by: str | None = None,
-        mdv: str | None = None,
-        cens: str | None = None,
-        limit: str | None = None,
-        date: str | None = None,
-        evid: str | None = None,
-        amt: str | None = None,
-        cmt: str | None = None,
-        rate: str | None = None,
-        dur: str | None = None,
-        ii: str | None = None,
-        addl: str | None = None,
-        ss: str | None = None,
+        dv: Name = None,
+        dvid: Name = None,
+        by: Name = None,
+        mdv: Name = None,
+        cens: Name = None,
+        limit: Name = None,
+        date: Name = None,
+        evid: Name = None,
+        amt: Name = None,
+        cmt: Name = None,
+        rate: Name = None,
+        dur: Name = None,
+        ii: Name = None,
+        addl: Name = None,
+        ss: Name = None,
     ) -> "Dataset":
         """Read a data frame.
 
@@ -101,7 +100,8 @@ class Dataset:
         times, EVID 101 of nlmixr2, ``<0.5``) stands in :attr:`frame` as NONMEM writes it.
 
         Args:
-            frame: one row for each record, all rows of a subject together, times in order within a subject.
+            frame: a pandas data frame, one row for each record, all rows of a subject together, times in order within
+                a subject.
             id: the subject column.
             time: the time column, numbers in any unit; it may start again at a reset (EVID 3, 4). Clock times
                 (``8:30``) and time stamps are read as hours since the subject's first row.
@@ -160,7 +160,7 @@ class Dataset:
     @classmethod
     def from_csv(
         cls,
-        path: str | Path,
+        path: Any,
         *,
         sep: str = ",",
         decimal: str = ".",

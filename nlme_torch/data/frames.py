@@ -11,6 +11,7 @@ import pandas as pd
 from ..errors import DataError
 from .problems import Problem
 
+_LARGEST = 1023  # bits of a whole number that still is a float
 _DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
 
 
@@ -40,8 +41,10 @@ def cell_problems(frame: pd.DataFrame) -> list[Problem]:
                 found.append(Problem("cell", "holds complex numbers. Write real ones.", column=name))
             continue
         for row, cell in enumerate(column):
-            if not _is_scalar(cell):
-                message = f"holds {_kind(cell)}. Write a number or text, or leave the column out."
+            large = isinstance(cell, int) and cell.bit_length() > _LARGEST
+            if large or not _is_scalar(cell):
+                what = "a whole number beyond all floating-point numbers" if large else _kind(cell)
+                message = f"holds {what}. Write a number or text, or leave the column out."
                 found.append(Problem("cell", message, row=row, column=name))
                 break
     return found

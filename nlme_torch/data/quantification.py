@@ -77,7 +77,7 @@ def read_quantification(
         for row in np.flatnonzero(here & (code == 1) & np.isfinite(limit) & (number > limit)):
             text = f"{number[row]:g} is marked as censored, but lies above the limit {limit[row]:g}."
             problems.append(Problem("LLOQ", text, row=int(row), column=column))
-        if flag is not None or said.lloq is not None:
+        if len(sources) == 1 and (flag is not None or said.lloq is not None):
             for row in np.flatnonzero(here & (code == 1) & ~np.isfinite(limit) & ~np.isfinite(number)):
                 text = "the value is below a limit of quantification that is missing."
                 problems.append(Problem("LLOQ", text, row=int(row), column=column))
@@ -85,6 +85,8 @@ def read_quantification(
         frame[column] = pd.Series(value, index=frame.index).infer_objects()
     gone = candidates & np.all([is_missing(frame[s.column]) for s in sources.values()], axis=0) if sources else None
     parts = dict(columns.parts)
+    if isinstance(said.lloq, str) and said.lloq in frame:
+        parts["lloq"] = said.lloq
     if gone is not None and said.blq in DROPPED and gone.any():
         parts.setdefault("mdv", _free("MDV", frame))
         before = frame.get(parts["mdv"], pd.Series(0, index=frame.index))

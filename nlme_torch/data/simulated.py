@@ -10,7 +10,7 @@ from ..errors import DataError
 from .dataset import Dataset
 from .events import Event
 
-_OBSERVED = ("dv", "dvid", "mdv", "cens", "limit")
+_OBSERVED = ("dv", "dvid", "mdv", "cens", "limit", "lloq")
 
 
 def with_outcomes(data: Dataset, values: Mapping[str, NDArray[np.float64]]) -> Dataset:

@@ -81,7 +81,7 @@ def predictive_density(
         >>> at.id, at.observed, 0 < at.pit_population < 1
         (1, 10.5, True)
     """
-    batch = fit.data.batch(device=fit.effects.modes.device)
+    batch = fit.density.batch
     record, subject, name = _locate(batch, row, outcome)
     density = Density(fit.model, batch.select([subject]), fit.solver)
     datum = batch.outcomes[name].value[record, subject]

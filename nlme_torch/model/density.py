@@ -32,9 +32,10 @@ from nlme_torch.model.observation.unchecked import unchecked
 from nlme_torch.model.observed import ObservedRecords, observed_records
 from nlme_torch.model.occasions import occasions, of_occasion
 from nlme_torch.model.parameters import PopulationParameter
-from nlme_torch.model.probe import probe
+from nlme_torch.model.probe import probe, refuse_unread
 from nlme_torch.model.random_weights import RandomWeights
 from nlme_torch.model.regressors import regressors
+from nlme_torch.model.time_zero import begins_at_zero
 from nlme_torch.model.trajectory import Trajectory
 from nlme_torch.model.values import ParameterValues, component_values, parameter_values
 from nlme_torch.solve import Solution, Solver
@@ -55,9 +56,16 @@ class Density:
     """
 
     def __init__(self, model: Model, batch: Batch, solver: Solver) -> None:
-        model = with_levels(model, batch)
-        self.model, self.batch, self.solver = model, batch, solver
-        _refuse_unread(batch, model)
+        self.model, self.solver = with_levels(model, batch), solver
+        self._join(batch)
+        with torch.no_grad():
+            if begins_at_zero(self):
+                self._join(batch.starting_at(0.0))
+            probe(self)
+
+    def _join(self, batch: Batch) -> None:
+        model, self.batch = self.model, batch
+        refuse_unread(batch, model)
         self._times = batch.times[:, None, None, :]
         coded, refused = coded_covariates(batch, model)
         self._covariates, self._covariates_between = changing_covariates(batch, coded, refused)
@@ -78,7 +86,6 @@ class Density:
                 dosing = model.dosing(self.at().individual(effects))
                 check_dosing(dosing, model.states)
                 self._plan = dose_plan(batch, model.states, dosing)
-            probe(self)
 
     def at(self, values: ParameterValues | None = None) -> "Conditional":
         """Fix the parameters.
@@ -387,12 +394,3 @@ def _derive(density: Density, values: Mapping[str, Any]) -> Individual:
     after, until = density._covariates_between
     held = joined if after is density._covariates else join(after)
     return ChangingIndividual(joined, held, held if until is after else join(until))
-
-
-def _refuse_unread(batch: Batch, model: Model) -> None:
-    """Never fit a table whose doses would be read as if they were not there."""
-    if batch.doses is not None and not model.has_dynamics:
-        raise ModelError(
-            "the data have dosing events, which predict does not see; write the model with dynamics, or give the dose "
-            "as a covariate and leave the dosing rows out."
-        )

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, LogNormal, Normal, StudentT
 
+from nlme_torch.data.batch import Batch
 from nlme_torch.errors import ModelError, SolveError
 from nlme_torch.model.individual import flatten
+from nlme_torch.model.model import Model
 from nlme_torch.model.observation import Censored, Truncated
 from nlme_torch.model.observed import ObservedRecords
+from nlme_torch.model.time_zero import check_hazard
 from nlme_torch.model.vector_field import vector_field
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ def probe(density: "Density") -> None:
         completed = group.complete(observed)
         for name in group.values:
             _check_outcome(density, name, completed[name], group, observed[name])
+            check_hazard(density, name, observed[name], group)
 
 
 def why_not_finite(conditional: "Conditional", eta: Tensor, start: int, subject: int) -> str:
@@ -217,3 +221,12 @@ def _entry(value: Tensor, start: int, subject: int) -> Tensor:
 
 def _names(names: Any) -> str:
     return ", ".join(repr(name) for name in sorted(names)) or "none"
+
+
+def refuse_unread(batch: Batch, model: Model) -> None:
+    """Never fit a table whose doses would be read as if they were not there."""
+    if batch.doses is not None and not model.has_dynamics:
+        raise ModelError(
+            "the data have dosing events, which predict does not see; write the model with dynamics, or give the dose "
+            "as a covariate and leave the dosing rows out."
+        )

@@ -51,8 +51,8 @@ def simulate(
           observations  conc 132
           covariates    Wt, Dose
     """
-    batch = data.batch()
-    density = Density(model, batch, choose_solver(solver))
+    density = Density(model, data.batch(), choose_solver(solver))
+    batch = density.batch
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         conditional = density.at()

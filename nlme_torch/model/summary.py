@@ -69,6 +69,8 @@ def summary(model: Model, data: "Dataset | None" = None) -> ModelSummary:
             f"data: {data.n_subjects} subjects, {data.n_observations} observations of {', '.join(data.outputs)}; "
             f"covariates: {', '.join(_covariates(data)) or 'none'}"
         )
+        if data.start is not None:
+            lines.append(f"subjects begin at {data.start:g}, or at their first row if that is earlier")
         lines += _doses(data)
     lines.append(f"{model.n_effects} random effects per subject, {free_scalar_count(model)} estimated parameters")
     parameters = pd.DataFrame([_row(name, component) for name, component in model.components.items()])
