@@ -1,6 +1,5 @@
 """The data set: a table, the parts its columns play, and the ways to look at it and to cut it."""
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,10 +8,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ..errors import DataError
 from .batch import Batch
-from .checks import misfits, spoken, suspicions
+from .checks import misfits, suspicions
 from .columns import Columns, Name, Names, Outputs, TimeVarying
+from .contents import Contents
 from .csv_file import read_csv
 from .describe import Description, describe, overview
 from .design import Regimens, designed, new_design
@@ -20,13 +19,13 @@ from .frames import as_frame
 from .new_times import Times, blank_frame, insert_times
 from .problems import problem_table, raise_errors
 from .reading import read_frame
-from .row_rules import is_condition, matching_rows
+from .row_rules import kept_rows, leave_out
 from .split import rows_of_subjects, split_subjects
 from .table import Table
 from .tensors import to_batch
 
 
-class Dataset:
+class Dataset(Contents):
     """Longitudinal data of several subjects, read from a NONMEM-style table; it never changes.
 
     Make one with :meth:`from_frame` or :meth:`from_csv`, or, for simulation, :meth:`from_regimen`. Every row
@@ -44,12 +43,7 @@ class Dataset:
           covariates    WT
     """
 
-    __slots__ = ("_columns", "_frame", "_new", "_table")
-
-    _frame: pd.DataFrame
-    _table: Table
-    _columns: Columns
-    _new: NDArray[np.bool_]
+    __slots__ = ()
 
     def __init__(
         self, frame: pd.DataFrame, table: Table, columns: Columns, new: NDArray[np.bool_] | None = None
@@ -195,20 +189,13 @@ class Dataset:
         Raises:
             DataError: if the file is absent or empty, or anything is wrong with the table.
         """
-        rules = [ignore] if isinstance(ignore, str) else list(ignore)
-        conditions = [rule for rule in rules if is_condition(rule)]
-        marks = [rule for rule in rules if len(rule) == 1 and (isinstance(ignore, str) or not rule.isalnum())]
-        if len(marks) > 1:
-            raise DataError(f"ignore={ignore!r}: lines are left out by one character only; '@' stands for all letters.")
+        rules = leave_out(ignore)
         frame = read_csv(
             path, sep=sep, decimal=decimal, thousands=thousands, encoding=encoding, skip_rows=skip_rows, header=header,
-            comment=marks[0] if marks else None,
+            comment=rules.mark,
         )  # fmt: skip
-        kept = ~matching_rows(frame, conditions, "ignore")
-        if len(accept):
-            kept &= matching_rows(frame, accept, "accept")
-        left = [rule for rule in rules if rule not in (*conditions, *marks)]
-        return cls.from_frame(frame[kept], ignore=left, **columns)
+        kept = kept_rows(frame, rules.conditions, accept)
+        return cls.from_frame(frame[kept], ignore=rules.columns, **columns)
 
     @classmethod
     def from_regimen(
@@ -270,69 +257,6 @@ class Dataset:
             times = {label: np.unique(when[who == k]) for k, label in enumerate(self.subjects)}
         return Dataset(*designed(self._frame, self._table, self._columns, regimen, times))
 
-    @property
-    def frame(self) -> pd.DataFrame:
-        """A copy of the table in the user's row order and with the user's column names."""
-        return self._frame.copy()
-
-    @property
-    def subjects(self) -> tuple[Any, ...]:
-        """Ids of the subjects in order of appearance."""
-        return self._table.ids
-
-    @property
-    def n_subjects(self) -> int:
-        """Number of subjects."""
-        return len(self._table.ids)
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows of the table."""
-        return self._table.n_rows
-
-    @property
-    def n_observations(self) -> int:
-        """Number of observed values, all outputs together."""
-        return int(sum(np.isfinite(value).sum() for value in self._table.observations.values.values()))
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs."""
-        return tuple(self._table.observations.values)
-
-    @property
-    def covariate_names(self) -> tuple[str, ...]:
-        """Names of all covariates, constant and time-varying."""
-        return tuple(self._table.covariates.values)
-
-    @property
-    def covariates(self) -> pd.DataFrame:
-        """The covariates at every subject's first row, one line for each subject."""
-        first = np.flatnonzero(np.diff(self._table.subject, prepend=-1))
-        index = pd.Index(self.subjects, name=self._columns.parts["id"])
-        return pd.DataFrame({k: v[first] for k, v in self._table.covariates.values.items()}, index=index)
-
-    @property
-    def categories(self) -> dict[str, tuple[str, ...]]:
-        """Text covariates and their levels in order: level k is the number k in a batch."""
-        return dict(self._table.covariates.categories)
-
-    @property
-    def start(self) -> float | None:
-        """When subjects begin whose first row is later; None: at their first row (times of events: at 0)."""
-        return self._columns.start
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the table can be read with but should be looked at, one sentence for each kind; fits repeat them."""
-        return spoken(suspicions(self._table, self._columns))
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of the content: equal if and only if names, records, values, doses and covariates are."""
-        digest = self._table.digest()
-        return digest if self.start is None else hashlib.sha256(f"{digest} {self.start!r}".encode()).hexdigest()
-
     def batch(self, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Batch:
         """The data set as padded tensors, with ADDL doses expanded.
 
@@ -364,11 +288,6 @@ class Dataset:
         table, source = insert_times(self._table, times)
         frame = blank_frame(self._frame, table, self._columns, source)
         return Dataset(frame, table, self._columns, self._new[source] | (source < 0))
-
-    @property
-    def prediction_rows(self) -> NDArray[np.bool_]:
-        """``(row,)``, True on rows at which to predict: those that :meth:`with_times` or a design added."""
-        return self._new.copy()
 
     def subset(self, subjects: Iterable[Any]) -> "Dataset":
         """The data set of some of the subjects, in the table's order.

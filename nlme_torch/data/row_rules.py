@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,39 @@ _CONDITION = re.compile(
     re.IGNORECASE,
 )
 _SIGNS = {"==": "EQ", "=": "EQ", "/=": "NE", "!=": "NE", "<": "LT", "<=": "LE", ">": "GT", ">=": "GE"}
+
+
+class LeftOut(NamedTuple):
+    """What ``ignore=`` of a file says: a character that lines begin with, conditions on rows, and columns."""
+
+    mark: str | None
+    conditions: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+def leave_out(ignore: str | Sequence[str]) -> LeftOut:
+    """Tell NONMEM's IGNORE from columns to leave out.
+
+    Args:
+        ignore: a character (``"@"``, ``"#"``, ``"C"``), a condition, a column, or several; in a list a letter is a
+            column.
+
+    Raises:
+        DataError: more than one character.
+    """
+    rules = [ignore] if isinstance(ignore, str) else [str(rule) for rule in ignore]
+    marks = [rule for rule in rules if len(rule) == 1 and (isinstance(ignore, str) or not rule.isalnum())]
+    conditions = tuple(rule for rule in rules if is_condition(rule))
+    if len(marks) > 1:
+        raise DataError(f"ignore={ignore!r}: lines are left out by one character only; '@' stands for all letters.")
+    kept = tuple(rule for rule in rules if rule not in (*conditions, *marks))
+    return LeftOut(marks[0] if marks else None, conditions, kept)
+
+
+def kept_rows(frame: pd.DataFrame, ignore: Sequence[str], accept: str | Sequence[str]) -> NDArray[np.bool_]:
+    """``(row,)``, True on the rows that no condition of ``ignore`` and at least one of ``accept``, if any, meets."""
+    kept = ~matching_rows(frame, ignore, "ignore")
+    return kept & matching_rows(frame, accept, "accept") if len(accept) else kept
 
 
 def is_condition(text: str) -> bool:

@@ -14,7 +14,7 @@ from nlme_torch.data import Dataset, check_frame
 
 
 @pytest.mark.parametrize("thing", [None, {}, {"ID": [1], "TIME": [0], "DV": [1]}, [[1, 0, 1]], np.ones((2, 3)),
-                                   "data.csv",                                   pd.Series([1, 2]), 3, object()])  # fmt: skip
+                                   "data.csv", pd.Series([1, 2]), 3, object()])  # fmt: skip
 def test_what_is_no_table(thing):
     with pytest.raises(DataError, match="pandas data frame"):
         Dataset.from_frame(thing)
@@ -65,8 +65,10 @@ CELLS = st.one_of(
     st.dates().map(lambda day: day), st.datetimes(), st.just(decimal.Decimal("1.5")), st.just(datetime.time(8, 30)),
     st.complex_numbers(max_magnitude=2), st.binary(max_size=2),
 )  # fmt: skip
-NAMES = st.sampled_from(["ID", "TIME", "DV", "AMT", "EVID", "MDV", "CMT", "RATE", "DUR", "II", "ADDL", "SS", "DVID",
-                         "CENS",                         "LIMIT", "DATE", "WT", "OCC", "BLQ", "LLOQ", "TYPE", "C", "DOSE", "", "id"])  # fmt: skip
+COLUMNS = "id time dv amt evid mdv cmt rate dur ii addl ss dvid cens limit date wt occ blq lloq type c dose"
+NAMES = st.sampled_from(
+    ["", "id", *(name.upper() for name in COLUMNS.split())]
+)  # fmt: skip
 OPTIONS = st.fixed_dictionaries(
     {},
     optional={
