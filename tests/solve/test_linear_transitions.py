@@ -10,6 +10,7 @@ from linear_cases import SYSTEMS, exact_response, exact_transition, number, rand
 from nlme_torch.compartments import LinearSystem, OneCompartment, TransitAbsorption, TwoCompartment
 from nlme_torch.errors import SolveError
 from nlme_torch.solve import Tsit5, solve
+from nlme_torch.solve.linear.matrix_exponential import matrix_exponential
 
 RATE = st.floats(-6, 4).map(lambda exponent: float(np.exp(exponent)))
 
@@ -49,6 +50,17 @@ def test_equal_and_nearly_equal_rates(name, gap):
             )
             error = np.abs(system.integral(number(elapsed))[..., 0].numpy() - exact_response(matrix, elapsed)).max()
             assert error < 5e-14 * max(1.0, elapsed)
+
+
+def test_a_matrix_too_large_to_exponentiate_is_refused_alone():
+    """The norm of the second and third is finite; twice the norm of the third is not."""
+    rate = number(1.0, 1e30, 1.5e308, torch.inf)
+    argument = torch.stack([torch.stack([-rate, 0 * rate]), torch.stack([rate, 0 * rate])]).requires_grad_()
+    found = matrix_exponential(argument)
+    alone = matrix_exponential(argument[..., :1])
+    assert torch.equal(found[..., :1], alone) and found[..., 1:].isnan().all()
+    (slope,) = torch.autograd.grad(found[..., 0].sum(), argument)
+    assert torch.isfinite(slope).all()
 
 
 def test_textbook_formulas():

@@ -113,7 +113,7 @@ class Program:
         number = float(exponent)  # type: ignore[arg-type]
         if number == 0.5:
             return self.apply("sqrt", base)
-        if number != int(number) or abs(number) > 16:
+        if not abs(number) <= 16 or number != int(number):
             return None
         if number < 0:
             return self.apply("div", 1.0, self.apply("pow", base, -number))

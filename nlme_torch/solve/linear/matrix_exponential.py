@@ -10,6 +10,8 @@ from torch import Tensor
 
 # Taylor polynomial of degree 19 for norms up to 1/2: beyond rounding, with room for three derivatives.
 _DEGREE, _BLOCK = 19, 4
+# Every squaring doubles the rounding error: beyond this norm no digit of a result that is not zero would be left.
+_LARGEST_NORM = 2.0**52
 
 
 def matrix_exponential(argument: Tensor) -> Tensor:
@@ -21,7 +23,7 @@ def matrix_exponential(argument: Tensor) -> Tensor:
         argument: (state, state, *shape).
 
     Returns:
-        (state, state, *shape); NaN where X is not finite.
+        (state, state, *shape); NaN where X is not finite, or so large (norm above 2^52) that rounding leaves no digit.
 
     References:
         Paterson, Stockmeyer (1973), doi:10.1137/0202007; Moler, Van Loan (2003), doi:10.1137/S00361445024180.
@@ -31,14 +33,14 @@ def matrix_exponential(argument: Tensor) -> Tensor:
         return argument
     with torch.no_grad():
         norm = rows.detach().abs().sum(-1).amax(-1)
-        finite = torch.isfinite(2 * norm)  # twice the norm may overflow where the norm does not
-        halvings = torch.ceil(torch.log2(2 * torch.where(finite, norm, 0.0))).clamp(min=0)
+        possible = norm <= _LARGEST_NORM
+        halvings = torch.ceil(torch.log2(2 * torch.where(possible, norm, 0.0))).clamp(min=0)
         most = int(halvings.max())
-    matrix = torch.where(finite[..., None, None], rows, 0.0) * torch.exp2(-halvings)[..., None, None]
+    matrix = torch.where(possible[..., None, None], rows, 0.0) * torch.exp2(-halvings)[..., None, None]
     result = _polynomial(matrix)
     for done in range(most):
         result = torch.where((done < halvings)[..., None, None], result @ result, result)
-    return torch.where(finite[..., None, None], result, torch.nan).movedim((-2, -1), (0, 1))
+    return torch.where(possible[..., None, None], result, torch.nan).movedim((-2, -1), (0, 1))
 
 
 def _polynomial(matrix: Tensor) -> Tensor:
