@@ -9,6 +9,7 @@ from nlme_torch._typing import VectorField
 from nlme_torch.model.dosing_events import Timeline
 from nlme_torch.model.steady_state import Cycle, repeat_until_steady
 from nlme_torch.solve import Events, Solution, Solver, solve
+from nlme_torch.solve.scale import absolute_tolerance
 
 
 class System(Protocol):
@@ -77,7 +78,8 @@ class DifferentialSystem:
         Returns:
             The states just before the dose's row, and ``(chain, start, subject)``, where they settled.
         """
-        rtol, atol = getattr(self.solver, "rtol", 1e-6), getattr(self.solver, "atol", 1e-8)
+        rtol = getattr(self.solver, "rtol", 1e-6)
+        atol = absolute_tolerance(rtol, getattr(self.solver, "atol", "auto"))
         return repeat_until_steady(self._solve, initial, cycle, rtol=rtol, atol=atol)
 
 

@@ -11,6 +11,14 @@ from nlme_torch.errors import SolveError
 from nlme_torch.solve.isolate import find_bad_starts, mask_states
 from nlme_torch.solve.problem import Problem
 from nlme_torch.solve.record_field import RecordField
+from nlme_torch.solve.scale import (
+    AbsoluteTolerance,
+    Attempt,
+    absolute_tolerance,
+    check_tolerances,
+    first_attempt,
+    next_attempt,
+)
 from nlme_torch.solve.solution import Solution, Statistics, Status
 
 _METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
@@ -29,7 +37,8 @@ class Adaptive:
     Attributes:
         method: "dopri5", "dopri8", "bosh3", "fehlberg2" or "adaptive_heun".
         rtol: relative tolerance.
-        atol: absolute tolerance [state].
+        atol: absolute tolerance [state]; "auto" takes 1e-8 (a hundredth of rtol below 1e-6), and less for a subject
+            whose states are small, in proportion to what each of them visits.
         adjoint: "backprop" differentiates the steps themselves (accurate, twice differentiable, memory grows
             with the number of steps); "continuous" integrates the adjoint equation backwards (little memory,
             first derivatives only, less accurate).
@@ -52,7 +61,7 @@ class Adaptive:
 
     method: str = "dopri5"
     rtol: float = 1e-6
-    atol: float = 1e-8
+    atol: AbsoluteTolerance = "auto"
     adjoint: Literal["backprop", "continuous"] = "backprop"
     max_steps: int = 2000
 
@@ -61,21 +70,39 @@ class Adaptive:
             raise SolveError(f"method must be one of {_METHODS}, got {self.method!r}; for fixed steps use RK4")
         if self.adjoint not in ("backprop", "continuous"):
             raise SolveError(f'adjoint must be "backprop" or "continuous", got {self.adjoint!r}')
-        if not (self.rtol > 0 and self.atol > 0 and self.max_steps > 0):
-            raise SolveError("rtol, atol and max_steps must be positive")
+        check_tolerances(self.rtol, self.atol, self.max_steps)
 
     def integrate(self, problem: Problem) -> Solution:
         """Solve one problem; see ``nlme_torch.solve.solve``."""
+        atol, steps = absolute_tolerance(self.rtol, self.atol), self.max_steps
+        if self.atol != "auto":
+            return self._integrate(problem, problem.initial.new_tensor(atol))
+        with torch.no_grad():
+            attempt: Attempt | None = first_attempt(problem, atol, steps)
+        walks = 0
+        while attempt is not None:
+            tolerances, walks = attempt.atol, walks + 1
+            solution = self._integrate(problem, tolerances)
+            with torch.no_grad():
+                seen = solution.states.detach().abs().nan_to_num(0.0).amax(0)
+                peak = torch.fmax(problem.initial.abs(), seen)
+                count = solution.statistics.accepted
+                attempt = next_attempt(
+                    attempt, walks, problem, peak, solution.status, count, self.rtol, atol, steps
+                )  # fmt: skip
+        return solution
+
+    def _integrate(self, problem: Problem, atol: Tensor) -> Solution:
         problem, bad, derivative = find_bad_starts(problem)
         state = problem.arrive(0, problem.initial)
         status = torch.where(bad, int(Status.INVALID_START), int(Status.OK))
         reached = torch.where(bad, -1, problem.records - 1)
-        first_step = self._first_step(problem, state.detach(), derivative)
+        first_step = self._first_step(problem, state.detach(), derivative, atol)
         states, first = [state[None]], 0
         accepted, rejected, evaluations = 0, 0, 1
         for last in self._segment_ends(problem):
             field = RecordField(problem, first, last, status, self.max_steps)
-            path = self._advance(field, state, first_step)[1:]
+            path = self._advance(field, state, first_step, atol)[1:]
             reached = torch.where((field.status > 0) & (status == 0), first + field.failed_at, reached)
             status, first_step = field.status, field.last_step
             accepted, rejected = accepted + field.accepted, rejected + field.rejected
@@ -106,7 +133,7 @@ class Adaptive:
             jumps[1:] = True
         return torch.nonzero(jumps).flatten().tolist()
 
-    def _advance(self, field: RecordField, state: Tensor, first_step: Tensor) -> Tensor:
+    def _advance(self, field: RecordField, state: Tensor, first_step: Tensor, atol: Tensor) -> Tensor:
         """States (record, state, *batch) at the records of one segment, the first included."""
         grid = torch.arange(field.length + 1, dtype=state.dtype, device=state.device)
         options = {
@@ -116,7 +143,7 @@ class Adaptive:
             "jump_t": grid[1:-1],
             "max_num_steps": 2**31 - 1,
         }
-        settings = {"rtol": self.rtol, "atol": self.atol, "method": self.method}
+        settings = {"rtol": self.rtol, "atol": atol, "method": self.method}
         try:
             if self.adjoint == "backprop":
                 return torchdiffeq.odeint(field, state, grid, options=options, **settings)
@@ -132,17 +159,18 @@ class Adaptive:
                 options=options,
                 adjoint_options=adjoint_options,
                 adjoint_params=field.differentiable(),
+                adjoint_atol=absolute_tolerance(self.rtol, self.atol),
                 **settings,
             )
         except AssertionError as error:
             raise SolveError(f"torchdiffeq gave up between records: {error}; loosen rtol or use Tsit5") from error
 
-    def _first_step(self, problem: Problem, state: Tensor, derivative: Tensor) -> Tensor:
+    def _first_step(self, problem: Problem, state: Tensor, derivative: Tensor, atol: Tensor) -> Tensor:
         """A first step in units of the first interval: a hundredth of the fastest time scale."""
         if problem.records == 1:
             return state.new_ones(())
         with torch.no_grad():
-            scale = self.atol + self.rtol * state.abs()
+            scale = atol + self.rtol * state.abs()
             size = (state / scale).pow(2).mean(0).sqrt()
             slope = (derivative / scale).pow(2).mean(0).sqrt() * (problem.times[1] - problem.times[0])
             step = torch.where((size < 1e-5) | (slope < 1e-5), 1e-3, 0.01 * size / slope.clamp(min=1e-300))

@@ -73,7 +73,8 @@ def _by_kernel(problem: Problem, control: Control, kernel: Kernel) -> Solution:
         value = value.to(torch.float64) if value.is_floating_point() else value
         return value.reshape(*value.shape[:leading], count)
 
-    limits = Limits(control.rtol, control.atol, control.max_steps, torch.get_num_threads())
+    atol, steps = float(control.atol), int(control.max_steps)
+    limits = Limits(control.rtol, atol, steps, torch.get_num_threads(), control.to_scale)
     last = torch.where(torch.isfinite(schedule.times).all(0), schedule.last, 1).reshape(count)
     differentiated = is_differentiated(problem)
     if differentiated:

@@ -1,12 +1,11 @@
 """The adaptive solve in which every subject has its own step size, compiled or by tensor operations."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from nlme_torch.errors import SolveError
 from nlme_torch.solve.compiled import finish, solve_compiled
 from nlme_torch.solve.explicit import derivative
 from nlme_torch.solve.isolate import find_bad_starts
@@ -14,6 +13,14 @@ from nlme_torch.solve.kernel import Outcome
 from nlme_torch.solve.pieces import MaxBatch, check_max_batch, in_pieces
 from nlme_torch.solve.problem import Problem
 from nlme_torch.solve.replay import is_differentiated, replay
+from nlme_torch.solve.scale import (
+    AbsoluteTolerance,
+    absolute_tolerance,
+    check_tolerances,
+    first_attempt,
+    next_attempt,
+    peaks,
+)
 from nlme_torch.solve.schedule import Schedule, build_schedule
 from nlme_torch.solve.solution import Solution, Status
 from nlme_torch.solve.tableau import Method
@@ -30,19 +37,19 @@ class PerSubjectSolver:
     method: ClassVar[Method]
 
     rtol: float = 1e-6
-    atol: float = 1e-8
+    atol: AbsoluteTolerance = "auto"
     max_steps: int = 10_000
     compile: bool = True
     max_batch: MaxBatch = "auto"
 
     def __post_init__(self) -> None:
-        if not (self.rtol > 0 and self.atol > 0 and self.max_steps > 0):
-            raise SolveError("rtol, atol and max_steps must be positive")
+        check_tolerances(self.rtol, self.atol, self.max_steps)
         check_max_batch(self.max_batch)
 
     def integrate(self, problem: Problem) -> Solution:
         """Walk every subject from its first record to its last; see ``nlme_torch.solve.solve``."""
-        control = Control(self.rtol, self.atol, self.max_steps, problem.passengers)
+        atol = absolute_tolerance(self.rtol, self.atol)
+        control = Control(self.rtol, atol, self.max_steps, problem.passengers, to_scale=self.atol == "auto")
         solution = solve_compiled(problem, self.method, control) if self.compile else None
         if solution is not None:
             return solution
@@ -54,12 +61,34 @@ def _by_operations(problem: Problem, method: Method, control: Control) -> Soluti
     schedule = build_schedule(problem)
     tape: list[Move] | None = [] if is_differentiated(problem) else None
     with torch.no_grad():
-        walk, arrivals = _walk(problem, method, control, schedule, tape)
+        if control.to_scale:
+            walk, arrivals = _walk_to_scale(problem, method, control, schedule, tape)
+        else:
+            walk, arrivals = _walk(problem, method, control, schedule, tape)
     if tape is not None:
         arrivals = replay(problem, schedule, method, tape)
     status = torch.where(bad, int(Status.INVALID_START), walk.status)
     outcome = Outcome(status, walk.stop, walk.accepted, walk.rejected, walk.evaluations, walk.switches)
     return finish(problem, schedule, arrivals, outcome)
+
+
+def _walk_to_scale(
+    problem: Problem, method: Method, control: Control, schedule: Schedule, tape: list[Move] | None
+) -> tuple[Walk, Tensor]:
+    """Walk with absolute tolerances at the scale of each state, again where it turned out to be smaller."""
+    rtol, atol, max_steps = control.rtol, float(control.atol), int(control.max_steps)
+    attempt, walks = first_attempt(problem, atol, max_steps), 0
+    while True:
+        if tape is not None:
+            tape.clear()
+        control = replace(control, atol=attempt.atol, max_steps=attempt.max_steps)
+        walk, arrivals = _walk(problem, method, control, schedule, tape)
+        walks += 1
+        peak, steps = peaks(problem, schedule, arrivals), walk.accepted + walk.rejected
+        following = next_attempt(attempt, walks, problem, peak, walk.status, steps, rtol, atol, max_steps)
+        if following is None:
+            return walk, arrivals
+        attempt = following
 
 
 def _walk(

@@ -6,6 +6,7 @@ from nlme_torch.solve.adaptive import Adaptive
 from nlme_torch.solve.fixed import RK4
 from nlme_torch.solve.per_subject import PerSubjectSolver
 from nlme_torch.solve.problem import Solver
+from nlme_torch.solve.scale import AbsoluteTolerance
 
 _STRICTER = 1e-2
 _FLOOR = 1e-12
@@ -25,7 +26,12 @@ def refine(solver: Solver) -> Solver | None:
         20
     """
     if isinstance(solver, PerSubjectSolver | Adaptive):
-        return replace(solver, rtol=max(solver.rtol * _STRICTER, _FLOOR), atol=solver.atol * _STRICTER)
+        return replace(solver, rtol=max(solver.rtol * _STRICTER, _FLOOR), atol=_stricter(solver.atol))
     if isinstance(solver, RK4):
         return replace(solver, steps=4 * solver.steps)
     return None
+
+
+def _stricter(atol: AbsoluteTolerance) -> AbsoluteTolerance:
+    """A hundredth; "auto" follows the relative tolerance."""
+    return atol if atol == "auto" else atol * _STRICTER

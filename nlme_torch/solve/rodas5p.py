@@ -17,7 +17,8 @@ class Rodas5P(PerSubjectSolver):
 
     Attributes:
         rtol: relative tolerance of the local error of each subject.
-        atol: absolute tolerance [state].
+        atol: absolute tolerance [state]; "auto" takes 1e-8 (a hundredth of rtol below 1e-6), and less for a subject
+            whose states are small, in proportion to what each of them visits.
         max_steps: attempted steps of a subject between two records before it is given up.
         compile: as for ``Tsit5``.
         max_batch: as for ``Tsit5``.

@@ -87,12 +87,21 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True)
 class Control:
-    """Tolerances and limits of the step-size control, and the number of last states that it ignores."""
+    """Tolerances and limits of the step-size control.
+
+    Attributes:
+        rtol: relative tolerance.
+        atol: absolute tolerance, or (state, *batch) one for each state of each subject.
+        max_steps: attempted steps between two stops, or (*batch).
+        passengers: number of last states that are not judged.
+        to_scale: whether ``atol`` is that of states that reach 1, to be adapted to smaller ones.
+    """
 
     rtol: float
-    atol: float
-    max_steps: int
+    atol: float | Tensor
+    max_steps: int | Tensor
     passengers: int = 0
+    to_scale: bool = False
 
 
 def try_step(

@@ -16,7 +16,7 @@ class _Problem(ctypes.Structure):
         _POINTER),
         ("rates", _POINTER), ("resets", _POINTER), ("last", _POINTER), ("own", _POINTER), ("shared",
         _POINTER),
-        ("rtol", _DOUBLE), ("atol", _DOUBLE), ("max_steps", _LONG), ("threads", _LONG),
+        ("rtol", _DOUBLE), ("atol", _DOUBLE), ("to_scale", _LONG), ("max_steps", _LONG), ("threads", _LONG),
     ]  # fmt: skip
 
 
@@ -55,12 +55,13 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Limits:
-    """Tolerances, the limit of steps and the number of threads."""
+    """Tolerances, the limit of steps and the number of threads; whether ``atol`` adapts to small states."""
 
     rtol: float
     atol: float
     max_steps: int
     threads: int
+    to_scale: bool = False
 
 
 class Tape:
@@ -165,7 +166,8 @@ def _problem(inputs: Inputs, limits: Limits) -> tuple[_Problem, list[Tensor]]:
     alive = [None if tensor is None else tensor.contiguous() for tensor in tensors]
     pointers = [None if tensor is None else tensor.data_ptr() for tensor in alive]
     sizes = inputs.initial.shape[1], inputs.times.shape[0]
-    problem = _Problem(*sizes, *pointers, limits.rtol, limits.atol, limits.max_steps, limits.threads)
+    numbers = limits.rtol, limits.atol, int(limits.to_scale), limits.max_steps, limits.threads
+    problem = _Problem(*sizes, *pointers, *numbers)
     return problem, [tensor for tensor in alive if tensor is not None]
 
 

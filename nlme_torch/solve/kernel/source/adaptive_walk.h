@@ -20,15 +20,19 @@ struct Walker {
   Tape *tape;
   int worker;
   long subject[W], stop[W], last[W], tries[W], accepted[W], rejected[W], evaluations[W], switches[W], streak[W];
-  M active{}, stiff{};
+  M active{}, stiff{}, again{};
   V t{}, h{}, target{}, previous{}, y[D], slope[D], rate[D], p[OWN + SHARED + 1];
   std::vector<Step> steps[W];
   Field f{p, rate};
   bool events;
+  // Absolute tolerances of the present walk and the one before it, and the largest value of each state at stops.
+  V tolerance[D], before[D], peak[D];
+  long limit[W], walks[W];
+  bool final[W];
 
   Walker(const Problem &problem) : q(problem) {
     events = q.amounts || q.rates || q.resets;
-    for (int i = 0; i < D; ++i) y[i] = rate[i] = slope[i] = V{};
+    for (int i = 0; i < D; ++i) y[i] = rate[i] = slope[i] = peak[i] = tolerance[i] = before[i] = V{};
     for (int i = 0; i < OWN; ++i) p[i] = V{};
     for (int i = 0; i < SHARED; ++i) p[OWN + i] = all(q.shared[i]);
   }
@@ -49,19 +53,74 @@ struct Walker {
     for (int i = 0; i < D; ++i) arrivals[(s * D + i) * q.subjects + subject[l]] = y[i][l];
   }
   void load(int l, long n) {
-    subject[l] = n; stop[l] = 1; last[l] = q.last[n];
+    subject[l] = n; last[l] = q.last[n];
+    limit[l] = q.max_steps; walks[l] = 0; final[l] = !q.to_scale;
+    double coarsest = q.to_scale ? first_tolerance(n, last[l]) : q.atol;
+    for (int i = 0; i < D; ++i) tolerance[i][l] = coarsest;
+    for (int i = 0; i < OWN; ++i) p[i][l] = q.own[i * q.subjects + n];
+    start(l);
+  }
+  // See scale.py, which says the same for tensor operations.
+  double first_tolerance(long n, long last) {
+    double most = 0;
+    for (long s = 0; s <= last && s < q.stops; ++s)
+      for (int i = 0; i < JUDGED; ++i) {
+        if (q.amounts) most = std::fmax(most, std::fabs(at_stop(q.amounts, s, i, n)));
+        if (q.rates && s < last) {
+          double length = q.times[(s + 1) * q.subjects + n] - q.times[s * q.subjects + n];
+          most = std::fmax(most, std::fabs(at_stop(q.rates, s, i, n)) * length);
+        }
+      }
+    for (int i = 0; i < JUDGED; ++i) most = std::fmax(most, std::fabs(q.initial[i * q.subjects + n]));
+    if (!(most > 0 && most < INF)) return q.atol;
+    return std::fmax(q.atol * std::fmin(most, 1.0), 1e-290);
+  }
+  void note(int l) { for (int i = 0; i < D; ++i) peak[i][l] = std::fmax(peak[i][l], std::fabs(y[i][l])); }
+  // Whether the walk is done again, with tolerances for states that turned out small or, where it failed, with coarser.
+  bool reconsider_tolerance(int l, int outcome) {
+    if (final[l]) return false;
+    if (outcome != OK) {
+      if (!walks[l]) return false;
+      for (int i = 0; i < D; ++i) tolerance[i][l] = before[i][l];
+      final[l] = true;
+      limit[l] = q.max_steps;
+    } else {
+      double most = 0;
+      bool finer = false;
+      for (int i = 0; i < JUDGED; ++i) most = std::fmax(most, peak[i][l]);
+      for (int i = 0; i < D; ++i) {
+        double reached = peak[i][l];
+        before[i][l] = tolerance[i][l];
+        if (i >= JUDGED || !(reached > 1e-15 * most && tolerance[i][l] > 10.0 * q.rtol * reached)) continue;
+        tolerance[i][l] = std::fmax(q.atol * reached, 1e-290);
+        finer = true;
+      }
+      if (!finer || walks[l] == 5) return false;
+      ++walks[l];
+      long most_steps = 100 + 20 * (accepted[l] + rejected[l]);
+      limit[l] = most_steps < q.max_steps - 1 ? most_steps : q.max_steps - 1;
+    }
+    start(l);
+    again[l] = -1;
+    return true;
+  }
+  void start(int l) {
+    long n = subject[l];
+    stop[l] = 1;
     tries[l] = accepted[l] = rejected[l] = switches[l] = streak[l] = 0;
     evaluations[l] = FIXED ? 1 : 2;
     stiff[l] = EXPLICIT ? 0 : -1;
     steps[l].clear();
     t[l] = q.times[n];
-    for (int i = 0; i < D; ++i) y[i][l] = q.initial[i * q.subjects + n];
-    for (int i = 0; i < OWN; ++i) p[i][l] = q.own[i * q.subjects + n];
+    for (int i = 0; i < D; ++i) { y[i][l] = q.initial[i * q.subjects + n]; peak[i][l] = 0; }
     keep(l, 0);
+    if (!final[l]) note(l);
     leave(l, 0);
+    if (!final[l]) note(l);
     aim(l);
   }
   void finish(int l, int outcome) {
+    if (reconsider_tolerance(l, outcome)) return;
     long n = subject[l];
     out.status[n] = outcome; out.stop[n] = stop[l]; out.accepted[n] = accepted[l]; out.rejected[n] = rejected[l];
     out.evaluations[n] = evaluations[l]; out.switches[n] = switches[l];
@@ -86,7 +145,7 @@ struct Walker {
     V length = target - t;
     length = length <= 0.0 ? all(1.0) : length;
     for (int i = 0; i < D; ++i) {
-      scale[i] = q.atol + q.rtol * vabs(y[i]);
+      scale[i] = tolerance[i] + q.rtol * vabs(y[i]);
       scaled[i] = y[i] / scale[i];
     }
     V size = rms(scaled);
@@ -182,7 +241,7 @@ struct Walker {
     V error{};
 #else
     for (int i = 0; i < D; ++i)
-      scaled[i] = error_of[i] / (vmax(vabs(y[i]), vabs(fresh[i])) * q.rtol + q.atol);
+      scaled[i] = error_of[i] / (vmax(vabs(y[i]), vabs(fresh[i])) * q.rtol + tolerance[i]);
     V error = rms(scaled);
 #endif
     M finite = error < INF;
@@ -219,7 +278,8 @@ struct Walker {
     M changed{};
     if (any(arrived)) LANES if (arrived[l]) {
       keep(l, stop[l]);
-      if (events) leave(l, stop[l]);
+      if (!final[l]) note(l);
+      if (events) { leave(l, stop[l]); if (!final[l]) note(l); }
       ++stop[l];
       if (stop[l] > last[l]) { finish(l, OK); continue; }
       aim(l);
@@ -227,7 +287,7 @@ struct Walker {
     }
     LANES if (active[l]) {
       if (stuck[l]) finish(l, finite[l] ? STEP_UNDERFLOW : NONFINITE);
-      else if (tries[l] >= q.max_steps) finish(l, MAX_STEPS);
+      else if (tries[l] >= limit[l]) finish(l, MAX_STEPS);
     }
     if (renewed) {
       f(t, y, ahead);
@@ -237,6 +297,12 @@ struct Walker {
   void run(long first, long end) {
     long next = first;
     while (true) {
+      if (any(again)) {
+        M fresh = again;
+        again = M{};
+        begin(fresh);
+        continue;
+      }
       int idle = 0;
       LANES idle += !active[l];
       if (next < end && idle >= (W + 3) / 4) {

@@ -13,6 +13,7 @@ struct Problem {
   const long *last;                // (subject) index of the last stop
   const double *own, *shared;      // (parameter, subject) and (parameter)
   double rtol, atol;
+  long to_scale;                   // whether atol is that of states that reach 1, to be adapted to smaller ones
   long max_steps, threads;
 };
 enum Status { OK = 0, INVALID_START = 1, NONFINITE = 2, STEP_UNDERFLOW = 3, MAX_STEPS = 4 };
