@@ -1,5 +1,6 @@
 """Amounts in the compartments under a regimen."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -10,6 +11,8 @@ from nlme_torch.errors import SolveError
 from nlme_torch.solve.linear import Linear, steady_state, superposition
 
 Modifiers = Mapping[str, Tensor | float]
+
+_MOST_OVERLAPS = 100
 
 
 def amounts(
@@ -36,7 +39,7 @@ def amounts(
 
     Raises:
         SolveError: if a dose goes into an unknown compartment, leaves its rate or duration to a model, or is an
-            infusion without end, or an infusion at steady state that outlasts its interval.
+            infusion without end, or an infusion at steady state of more than 100 intervals.
 
     Example:
         >>> import torch
@@ -69,6 +72,8 @@ def amounts(
         if dose.steady_state:
             before = _settled(system, dose, vector, duration, kind)
             became = became + superposition(system, times, starts[:1], before[None])
+            older = _still_running(system, times, dose, starts[0], vector, duration)
+            became = became if older is None else became + older
         if total is not None and dose.steady_state == 1:
             gone = times.reshape(len(times), *(1,) * (1 + len(batch) - times.ndim), *times.shape[1:]) >= starts[0]
             total = torch.where(gone.unsqueeze(1), 0.0, total)
@@ -96,9 +101,26 @@ def _settled(system: Linear, dose: Dose, vector: Tensor, duration: Tensor, kind:
     every = kind + dose.every
     if not (dose.rate or dose.duration):
         return steady_state(system, every, amounts=vector)
-    if bool((duration > every).any()):
-        raise SolveError(f"an infusion at steady state outlasts its interval of {dose.every:g}: shorten the infusion")
     return steady_state(system, every, rates=vector / duration, duration=duration)
+
+
+def _still_running(
+    system: Linear, times: Tensor, dose: Dose, start: Tensor, vector: Tensor, duration: Tensor
+) -> Tensor | None:
+    """What infusions of a steady state still give after its dose, because they outlast their interval."""
+    if not (dose.rate or dose.duration):
+        return None
+    longest = float((duration.detach() / dose.every).max())
+    if not longest <= _MOST_OVERLAPS:
+        raise SolveError(f"an infusion at steady state lasts longer than {_MOST_OVERLAPS} intervals of {dose.every:g}")
+    total = None
+    for older in range(1, math.ceil(longest)):
+        left = (duration - older * dose.every).clamp(min=0.0).expand_as(start)
+        runs = left > 0
+        amounts = torch.where(runs, vector * left / duration, 0.0)
+        became = superposition(system, times, start[None], amounts[None], torch.where(runs, left, 1.0)[None])
+        total = became if total is None else total + became
+    return total
 
 
 def _compartment(system: Linear, dose: Dose) -> int:

@@ -53,8 +53,6 @@ def _rules(cells: Mapping[str, Floats], amount_given: Mask, dose: Mask) -> Itera
     """The rules for doses."""
     amt, rate, dur, ii, addl, ss = (cells[part] for part in ("amt", "rate", "dur", "ii", "addl", "ss"))
     endless = dose & (ss != 0) & (amt == 0) & ((rate > 0) | (rate == -1))
-    length = np.where(rate > 0, amt / np.where(rate > 0, rate, 1.0), dur)
-    repeated = ((addl > 0) | (ss > 0)) & (ii > 0)
     yield _Rule("negative AMT", "amt", dose & (amt < 0), "AMT is {amt}: a dose cannot be negative.")
     yield _Rule(
         "dose without AMT", "amt", dose & ~amount_given & (rate == 0) & (dur == 0),
@@ -97,11 +95,6 @@ def _rules(cells: Mapping[str, Floats], amount_given: Mask, dose: Mask) -> Itera
     yield _Rule(
         "infusion without end", "ii", endless & ((ii > 0) | (addl > 0)),
         "AMT 0 with RATE and SS means an infusion without end: II and ADDL must be 0.",
-    )  # fmt: skip
-    yield _Rule(
-        "II shorter than the infusion", "ii", dose & repeated & (length > ii),
-        "II is {ii}, shorter than the infusion (AMT {amt}, RATE {rate}, DUR {dur}): mend one of them; if the "
-        "infusions are meant to overlap, give each a row of its own.",
     )  # fmt: skip
     yield _Rule(
         "II without ADDL or SS", "ii", dose & (ii > 0) & (addl == 0) & (ss == 0),

@@ -50,9 +50,10 @@ class Doses:
       ``duration`` (at the rate F·amount / duration) where it is DURATION, and by the model's rate or duration
       where it is MODELLED_RATE or MODELLED_DURATION; a reset and a dose with SS=1 end what still runs;
     * steady state: the state that doses like this one, repeated every ``interval`` since ever, have led to just
-      before this dose; then the dose itself. A lag time is that of all these doses: the last one acted at
-      TIME + lag - II. Where ``interval`` is 0 it is the state under a constant infusion at ``rate``, which ends
-      at this record, as in NONMEM.
+      before this dose; then the dose itself. Infusions may outlast the interval: those given before go on. A lag
+      time is that of all these doses: the last one acted at TIME + lag - II (with a lag of II or more the record has
+      the state just after a dose, as in NONMEM). Where ``interval`` is 0 it is the state under a constant infusion at
+      ``rate``, which ends at this record, as in NONMEM.
 
     **At one record** the order is: reset, steady state, dose; an observation at the same time sees the dose
     if and only if its row comes later in the file.

@@ -9,7 +9,7 @@ from torch import Tensor
 from nlme_torch.errors import ModelError
 from nlme_torch.model.dosing_events import Timeline
 from nlme_torch.model.individual import is_changing
-from nlme_torch.model.steady_state import Cycle
+from nlme_torch.model.steady_state import Cycle, SteadyState
 from nlme_torch.model.system import take_columns
 from nlme_torch.solve import Solution
 from nlme_torch.solve.linear import Linear, solve_linear, steady_state
@@ -100,22 +100,23 @@ class CompartmentSystem:
     def _with(self, parameters: dict[str, Any]) -> Linear:
         return replace(self.linear, **parameters)  # type: ignore[type-var]
 
-    def steady_state(self, initial: Tensor, cycle: Cycle) -> tuple[Tensor, Tensor]:
+    def steady_state(self, initial: Tensor, cycle: Cycle) -> SteadyState:
         r"""Return the state at a repeated dose's row in closed form.
 
         .. math:: x = e^{A (P - m)} \big( e^{A m} (x_0 + a) + \int_0^m e^{A s} ds\, r \big), \quad P = II - \text{lag},
                   \quad m = \min(D, P)
 
-        with :math:`x_0` the steady state just before a repeat.
+        with :math:`x_0` the steady state just before a repeat. What infusions that outlast the interval give at any
+        time is a constant rate, added to r.
 
         Args:
             initial: ``(state, chain, start, subject)``, for the shape; a linear system forgets it.
             cycle: The dose and its interval.
 
         Returns:
-            The states just before the dose's row, and ``(chain, start, subject)``, where they exist.
+            The states just before the dose's row.
         """
-        linear = self.linear
+        linear, base = self.linear, None
         if cycle.constant:
             assert cycle.rate is not None
             state = steady_state(linear, rates=cycle.rate)
@@ -123,12 +124,16 @@ class CompartmentSystem:
             state = steady_state(linear, cycle.interval, amounts=cycle.amount)
             if cycle.rate is not None:
                 state = state + steady_state(linear, cycle.interval, rates=cycle.rate, duration=cycle.duration)
+                base = cycle.overlaps * cycle.rate
+                if bool((cycle.overlaps > 0).any()):
+                    state = state + steady_state(linear, cycle.interval, rates=base, duration=cycle.interval)
             if bool((cycle.lag > 0).any()):
                 whole = cycle.interval - cycle.lag
                 infused = torch.minimum(cycle.duration, whole)
-                state = linear.amounts(whole - infused, linear.amounts(infused, state + cycle.amount, cycle.rate))
+                pulse = None if base is None or cycle.rate is None else base + cycle.rate
+                state = linear.amounts(whole - infused, linear.amounts(infused, state + cycle.amount, pulse), base)
         state = state.expand(torch.broadcast_shapes(state.shape, initial.shape))
-        return state, torch.isfinite(state).all(0)
+        return SteadyState(state, torch.isfinite(state).all(0), torch.zeros_like(state, dtype=torch.bool))
 
 
 def check_compartments(linear: Any, states: tuple[str, ...]) -> None:

@@ -24,7 +24,7 @@ class Extras:
         bolus: ``(extra, 1, 1, subject)``, True where the dose's amount enters at once.
         sign: ``(extra, 1, 1, subject)``, 1 where the infusion's rate begins, -1 where it ends, else 0.
         ends: ``(extra, 1, 1, subject)``, True where the dose's duration has passed.
-        tail: ``(extra, 1, 1, subject)``, True where what ends is the infusion of the cycle before a steady-state dose.
+        tail: ``(extra, 1, 1, subject)``, True where what ends is an infusion given before a steady-state dose.
         limit: ``(extra, 1, 1, subject)`` [time], the next reset, or the subject's last record: nothing acts later.
     """
 
@@ -68,7 +68,7 @@ class DosePlan:
         bolus: True where an amount enters at the record itself.
         infusion: True where an infusion begins at the record itself.
         later: True where an amount enters after a lag.
-        tail: True where an infusion of the cycle before a lagged steady-state dose may still run.
+        tail: True where infusions of the cycles before a steady-state dose may still run.
         extras: Further records, or None where there are none.
         steady: Steady-state doses, or an empty tuple.
         kinds: The kinds of dose that occur.
@@ -119,7 +119,7 @@ def dose_plan(batch: Batch, states: Sequence[str], dosing: Mapping[str, Dosing])
     endless = (doses.steady_state > 0) & (doses.interval == 0)
     infusion = torch.isin(doses.kind, torch.tensor(INFUSIONS, device=state.device)) & ~endless
     bolus = (doses.kind == DoseKind.BOLUS) & ~endless
-    tail = infusion & lagged & (doses.steady_state > 0)
+    tail = infusion & (doses.steady_state > 0)
     resets = doses.reset | (doses.steady_state == 1)
 
     def wide(value: Tensor) -> Tensor:

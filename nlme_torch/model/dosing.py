@@ -20,7 +20,8 @@ class Dosing:
     Where the table gives RATE, an infusion lasts F AMT / RATE; where it gives a duration D, its rate is F AMT / D.
 
     Attributes:
-        lag: Time from the dose's row to the moment when it acts [time], not negative; None means 0.
+        lag: Time from the dose's row to the moment when it acts [time], not negative; None means 0. Of a steady-state
+            dose, a lag of II or more leaves the row with the state just after a dose, as in NONMEM.
         bioavailability: Fraction F of the amount that enters, not negative; None means 1.
         rate: Rate of infusions whose row says RATE -1 [amount / time], positive.
         duration: Duration of infusions whose row says RATE -2 [time], positive.

@@ -17,6 +17,9 @@ from nlme_torch.solve import Events, Solution
 
 Refusal = tuple[str, Tensor]
 
+# infusions of a steady state that run at the same time; each has a record for its end
+MOST_OVERLAPS = 100
+
 
 @dataclass(frozen=True)
 class GivenDoses:
@@ -140,7 +143,22 @@ def record_events(plan: DosePlan, given: GivenDoses) -> tuple[Tensor, Tensor | N
     amounts = plan.enters * entering[:, None]
     if plan.extras is None or not bool((plan.extras.sign != 0).any()):
         return amounts, None
-    return amounts, plan.enters * torch.where(plan.infusion | plan.tail, given.rate, 0.0)[:, None]
+    beginning = torch.where(plan.infusion, given.rate, 0.0)
+    running = _running(given, plan.interval, plan.tail)
+    return amounts, plan.enters * (beginning + torch.where(running > 0, running * given.rate, 0.0))[:, None]
+
+
+def _running(given: GivenDoses, interval: Tensor, tail: Tensor) -> Tensor:
+    """How many infusions given before a steady-state dose still run at its row, ``(record, *batch)``.
+
+    They are those that outlast their interval, and that of the cycle before while the dose itself lags; with a lag of
+    the interval or more the row is the beginning of a cycle, as in NONMEM.
+    """
+    with torch.no_grad():
+        length = torch.where(tail, interval, 1.0)
+        lag = torch.zeros_like(length) if given.lag is None else torch.minimum(given.lag, length)
+        running = torch.ceil((lag + given.duration) / length - 1e-12) - 1
+        return torch.where(tail & (running <= MOST_OVERLAPS), running.clamp(min=0.0), 0.0)
 
 
 def timeline(
@@ -162,7 +180,7 @@ def timeline(
     extras, times, position = plan.extras, plan.times, None
     resets = plan.resets
     if extras is not None:
-        entering, changing, when = _at_extras(plan, extras, given)
+        entering, changing, when, enters = _at_extras(plan, extras, given)
         batch = _common_batch(amounts, times, when, entering, changing)
         times = torch.cat([_expand(when, batch), _expand(times, batch)])
         with torch.no_grad():
@@ -171,11 +189,11 @@ def timeline(
             stops = torch.arange(len(order), device=order.device).reshape(-1, 1, 1, 1).expand_as(order)
             position = torch.empty_like(order).scatter(0, order, stops)[len(when) :]
         times = times.gather(0, order)
-        amounts = _sorted(_enter(plan, extras, entering), amounts, order, batch)
+        amounts = _sorted(enters * entering[:, None], amounts, order, batch)
         if changes is not None:
-            changes = _sorted(_enter(plan, extras, changing), changes, order, batch)
+            changes = _sorted(enters * changing[:, None], changes, order, batch)
         if resets is not None:
-            flags = torch.cat([torch.zeros_like(extras.bolus), resets])
+            flags = torch.cat([resets.new_zeros(len(when), *resets.shape[1:]), resets])
             resets = flags.expand(-1, *batch).gather(0, order)
     if refused is not None and bool(refused.any()):
         times = torch.where(refused, torch.nan, times)
@@ -185,31 +203,49 @@ def timeline(
     return Timeline(times, Events(amounts, rates, resets), position)
 
 
-def _at_extras(plan: DosePlan, extras: Extras, given: GivenDoses) -> tuple[Tensor, Tensor, Tensor]:
-    """What enters at once, by how much the rate changes, and when, each ``(extra, *batch)``."""
+def _at_extras(plan: DosePlan, extras: Extras, given: GivenDoses) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What enters at once, by how much the rate changes, when (``(extra, *batch)`` each), and into which states."""
 
-    def of_dose(value: Tensor) -> Tensor:
+    def of_dose(value: Tensor, origin: Tensor) -> Tensor:
         value = value.expand(len(plan.times), *value.shape[1:-1], plan.times.shape[-1])
-        index = extras.origin[:, None, None, :].expand(-1, *value.shape[1:])
+        index = origin[:, None, None, :].expand(-1, *value.shape[1:])
         return value.gather(0, index)
 
-    start = of_dose(plan.times)
-    lag = torch.zeros_like(start) if given.lag is None else of_dose(given.lag)
-    duration = of_dose(given.duration)
+    def states(origin: Tensor) -> Tensor:
+        index = origin[:, None, None, None, :].expand(-1, plan.enters.shape[1], 1, 1, -1)
+        return plan.enters.gather(0, index)
+
+    origin = extras.origin
+    start, duration, rate = of_dose(plan.times, origin), of_dose(given.duration, origin), of_dose(given.rate, origin)
+    lag = torch.zeros_like(start) if given.lag is None else of_dose(given.lag, origin)
     when = start + lag + torch.where(extras.ends, duration, 0.0)
+    changing = extras.sign * rate
+    later: list[tuple[Tensor, Tensor, Tensor]] = []
+    runs_on = extras.tail
     if bool(extras.tail.any()):
-        rest = (lag + duration - of_dose(plan.interval)).clamp(min=0)
-        when = torch.where(extras.tail, start + rest, when)
+        interval, running = of_dose(plan.interval, origin), of_dose(_running(given, plan.interval, plan.tail), origin)
+        ends, runs_on = when - interval, running >= 1
+        when = torch.where(extras.tail, ends, when)
+        changing = torch.where(extras.tail & ~runs_on, 0.0, changing)
+        lines = extras.tail.flatten(1).any(1)
+        for older in range(2, int(torch.where(extras.tail, running, 0.0).max()) + 1):
+            runs = (extras.tail & (running >= older))[lines]
+            end = torch.where(runs, (ends - (older - 1) * interval)[lines], extras.limit[lines])
+            later.append((torch.where(runs, -rate[lines], 0.0), end, extras.limit[lines]))
+    idle = (extras.sign == 0) & ~extras.bolus
+    idle = idle | (extras.tail & ~runs_on)
     beyond = when > extras.limit
-    when = torch.where(beyond | ((extras.sign == 0) & ~extras.bolus), extras.limit, when)
-    entering = torch.where(extras.bolus & ~beyond & (start + lag != start), of_dose(given.amount), 0.0)
-    return entering, extras.sign * of_dose(given.rate), when
-
-
-def _enter(plan: DosePlan, extras: Extras, value: Tensor) -> Tensor:
-    """Put ``(extra, *batch)`` into the states of the doses: ``(extra, state, *batch)``."""
-    index = extras.origin[:, None, None, None, :].expand(-1, plan.enters.shape[1], 1, 1, -1)
-    return plan.enters.gather(0, index) * value[:, None]
+    when = torch.where(beyond | idle, extras.limit, when)
+    entering = torch.where(extras.bolus & ~beyond & (start + lag != start), of_dose(given.amount, origin), 0.0)
+    enters = states(origin)
+    if later:
+        batch = _common_batch(entering, changing, when)
+        more = [(_expand(change, batch), _expand(torch.minimum(end, limit), batch)) for change, end, limit in later]
+        changing = torch.cat([_expand(changing, batch), *(change for change, _ in more)])
+        when = torch.cat([_expand(when, batch), *(end for _, end in more)])
+        entering = torch.cat([_expand(entering, batch), *(torch.zeros_like(change) for change, _ in more)])
+        enters = torch.cat([enters, *(states(origin[lines]) for _ in more)])
+    return entering, changing, when, enters
 
 
 def _common_batch(*values: Tensor) -> torch.Size:

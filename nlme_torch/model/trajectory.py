@@ -9,7 +9,15 @@ from nlme_torch.data.doses import DoseKind
 from nlme_torch.errors import ModelError
 from nlme_torch.model.compartment_system import CompartmentSystem, check_compartments
 from nlme_torch.model.dose_plan import DosePlan, SteadyDoses
-from nlme_torch.model.dosing_events import GivenDoses, Refusal, Timeline, given_doses, record_events, timeline
+from nlme_torch.model.dosing_events import (
+    MOST_OVERLAPS,
+    GivenDoses,
+    Refusal,
+    Timeline,
+    given_doses,
+    record_events,
+    timeline,
+)
 from nlme_torch.model.individual import ChangingIndividual, Individual, at_records, flatten, stack_states
 from nlme_torch.model.model import Model
 from nlme_torch.model.steady_state import Cycle
@@ -37,7 +45,7 @@ class Trajectory:
     def __init__(
         self, model: Model, individual: Individual, like: Tensor, times: Tensor, plan: DosePlan | None, solver: Solver
     ) -> None:
-        self.states, self.plan = len(model.states), plan
+        self.states, self.names, self.plan = len(model.states), model.states, plan
         flat = flatten(vars(individual))
         # a solver tells a subject's own values from shared ones by their batch axes: give every tensor all three
         leaves = tuple(
@@ -118,9 +126,14 @@ class Trajectory:
         initial = self.initial[: self.states, ..., columns]
         enters, interval, duration = of_dose(plan.enters), of_dose(plan.interval), of_dose(given.duration)
         lag = torch.zeros_like(interval) if given.lag is None or group.constant else of_dose(given.lag)
-        late, long = lag > interval, duration > interval * (1 + 1e-12)
-        if group.constant:
-            late = long = torch.zeros_like(late)
+        # with a lag of a whole interval or more the row has the state just after a dose, as in NONMEM
+        lag = torch.minimum(lag, interval)
+        overlaps = torch.zeros_like(duration)
+        if not group.constant:
+            overlaps = torch.floor((duration / interval).detach() + 1e-12)
+        long = ~(overlaps <= MOST_OVERLAPS)
+        overlaps = torch.where(long, 0.0, overlaps)
+        rest = torch.minimum((duration - overlaps * interval).clamp(min=0.0), interval)
         bolus = of_dose(plan.kind) == DoseKind.BOLUS
         amount = enters * torch.where(bolus, of_dose(given.amount), 0.0)
         rate = enters * torch.where(bolus, 0.0, of_dose(given.rate))
@@ -132,21 +145,23 @@ class Trajectory:
         cycle = Cycle(
             time=of_dose(plan.times),
             interval=interval,
-            lag=torch.where(late, 0.0, lag),
+            lag=lag,
             amount=amount,
             rate=None if bool(bolus.all()) else rate,
-            duration=torch.where(long, interval, duration),
+            duration=rest,
+            overlaps=overlaps,
             constant=group.constant,
         )
-        state, settled = self.system.select(columns, records, subjects).steady_state(start, cycle)
+        state, settled, keeps = self.system.select(columns, records, subjects).steady_state(start, cycle)
         delta = everywhere(torch.where(settled, state[: self.states] - initial, 0.0))
         here = torch.zeros_like(plan.times)
         here[records, 0, 0, columns] = 1.0
-        reasons = (
-            ("the lag of a steady-state dose exceeds the interval of the doses", late),
-            ("a steady-state infusion lasts longer than the interval of the doses", long),
-            ("a steady-state dose reaches no steady state, however often it is repeated", ~settled),
-        )
+        never = "a steady-state dose reaches no steady state, however often it is repeated"
+        reasons = [(f"a steady-state infusion lasts longer than {MOST_OVERLAPS} intervals of the doses", long)]
+        for name, growing in zip(self.names, keeps.expand(-1, *settled.shape), strict=True):
+            if bool(growing.any()):
+                reasons.append((f"{never}: {name!r} keeps all that is given", growing))
+        reasons.append((never, ~settled))
         return here[:, None] * delta, [(text, everywhere(mask)) for text, mask in reasons]
 
 

@@ -265,16 +265,6 @@ REFUSED = {
         {},
         ["row 1, subject 1, column II", "SS is 1 but II is 0"],
     ),
-    "II shorter than the infusion": (
-        "ID TIME DV AMT RATE II ADDL\n1 0 . 90 10 8 2\n1 1 1 0 0 0 0",
-        {},
-        ["row 1, subject 1, column II", "shorter than the infusion"],
-    ),
-    "II shorter than the infusion, by DUR at steady state": (
-        "ID TIME DV AMT DUR II SS\n1 0 . 90 9 8 1\n1 1 1 0 0 0 0",
-        {},
-        ["row 1, subject 1, column II", "shorter than the infusion"],
-    ),
     "endless infusion with II": (
         "ID TIME DV AMT RATE II SS EVID\n1 0 . 0 9 8 1 1\n1 1 1 0 0 0 0 0",
         {},

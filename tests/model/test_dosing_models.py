@@ -180,10 +180,9 @@ def test_a_subject_whose_doses_cannot_be_given_fails_alone():
 @pytest.mark.parametrize(
     ("members", "columns", "message"),
     [
-        ({}, {"SS": 1, "II": 0.3}, "the lag of a steady-state dose exceeds the interval"),
         (
-            {"dosing": lambda self, p: {"depot": nlme.Dosing(duration=12.0)}}, {"SS": 1, "II": 8.0, "RATE": -2},
-            "a steady-state infusion lasts longer than the interval",
+            {"dosing": lambda self, p: {"depot": nlme.Dosing(duration=812.0)}}, {"SS": 1, "II": 8.0, "RATE": -2},
+            "a steady-state infusion lasts longer than 100 intervals",
         ),
         (
             {"dynamics": lambda self, t, y, p: (-p.ka * y.depot, p.ka * y.depot)}, {"SS": 1, "II": 8.0},

@@ -45,7 +45,7 @@ def test_bioavailability_shortens_an_infusion_of_given_rate_and_thins_one_of_giv
     assert torch.allclose(by_duration, infused_after(TIMES, 0.0, 15.0, 3.0), rtol=1e-12)
 
 
-@pytest.mark.parametrize("duration", [0.0, 4.0])
+@pytest.mark.parametrize("duration", [0.0, 4.0, 24.0, 30.0])
 def test_steady_state_replaces_or_adds(duration):
     system = TwoCompartment(CLEARANCE, VOLUME, 1.0, 20.0)
     repeated = nlme.Regimen(50.0, time=-2400.0, every=12.0, additional=200 + 3, duration=duration)
@@ -74,7 +74,7 @@ def test_doses_that_cannot_be_meant():
         (nlme.Regimen(1.0, compartment=3), "3.*depot, central"),
         (nlme.Regimen(1.0, duration="modelled"), "model"),
         (nlme.Regimen(0.0, rate=1.0, steady_state=True), "without end"),
-        (nlme.Regimen(1.0, every=2.0, duration=3.0, steady_state=True), "outlasts"),
+        (nlme.Regimen(1.0, every=2.0, duration=300.0, steady_state=True), "longer than 100 intervals"),
     ):
         with pytest.raises(SolveError, match=message):
             amounts(system, TIMES, regimen)
