@@ -43,11 +43,13 @@ class SteadyDoses:
     Attributes:
         columns: ``(column,)``, the subjects.
         records: ``(column,)``, the record of each one's dose.
+        replaces: ``(column,)``, True where the steady state replaces the state, False where it is added.
         constant: Whether these are constant infusions rather than repeated doses.
     """
 
     columns: Int[Tensor, "column"]
     records: Int[Tensor, "column"]
+    replaces: Bool[Tensor, "column"]
     constant: bool
 
 
@@ -65,6 +67,7 @@ class DosePlan:
         duration: DUR of the row [time].
         interval: II of steady-state doses [time].
         resets: True where the state starts again, by a reset or by a steady state that replaces it; None without any.
+        restarts: True where the state starts again from its initial value (EVID 3 and 4); None without any resets.
         bolus: True where an amount enters at the record itself.
         infusion: True where an infusion begins at the record itself.
         later: True where an amount enters after a lag.
@@ -84,6 +87,7 @@ class DosePlan:
     duration: Float[Tensor, "record 1 1 subject"]
     interval: Float[Tensor, "record 1 1 subject"]
     resets: Bool[Tensor, "record 1 1 subject"] | None
+    restarts: Bool[Tensor, "record 1 1 subject"] | None
     bolus: Bool[Tensor, "record 1 1 subject"]
     infusion: Bool[Tensor, "record 1 1 subject"]
     later: Bool[Tensor, "record 1 1 subject"]
@@ -136,6 +140,7 @@ def dose_plan(batch: Batch, states: Sequence[str], dosing: Mapping[str, Dosing])
         duration=wide(doses.duration),
         interval=wide(doses.interval),
         resets=wide(resets) if bool(resets.any()) else None,
+        restarts=wide(doses.reset & (doses.steady_state != 1)) if bool(resets.any()) else None,
         bolus=wide(bolus & ~lagged),
         infusion=wide(infusion & ~lagged),
         later=wide(bolus & lagged),
@@ -202,5 +207,6 @@ def _steady(doses: Doses, endless: Tensor, constant: bool) -> list[SteadyDoses]:
     for number in range(1, int(rank[-1].max()) + 1):
         record, column = (here & (rank == number)).nonzero(as_tuple=True)
         order = column.argsort()
-        groups.append(SteadyDoses(column[order], record[order], constant))
+        column, record = column[order], record[order]
+        groups.append(SteadyDoses(column, record, doses.steady_state[record, column] == 1, constant))
     return groups

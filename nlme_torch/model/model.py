@@ -122,7 +122,7 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
         return {}
 
     def initial(self, p: Individual) -> Sequence[Any]:
-        """Return the states at a subject's first record, one value per state."""
+        """Return the states at a subject's first record, and at a reset (EVID 3, 4) by the p of its record."""
         return (0.0,) * len(self.states)
 
     def dynamics(self, t: Tensor, y: Any, p: Individual) -> Sequence[Any]:

@@ -70,6 +70,11 @@ class Trajectory:
             )
         first = Individual(at_records(vars(individual), lambda value: value[0]))
         self.initial = stack_states(model.initial(first), model.states, like, "initial")
+        self._restart: Tensor | None = None
+        if flat.changing and plan is not None and plan.resets is not None:
+            # at a reset the states start from the initial values of that record's parameters and covariates
+            wide = like.expand(len(times), *like.shape)
+            self._restart = stack_states(model.initial(individual), model.states, wide, "initial").movedim(1, 0)
         amounts = changes = resets = given = None
         refusals: list[Refusal] = []
         after = until = None
@@ -81,6 +86,10 @@ class Trajectory:
             amounts, changes = record_events(plan, given)
             resets = plan.resets
             refusals += given.refusals
+            if self._restart is not None and plan.restarts is not None:
+                amounts = amounts + torch.where(
+                    plan.restarts[:, None], self._restart - self.initial[: self.states], 0.0
+                )
             for group in plan.steady:
                 delta, refusal = self._steady_state(group, given, after)
                 amounts, refusals = amounts + delta, refusals + refusal
@@ -137,6 +146,8 @@ class Trajectory:
         bolus = of_dose(plan.kind) == DoseKind.BOLUS
         amount = enters * torch.where(bolus, of_dose(given.amount), 0.0)
         rate = enters * torch.where(bolus, 0.0, of_dose(given.rate))
+        # what a reset, and a steady state that replaces the state, restore is the first record's
+        first, initial = initial, initial if self._restart is None else of_dose(self._restart)
         start = initial
         if after is not None:
             held = of_dose(after)
@@ -153,7 +164,8 @@ class Trajectory:
             constant=group.constant,
         )
         state, settled, keeps = self.system.select(columns, records, subjects).steady_state(start, cycle)
-        delta = everywhere(torch.where(settled, state[: self.states] - initial, 0.0))
+        restored = torch.where(group.replaces, first, initial)
+        delta = everywhere(torch.where(settled, state[: self.states] - restored, 0.0))
         here = torch.zeros_like(plan.times)
         here[records, 0, 0, columns] = 1.0
         never = "a steady-state dose reaches no steady state, however often it is repeated"

@@ -300,3 +300,63 @@ def test_the_summary_speaks_of_doses_and_changing_covariates():
     assert "doses: 2 modelled duration, 2 at steady state; 0 resets" in text
     assert "covariates: WT (changes, locf)" in text
     assert "(compartments in closed form)" in str(nlme.examples.Phenobarbital().summary())
+
+
+class Baseline(nlme.Model):
+    """An amount that begins at a baseline, which depends on a covariate and on the occasion, and is eliminated."""
+
+    states = ("central",)
+
+    def __init__(self):
+        super().__init__()
+        self.base, self.sigma = nlme.LogNormal(20.0, occasions=nlme.Occasions(2)), nlme.Positive(1.0)
+        self.k = nlme.Positive(0.1)
+
+    def initial(self, p):
+        return (p.baseline,)
+
+    def individual(self, p, cov):
+        return {"baseline": p.base * cov.F}
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y.central, p.sigma)}
+
+
+class BaselineEquation(Baseline):
+    def dynamics(self, t, y, p):
+        return (-p.k * y.central,)
+
+
+class BaselineClosedForm(Baseline):
+    def compartments(self, p):
+        return nlme.compartments.OneCompartment(p.k, 1.0)
+
+
+@pytest.mark.parametrize("model", [BaselineEquation, BaselineClosedForm])
+@pytest.mark.parametrize(
+    ("code", "columns", "share", "dosed"),
+    [(3, {}, 1, 0.0), (4, {"AMT": 7.0}, 1, 7.0), (4, {"AMT": 7.0, "SS": 1, "II": 4.0}, 0, 7 / (1 - math.exp(-0.4)))],
+)
+def test_a_reset_begins_with_the_initial_states_of_its_own_record(model, code, columns, share, dosed):
+    """Covariate and occasion change at the reset: from there 3 x 20 x exp(eta), not 20."""
+    blank = {"EVID": 0, "AMT": 0.0, "DV": 1.0, "SS": 0, "II": 0.0}
+    rows = [
+        blank | {"TIME": 0.0, "F": 1.0, "OCC": 1},
+        blank | {"TIME": 1.0, "F": 1.0, "OCC": 1, "EVID": 1, "AMT": 5.0, "DV": np.nan},
+        blank | {"TIME": 2.0, "F": 3.0, "OCC": 2, "EVID": code, "DV": np.nan} | columns,
+        blank | {"TIME": 2.0, "F": 3.0, "OCC": 2},
+        blank | {"TIME": 9.0, "F": 3.0, "OCC": 2},
+    ]
+    data = nlme.Dataset.from_frame(pd.DataFrame(rows).assign(ID=1), occasion="OCC", time_varying=["F"])
+    density = Density(model(), data.batch(), nlme.Auto(rtol=1e-8))
+    eta = torch.zeros(density.model.n_effects, 1, 1, 1, dtype=torch.float64)
+    eta[-1] = 0.3  # the second occasion's
+    eta.requires_grad_()
+    observed, _ = density.at().observe(eta)
+    found = observed["DV"].mean[density.batch.outcomes["DV"].mask[:, 0]][:, 0, 0, 0]
+    # a steady state replaces what the reset restores
+    restart, left = share * 60.0 * math.exp(0.3), math.exp(-0.7)
+    expected = [20.0, restart + dosed, (restart + dosed) * left]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=0.0)
+    (slope,) = torch.autograd.grad(found[-1], eta)
+    assert slope[-1].item() == pytest.approx(restart * left, rel=1e-5, abs=1e-9)
