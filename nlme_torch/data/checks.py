@@ -14,6 +14,9 @@ from .problems import Problem, locate, problem_table
 from .reading import read_frame
 from .table import Table
 
+MISSING_CODES = (-9.0, -99.0, -999.0, -9999.0)
+"""Numbers that tables use for missing values; NONMEM and this library read them as numbers."""
+
 
 def check_frame(frame: Any, **columns: Any) -> pd.DataFrame:
     """Everything that is wrong with a table, without raising.
@@ -30,9 +33,9 @@ def check_frame(frame: Any, **columns: Any) -> pd.DataFrame:
     Example:
         >>> import pandas as pd
         >>> import nlme_torch.data as data
-        >>> frame = pd.DataFrame({"ID": [1, 1], "TIME": [0.0, 1.0], "DV": [1.0, "<LOQ"]})
+        >>> frame = pd.DataFrame({"ID": [1, 1], "TIME": [0.0, 1.0], "DV": [1.0, "high"]})
         >>> data.check_frame(frame)[["severity", "row", "column", "message"]].values.tolist()
-        [['error', 2, 'DV', "'<LOQ' is not a number. Write a number, or '.' where the value is missing."]]
+        [['error', 2, 'DV', "'high' is not a number. Write a number, or '.' where the value is missing."]]
     """
     try:
         own = as_frame(frame)
@@ -49,6 +52,7 @@ def suspicions(table: Table, columns: Columns) -> list[Problem]:
     found = list(table.warnings)
     for name, question in table.covariates.questions.items():
         found.append(Problem("column", question, column=name, severity="warning"))
+    found += _spelling(table)
     values = table.observations.values
     for output, value in values.items():
         seen = np.flatnonzero(np.isfinite(value))
@@ -69,6 +73,29 @@ def suspicions(table: Table, columns: Columns) -> list[Problem]:
             text = "observed at the time of a dose that stands above it, hence after the dose. Right?"
             found.append(Problem("order at equal times", text, int(row), severity="warning"))
     return locate(found, [table.ids[position] for position in table.subject])
+
+
+def _spelling(table: Table) -> list[Problem]:
+    """Numbers that may stand for missing values, and levels that may be one level."""
+    found = []
+    columns = {table.observations.sources[name]: value for name, value in table.observations.values.items()}
+    numbers = {name: v for name, v in table.covariates.values.items() if name not in table.covariates.categories}
+    for name, value in {**columns, **numbers}.items():
+        seen = value[np.isfinite(value)]
+        codes = np.isin(seen, MISSING_CODES)
+        if codes.any() and not codes.all() and bool((seen[~codes] >= 0).all()):
+            row = int(np.flatnonzero(np.isin(value, MISSING_CODES))[0])
+            text = (
+                f"is {value[row]:g}, as missing values are often written, and is read as that number. Write '.' if so."
+            )
+            found += [Problem("missing as a number", text, row, name, severity="warning")]
+    for name, levels in table.covariates.categories.items():
+        plain = [level.casefold().replace(" ", "") for level in levels]
+        same = [level for level, one in zip(levels, plain, strict=True) if plain.count(one) > 1]
+        if same:
+            text = f"the levels {', '.join(map(repr, same))} differ in their writing only. Write one level in one way."
+            found.append(Problem("levels", text, column=name, severity="warning"))
+    return found
 
 
 def spoken(found: Sequence[Problem]) -> tuple[str, ...]:

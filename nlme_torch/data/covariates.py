@@ -98,6 +98,8 @@ def read_covariates(
                 )
         else:
             values[name] = _fill(read_numbers(frame[name], []).value, subject, time, None)
+            if guess is not None:
+                questions[name] = guess.question(name, "is read as a covariate")
     return Covariates(values, dict(columns.time_varying), categories, unused, questions)
 
 

@@ -51,6 +51,7 @@ def read_observations(frame: pd.DataFrame, columns: Columns, events: Events, pro
     sources = find_outputs(frame, columns, candidates, problems)
     used = dict.fromkeys(source.column for source in sources.values())
     read = {name: read_numbers(frame[name], problems) for name in used}
+    problems += _censored_without_value(frame, columns, is_observation & events.no_value)
     values: dict[str, Floats] = {}
     claimed = np.zeros(len(frame), dtype=bool)
     filled = np.zeros(len(frame), dtype=bool)
@@ -75,3 +76,15 @@ def read_observations(frame: pd.DataFrame, columns: Columns, events: Events, pro
             "value other than 0 on a row that is no observation (EVID 1 to 4)": ~is_observation & written,
         },
     )
+
+
+def _censored_without_value(frame: pd.DataFrame, columns: Columns, left_out: NDArray[np.bool_]) -> list[Problem]:
+    """A warning for rows that are marked as censored, and as rows without a value."""
+    name = columns.get("cens")
+    if name is None or not left_out.any():
+        return []
+    flag = np.nan_to_num(read_numbers(frame[name], []).value) != 0
+    message = "CENS on a row with MDV 1, which is left out. Write MDV 0 if the value is below the limit."
+    return [
+        Problem("CENS with MDV", message, int(row), name, severity="warning") for row in np.flatnonzero(flag & left_out)
+    ]

@@ -71,6 +71,10 @@ def find_outputs(
                 problems.append(Problem("outputs", say + _which_column(frame, columns, wanted, candidates)))
         here = np.asarray([cell is not None and cell in codes for cell in cells], dtype=bool)
         sources[output] = Source(dv, candidates & here)
+    for row in np.flatnonzero(candidates & ~is_missing(frame[dv])):
+        if cells[row] is None and name is not None:
+            say = f"the row has a value, but {name} is missing: of which outcome is it? Write its label, or MDV 1."
+            problems.append(Problem("DVID", say, row=int(row), column=name))
     return sources
 
 

@@ -29,11 +29,11 @@ class Suspect(NamedTuple):
     part: str
     what: str
 
-    def question(self, name: str) -> str:
+    def question(self, name: str, read: str = "is not read") -> str:
         """What to ask the user about a column."""
         return (
-            f"the column looks like {self.what}. If it is, say {self.part}={name!r}; if it is a covariate, name it in "
-            f"covariates=; if neither, ignore={name!r}."
+            f"the column {read}, and looks like {self.what}. If it is, say {self.part}={name!r}; if it is a covariate, "
+            f"name it in covariates=; if neither, ignore={name!r}."
         )
 
 

@@ -8,7 +8,7 @@ from torch.distributions import Distribution, LogNormal, Normal, StudentT
 
 from nlme_torch.data.batch import Batch
 from nlme_torch.errors import ModelError, SolveError
-from nlme_torch.model.individual import flatten
+from nlme_torch.model.individual import Individual, at_records, flatten
 from nlme_torch.model.model import Model
 from nlme_torch.model.observation import Censored, Truncated
 from nlme_torch.model.observed import ObservedRecords
@@ -38,6 +38,9 @@ def probe(density: "Density") -> None:
         initial = conditional.trajectory(individual, eta).initial
         if not model.has_compartments:
             vector_field(model, flat.specification)(density._times[0].expand_as(initial[0]), initial, flat.leaves)
+            # once with the covariates themselves, which refuse what their bare numbers would take
+            first = Individual(at_records(vars(individual), lambda value: value[0]))
+            model.dynamics(density._times[0], model.state_tuple()(*initial[: len(model.states)]), first)
     observations, _ = conditional.as_written(eta)
     for group, observed in observations:
         if not isinstance(observed, dict):

@@ -13,7 +13,11 @@ from nlme_torch import DataError
     ("text", "said", "shown"),
     [
         ("ID TIME DV AMT\n1 0 . 9\n1 1 1 0\n2 0 5 0\n2 1 3 0", "no dose, though others have", None),
-        ("ID TIME DV DOSE\n1 0 1 9\n1 1 1 0\n2 0 5 9", "column DOSE: the column looks like the amount", "DOSE (looks"),
+        (
+            "ID TIME DV DOSE\n1 0 1 9\n1 1 1 0\n2 0 5 9",
+            "column DOSE: the column is not read, and looks like the amount",
+            "DOSE (looks",
+        ),
         ("ID TIME DV Dose\n1 0 1 9\n1 1 1 9\n2 0 5 9", "amt='Dose'", None),
         ("ID TIME DV BLQ\n1 0 1 0\n1 1 .5 1\n2 0 5 0", "cens='BLQ'", "BLQ (looks like a flag of censored values)"),
         ("ID TIME DV LLOQ\n1 0 1 1\n1 1 .5 1\n2 0 5 1", "lloq='LLOQ'", "LLOQ (looks like a limit"),
@@ -24,6 +28,10 @@ from nlme_torch import DataError
         ),
         ("ID TIME DV AMT TAU\n1 0 . 9 12\n1 1 .5 0 0\n1 3 5 0 0", "ii='TAU'", "TAU (looks like the interval"),
         ("ID TIME DV AMT DOSE\n1 0 . 9 9\n1 1 .5 0 9", "amt='DOSE'", "DOSE (looks like the amount of a dose)"),
+        ("ID TIME DV Dose\n1 0 1 9\n1 1 1 9\n2 0 5 9", "is read as a covariate, and looks like", None),
+        ("ID TIME DV CENS MDV\n1 0 1 0 0\n1 1 .5 1 1", "CENS on a row with MDV 1", None),
+        ("ID TIME DV AGE\n1 0 1 -99\n2 0 5 40", "row 1, subject 1, column AGE: is -99, as missing", None),
+        ("ID TIME DV\n1 0 1\n1 1 -99\n1 2 3", "row 2, subject 1, column DV: is -99", None),
         ("ID TIME DV\n1 0 3\n1 0 1\n1 0 2", r"a second time at time 0. \(2 rows like this\)", None),
     ],
 )
@@ -41,7 +49,9 @@ def test_what_is_said_at_load(text, said, shown):
 def test_what_a_column_beside_doses_would_be_is_asked(name):
     text = f"ID TIME DV AMT {name}\n1 0 . 9 2\n1 1 1 0 0\n"
     part = "rate" if name == "INFRATE" else "dur"
-    with pytest.raises(DataError, match=f"column {name}: the column looks like .*{part}='{name}'.*ignore='{name}'"):
+    with pytest.raises(
+        DataError, match=f"column {name}: the column is not read, and looks like .*{part}='{name}'.*ignore='{name}'"
+    ):
         read(text)
     assert read(text, **{part: name}).batch().doses.kind[0, 0] in (2, 3)
     assert read(text, ignore=name).covariate_names == ()
@@ -53,6 +63,16 @@ def test_an_answer_ends_the_question():
         assert read(text, **columns).warnings == ()
     flagged = "ID TIME DV BLQ\n1 0 1 0\n1 1 .5 1\n2 0 5 0"
     assert read(flagged, cens="BLQ").warnings == read(flagged, ignore="BLQ").warnings == ()
+
+
+def test_levels_that_differ_in_their_writing_only():
+    data = read("ID TIME DV SEX\n1 0 1 M\n2 0 2 m\n3 0 2 F", covariates="SEX")
+    assert "the levels 'M', 'm' differ in their writing only" in data.warnings[0]
+
+
+def test_a_value_of_no_outcome_is_refused():
+    with pytest.raises(DataError, match="row 3, subject 2, column DVID: the row has a value, but DVID is missing"):
+        read("ID TIME DV DVID\n1 0 5 1\n1 0 5 2\n2 0 4 .\n2 1 4 1")
 
 
 def test_text_and_varying_columns_are_named_in_the_printed_data_set():

@@ -202,6 +202,8 @@ def test_a_wrong_name_in_a_comparison_is_an_error():
 
     with pytest.raises(nlme.ModelError, match=r"SEX is compared with 'man'; its levels are 'female', 'male'"):
         nlme.fit(Wrong(), dataset(), nlme.FO(), progress=False)
+    with pytest.raises(nlme.ModelError, match="a covariate that holds numbers is compared with 'male'"):
+        nlme.fit(Ode(), dataset(frame().assign(SEX=1.0)), nlme.FO(), progress=False)
     with pytest.raises(nlme.ModelError, match="a covariate that holds numbers is compared with 'man'"):
         nlme.fit(Wrong(), dataset(frame().assign(SEX=1.0)), nlme.FO(), progress=False)
 
