@@ -163,7 +163,8 @@ def _status(record: Entries) -> Status:
 
 def _log_likelihood(folder: Path, record: Entries, subjects: Sequence[Any]) -> LogLikelihood:
     table = read_table(folder / "likelihood.csv")
-    names = ("log_likelihood", "standard_error", "effective_size", "k_hat")
+    names = ["log_likelihood", "standard_error", "effective_size", "k_hat"]
+    names += ["next_mode"] if "next_mode" in table else []  # methods that search for further modes add it
     if len(table) != len(subjects) or list(table.columns) != ["id", *names]:
         raise damaged(folder, f"likelihood.csv has {len(table)} rows of {', '.join(table.columns)}")
     wrong = [name for name in names if not pd.api.types.is_numeric_dtype(table[name])]
