@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from nlme_torch.inference.result import Fit
 
 
+INTERRUPTED = "interrupted"
+
+
 @dataclass(frozen=True)
 class Bootstrap:
     """Estimates from data sets drawn anew; it prints as a table.
@@ -54,6 +57,7 @@ class Bootstrap:
         estimates: One row per data set and one column per scalar; NaN where the refit failed.
         problems: Data set to the reason why its refit failed.
         level: Of the percentiles.
+        status: ``COMPLETED``, or ``INTERRUPTED``: the data sets that had been fitted stand.
     """
 
     kind: str
@@ -62,6 +66,7 @@ class Bootstrap:
     estimates: pd.DataFrame
     problems: dict[int, str]
     level: float
+    status: Status = Status.COMPLETED
 
     @property
     def failed(self) -> int:
@@ -83,7 +88,10 @@ class Bootstrap:
             f"{self.kind} bootstrap by {self.method}: {len(self.estimates)} data sets, {self.failed} refits failed",
             self.table.to_string(float_format=lambda value: f"{value:.5g}"),
         ]
-        if self.problems:
+        if self.status is Status.INTERRUPTED:
+            done = len(self.estimates.dropna())
+            lines.append(f"warning: interrupted; the table is of the {done} data sets that had been fitted")
+        elif self.problems:
             number, reason = next(iter(self.problems.items()))
             lines.append(
                 f"warning: {self.failed} refits failed and take no part in the table; data set {number}: {reason}"
@@ -189,6 +197,9 @@ def _bootstrap(
             vectors, problems = _together(fit, chosen, draws, samples, scalars, line)
         else:
             vectors, problems = _one_by_one(fit, chosen, draws, samples, seed, scalars, line)
+    interrupted = INTERRUPTED in problems.values()
+    if samples - len(problems) < 2 and interrupted:
+        raise KeyboardInterrupt  # nothing stands yet
     if samples - len(problems) < 2:
         raise FitError(
             f"{len(problems)} of {samples} refits of the {draws.kind} bootstrap failed; the first: "
@@ -204,6 +215,7 @@ def _bootstrap(
         estimates=estimates,
         problems=problems,
         level=level,
+        status=Status.INTERRUPTED if interrupted else Status.COMPLETED,
     )
 
 
@@ -216,8 +228,12 @@ def _together(
     curvature = 2 * positive(hessian(objective, scalars.kept))
     factor = factor_or(curvature, root_of_diagonal(curvature))
     scale = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).mT
-    vectors, problems = [], {}
+    vectors, problems, interrupted = [], {}, False
     for members in torch.arange(samples, device=scalars.whole.device).split(max(1, COLUMNS // fit.data.n_subjects)):
+        if interrupted:
+            vectors.append(scalars.whole.expand(len(members), -1))
+            problems.update(dict.fromkeys(members.tolist(), INTERRUPTED))
+            continue
 
         def objectives(points: Tensor, centre: Tensor, which: Tensor, members: Tensor = members) -> SeveralValues:
             several, weights = draws.together(method, members[which])
@@ -234,7 +250,8 @@ def _together(
         for place in (~found.converged).nonzero()[:, 0].tolist():
             lost = not bool(torch.isfinite(found.values[place]))
             reason = "the likelihood has no value at the estimates" if lost else "the minimisation did not converge"
-            problems[int(members[place])] = reason
+            problems[int(members[place])] = INTERRUPTED if found.interrupted else reason
+        interrupted = found.interrupted
     return torch.cat(vectors), problems
 
 
@@ -249,6 +266,8 @@ def _one_by_one(
         try:
             density = Density(copy.deepcopy(fit.model), draws.batch(number), fit.solver)
             estimation = method.estimate(density, torch.Generator().manual_seed(seed + number), False)
+            if estimation.status is Status.INTERRUPTED:
+                raise KeyboardInterrupt
             vector = flatten_values(estimation.values, names)[0]
             if not bool(torch.isfinite(vector).all()):
                 problems[number] = "the estimates are not finite"
@@ -256,6 +275,11 @@ def _one_by_one(
                 problems[number] = estimation.termination
         except NLMEError as error:
             problems[number] = str(error)
+        except KeyboardInterrupt:
+            left = range(number, samples)
+            vectors += [scalars.whole] * len(left)
+            problems.update(dict.fromkeys(left, INTERRUPTED))
+            break
         vectors.append(vector)
         line.advance(f"{draws.kind} bootstrap")
     return torch.stack(vectors), problems

@@ -16,6 +16,7 @@ from nlme_torch.inference.fit import fit
 from nlme_torch.inference.held_out import held_out
 from nlme_torch.inference.likelihood import LikelihoodMethod
 from nlme_torch.inference.progress import progress_line
+from nlme_torch.inference.status import Status
 from nlme_torch.model.model import Model
 from nlme_torch.solve import Solver
 
@@ -35,17 +36,23 @@ class CrossValidation:
             difference, held_out above that of the best candidate, with its standard error over subjects; failed,
             folds without a value; seconds.
         subjects: One row per candidate and subject: candidate, fold, id, log_likelihood (held out).
-        best: The candidate with the lowest held-out -2LL.
+        best: The candidate with the lowest held-out -2LL; None if no candidate was finished.
+        status: ``COMPLETED``, or ``INTERRUPTED``: folds that were not fitted have NaN, and so have their candidates.
     """
 
     table: pd.DataFrame
     subjects: pd.DataFrame
     best: Any
+    status: Status = Status.COMPLETED
 
     def __str__(self) -> str:
         text = self.table.to_string(float_format=lambda value: f"{value:.2f}")
+        if self.status is Status.INTERRUPTED:
+            text += "\ninterrupted: some folds were not fitted"
+        if self.best is None:
+            return text
         text += f"\nbest for subjects not fitted: {self.best}"
-        position = int(self.table["training"].argmin())
+        position = int(self.table["training"].fillna(math.inf).argmin())
         gap, error = self.table[["difference", "standard_error"]].iloc[position]
         if gap > 2 * error:
             text += f"; {self.table.index.tolist()[position]} fits its own subjects better and is over-fitted"
@@ -117,7 +124,7 @@ def cross_validate(
             "lambda strength: MyModel(prior=nlme.L2(strength))."
         )
     parts = _deal(data.subjects, folds, seed)
-    rows, tables = [], []
+    rows, tables, interrupted = [], [], False
     with progress_line(len(named) * folds, "cross-validation", progress) as line:
         for name, candidate in named.items():
             begun, training, failed = time.perf_counter(), 0.0, 0
@@ -125,12 +132,19 @@ def cross_validate(
                 left = set(part)
                 kept = data.subset(subject for subject in data.subjects if subject not in left)
                 held = data.subset(part)
+                values: Any = math.nan
                 try:
+                    if interrupted:
+                        raise KeyboardInterrupt
                     found = fit(
                         candidate, kept, method, seed=seed, solver=solver, likelihood=likelihood, progress=False
                     )
-                    values: Any = held_out(found, held, likelihood, seed=seed).subjects["log_likelihood"].to_numpy()
+                    if found.status is Status.INTERRUPTED:
+                        raise KeyboardInterrupt
+                    values = held_out(found, held, likelihood, seed=seed).subjects["log_likelihood"].to_numpy()
                     training += found.minus2ll * data.n_subjects / kept.n_subjects / folds
+                except KeyboardInterrupt:
+                    interrupted, training = True, math.nan
                 except NLMEError as error:
                     _log.warning("cross_validate: candidate %s failed in fold %d: %s", name, number, error)
                     values, failed, training = -math.inf, failed + 1, math.inf
@@ -141,7 +155,10 @@ def cross_validate(
             seconds = time.perf_counter() - begun
             rows.append({"candidate": name, "training": training, "failed": failed, "seconds": seconds})
     subjects = pd.concat(tables, ignore_index=True)
-    return _summarise(pd.DataFrame(rows).set_index("candidate"), subjects)
+    status = Status.INTERRUPTED if interrupted else Status.COMPLETED
+    if subjects["log_likelihood"].isna().all():
+        raise KeyboardInterrupt  # nothing stands yet
+    return _summarise(pd.DataFrame(rows).set_index("candidate"), subjects, status)
 
 
 def _deal(subjects: Sequence[Any], folds: int, seed: int) -> list[list[Any]]:
@@ -150,15 +167,20 @@ def _deal(subjects: Sequence[Any], folds: int, seed: int) -> list[list[Any]]:
     return [[subjects[index] for index in sorted(order[part::folds])] for part in range(folds)]
 
 
-def _summarise(table: pd.DataFrame, subjects: pd.DataFrame) -> CrossValidation:
+def _summarise(table: pd.DataFrame, subjects: pd.DataFrame, status: Status) -> CrossValidation:
     """Add held-out values and paired differences from the best."""
     values = -2 * subjects.pivot(index="id", columns="candidate", values="log_likelihood")[list(table.index)]
-    table.insert(0, "held_out", values.sum())
-    if not (table["held_out"] < math.inf).any():
+    table.insert(0, "held_out", values.sum(skipna=False))
+    known = table["held_out"] < math.inf
+    if not known.any() and status is Status.INTERRUPTED:
+        table.insert(2, "difference", math.nan)
+        table.insert(3, "standard_error", math.nan)
+        return CrossValidation(table, subjects, None, status)
+    if not known.any():
         raise FitError("cross_validate: no candidate could be fitted in every fold; the log says why.")
-    best = table.index.tolist()[int(table["held_out"].argmin())]
+    best = table.index.tolist()[int(table["held_out"].where(known, math.inf).argmin())]
     differences = values.sub(values[best], axis=0)
     error = differences.where(differences.abs() < math.inf).std() * math.sqrt(len(values))
     table.insert(2, "difference", table["held_out"] - table["held_out"][best])
     table.insert(3, "standard_error", error)
-    return CrossValidation(table, subjects, best)
+    return CrossValidation(table, subjects, best, status)

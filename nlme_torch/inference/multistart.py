@@ -15,6 +15,7 @@ from nlme_torch.inference.held_out import held_out
 from nlme_torch.inference.likelihood import LikelihoodMethod
 from nlme_torch.inference.pooled import Pooled
 from nlme_torch.inference.result import Fit
+from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 from nlme_torch.model.levels import learn_levels
 from nlme_torch.model.model import Model
@@ -34,11 +35,13 @@ class Multistart:
         table: One row per start, the best first: warm_up and warm_up_held_out, pooled -2LL of the fitted and of the
             held-out subjects after the warm-up; training and held_out, -2LL of the finished fits, NaN for starts that
             were given up after the warm-up.
-        fits: The finished fits, the best first; :class:`nlme.Ensemble` averages them.
+        fits: The finished fits, the best first; :class:`nlme.Ensemble` averages them. An interrupted one is the last.
+        status: ``COMPLETED``, or ``INTERRUPTED``: not all starts were fitted.
     """
 
     table: pd.DataFrame
     fits: tuple[Fit, ...]
+    status: Status = Status.COMPLETED
 
     @property
     def best(self) -> Fit:
@@ -46,7 +49,8 @@ class Multistart:
         return self.fits[0]
 
     def __str__(self) -> str:
-        return self.table.to_string(float_format=lambda value: f"{value:.2f}", na_rep="")
+        text = self.table.to_string(float_format=lambda value: f"{value:.2f}", na_rep="")
+        return text if self.status is Status.COMPLETED else f"{text}\ninterrupted: not all starts were fitted"
 
     __repr__ = __str__
 
@@ -124,11 +128,20 @@ def multistart(
         index=pd.RangeIndex(starts, name="start"),
     )
     fits: dict[int, Fit] = {}
+    status = Status.COMPLETED
     for start in table["warm_up_held_out"].sort_values().index[:keep]:
         assign(own, warm, int(start))
-        found = fit(own, train, method, seed=seed, solver=solver, likelihood=likelihood, progress=progress)
-        table.loc[start, "training"] = found.minus2ll
-        table.loc[start, "held_out"] = held_out(found, held, likelihood, seed=seed).minus2ll
-        fits[int(start)] = found
+        try:
+            found = fit(own, train, method, seed=seed, solver=solver, likelihood=likelihood, progress=progress)
+            fits[int(start)] = found
+            table.loc[start, "training"] = found.minus2ll
+            if found.status is Status.INTERRUPTED:
+                raise KeyboardInterrupt
+            table.loc[start, "held_out"] = held_out(found, held, likelihood, seed=seed).minus2ll
+        except KeyboardInterrupt:
+            if not fits:
+                raise
+            status = Status.INTERRUPTED
+            break
     table = table.sort_values(["held_out", "warm_up_held_out"])
-    return Multistart(table, tuple(fits[start] for start in table.index if start in fits))
+    return Multistart(table, tuple(fits[start] for start in table.index if start in fits), status)

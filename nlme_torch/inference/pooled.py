@@ -70,13 +70,16 @@ class Pooled:
             found = self._climb(density, parameter_values(density.model), report, generator)
             line.finish("pooled", len(rows))
         values = found.values
-        trace = pd.DataFrame(torch.stack(rows).numpy(force=True), columns=list(all_scalars(density.model, values)))
+        names = list(all_scalars(density.model, values))
+        table = torch.stack(rows) if rows else torch.zeros(0, len(names))
+        trace = pd.DataFrame(table.numpy(force=True), columns=names)
         trace.insert(0, "iteration", range(1, len(trace) + 1))
         trace.insert(1, "phase", "pooled")
         if found.held_out:
             trace["held_out_loglik"] = trace["iteration"].map(found.held_out)
         warning = "pooled fit: random effects were held at zero and Omega at its initial value"
-        return Estimation(values, trace, Status.COMPLETED, found.termination, (warning,))
+        status = Status.INTERRUPTED if found.interrupted else Status.COMPLETED
+        return Estimation(values, trace, status, found.termination, (warning,))
 
     @property
     def name(self) -> str:
@@ -101,7 +104,10 @@ class Pooled:
         Returns:
             New values of the same shapes; those of the covariances are untouched.
         """
-        return self._climb(density, values, lambda values: None, torch.Generator().manual_seed(0)).values
+        found = self._climb(density, values, lambda values: None, torch.Generator().manual_seed(0))
+        if found.interrupted:  # what follows a warm-up is not begun
+            raise KeyboardInterrupt
+        return found.values
 
     def _climb(
         self,
@@ -111,26 +117,31 @@ class Pooled:
         generator: torch.Generator,
     ) -> "_Found":
         """Take the steps, and stop where held-out subjects say so."""
-        judge, steps = None, self.steps
+        judge = None
         if self.hold_out:
             density, other = split_density(density, self.hold_out, generator)
             judge = EarlyStopping(other, self.patience)
         names = tuple(name for name in free_names(density.model) if not name.startswith("_covariances"))
         current = dict(values)
         state = adam_init(current, names)
-        for step in range(self.steps):
-            rate = self.learning_rate * (0.505 + 0.495 * math.cos(math.pi * step / self.steps))
-            mean = density.at(current).mean
-            eta = mean.new_zeros(mean.shape[0], 1, mean.shape[1], density.batch.n_subjects)
-            moved, state = gradient_step(density, current, names, eta, state, rate, hold_effects=True)
-            current.update(moved)
-            report(current)
-            if judge is not None and judge.says_stop(step + 1, current):
-                steps = step + 1
-                break
-        if judge is None:
-            return _Found(current, f"{self.steps} steps of Adam", {})
-        return _Found(judge.best, judge.verdict(steps), judge.history)
+        done, interrupted = 0, False
+        try:
+            for step in range(self.steps):
+                rate = self.learning_rate * (0.505 + 0.495 * math.cos(math.pi * step / self.steps))
+                mean = density.at(current).mean
+                eta = mean.new_zeros(mean.shape[0], 1, mean.shape[1], density.batch.n_subjects)
+                moved, state = gradient_step(density, current, names, eta, state, rate, hold_effects=True)
+                current = {**current, **moved}
+                done = step + 1
+                report(current)
+                if judge is not None and judge.says_stop(done, current):
+                    break
+        except KeyboardInterrupt:
+            interrupted = True
+        if judge is None or not judge.best:
+            return _Found(current, f"{done} steps of Adam" + (", interrupted" if interrupted else ""), {}, interrupted)
+        verdict = judge.verdict(done) + (", interrupted" if interrupted else "")
+        return _Found(judge.best, verdict, judge.history, interrupted)
 
 
 class _Found(NamedTuple):
@@ -140,8 +151,10 @@ class _Found(NamedTuple):
         values: Raw name to ``(start, *shape)``.
         termination: Why it ended.
         held_out: Step to log-likelihood of the held-out subjects (of the best start).
+        interrupted: Whether the user ended it.
     """
 
     values: dict[str, Tensor]
     termination: str
     held_out: dict[int, float]
+    interrupted: bool

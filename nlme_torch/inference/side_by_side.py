@@ -33,12 +33,14 @@ class Minima(NamedTuple):
         values: Objective there, ``(start,)``; infinite where even the first point had no value.
         converged: Where the scaled gradient is as small as asked, ``(start,)``.
         evaluations: Calls of the objective.
+        interrupted: Whether the user ended it; starts that had finished stand.
     """
 
     vectors: Float[Tensor, "start parameter"]
     values: Float[Tensor, "start"]
     converged: Bool[Tensor, "start"]
     evaluations: int
+    interrupted: bool = False
 
 
 class _State(NamedTuple):
@@ -112,7 +114,10 @@ def minimise_side_by_side(
             state = state.take((~stopped).nonzero()[:, 0])
         if not len(state.members):
             return result._replace(evaluations=evaluations)
-        state = _step(objectives, state)
+        try:
+            state = _step(objectives, state)
+        except KeyboardInterrupt:
+            return result._replace(evaluations=evaluations, interrupted=True)
         evaluations += 1
 
 

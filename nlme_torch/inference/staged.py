@@ -1,5 +1,6 @@
 """Estimation in stages: every method begins where the one before it ended."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import pandas as pd
@@ -7,6 +8,7 @@ import torch
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimation import Estimation, FitMethod
+from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import assign, parameter_values
 
@@ -69,6 +71,13 @@ class Staged:
                 assign(density.model, found.values)
                 traces.append(found.trace)
                 reasons.append(f"stage {len(reasons) + 1}, {found.termination}")
+                if found.status is Status.INTERRUPTED:
+                    break
+        except KeyboardInterrupt:  # from a method that had nothing yet
+            if not traces:
+                raise
+            found = dataclasses.replace(found, status=Status.INTERRUPTED)
+            reasons.append(f"stage {len(reasons) + 1} interrupted before its first iteration")
         finally:
             assign(density.model, initial)
         trace = pd.concat(traces, ignore_index=True)
