@@ -11,10 +11,11 @@ import nlme_torch
 ROOT = Path(nlme_torch.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 
-# what each part may import besides itself and the foundations (errors, _typing)
+# what each part may import besides itself and the foundations (errors, _typing, settings)
 MAY_IMPORT = {
     "errors": set(),
     "_typing": set(),
+    "settings": set(),
     "data": set(),
     "solve": set(),
     "compartments": {"data", "solve"},
@@ -24,7 +25,7 @@ MAY_IMPORT = {
     "diagnostics": {"data", "solve", "model", "inference"},
     "plots": {"data", "solve", "model", "inference", "diagnostics"},
 }
-FOUNDATIONS = {"errors", "_typing"}
+FOUNDATIONS = {"errors", "_typing", "settings"}
 
 
 def module_of(path):

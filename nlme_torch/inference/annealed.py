@@ -14,6 +14,8 @@ References:
     Dau and Chopin (2022), Waste-free sequential Monte Carlo. doi:10.1111/rssb.12475
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -26,10 +28,12 @@ from nlme_torch.inference.hamiltonian import HMC
 from nlme_torch.inference.kernels import State, Tuning, evaluate_gradient
 from nlme_torch.inference.marginal import MarginalEstimate, log_mean
 from nlme_torch.inference.positive_definite import factor_or, root_of_diagonal
+from nlme_torch.inference.progress import progress_line
 from nlme_torch.inference.proposals import Mixture
+from nlme_torch.settings import check_above, check_at_least, check_types
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Annealing:
     r"""How the particles go from the reference to the conditional distribution.
 
@@ -52,6 +56,14 @@ class Annealing:
     trajectory: float = 1.5
     efficiency: float = 0.8
     max_steps: int = 300
+
+    def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_at_least(self, FitError, 1, "chains", "moves", "leapfrogs", "max_steps")
+        check_at_least(self, FitError, 2, "groups")
+        check_above(self, FitError, 0, "trajectory", "efficiency")
+        if not self.efficiency < 1:
+            raise FitError(f"Annealing: efficiency must lie below 1, got {self.efficiency}.")
 
 
 class AnnealedResult(NamedTuple):
@@ -93,6 +105,7 @@ def annealed_importance_sampling(
     annealing: Annealing | None = None,
     target_error: float | None = None,
     max_rounds: int = 10,
+    progress: bool = False,
 ) -> AnnealedResult:
     """Estimate every subject's marginal likelihood by annealing.
 
@@ -103,6 +116,8 @@ def annealed_importance_sampling(
         annealing: Numbers of particles and moves; the defaults if None.
         target_error: Rounds of fresh groups are added until the standard error of the total is below it; one if None.
         max_rounds: Most rounds.
+        progress: Whether to show a progress line: the way of the temperatures from their first value to one, on the
+            logarithmic scale, in per cent of a round.
 
     Returns:
         Estimates with standard errors, draws, and the ladder.
@@ -123,14 +138,25 @@ def annealed_importance_sampling(
     effects, subject = len(reference.centres), reference.centres.shape[-1]
     evidence: list[Tensor] = []
     calls = 0
-    while True:
-        log_evidence, particles, ladder, acceptance, used = _anneal(log_joint, reference, annealing, generator)
-        evidence.append(log_evidence)
-        calls += used
-        estimate = _combine(torch.cat(evidence), calls)
-        enough = target_error is None or estimate.total_standard_error <= target_error
-        if enough or len(evidence) == max_rounds:
-            break
+    with progress_line(100, "annealing", progress) as line:
+        while True:
+
+            def report(done: int, new: int) -> None:
+                line.advance("annealing", {"round": len(evidence) + 1, "per cent": done}, count=new)
+
+            log_evidence, particles, ladder, acceptance, used = _anneal(
+                log_joint, reference, annealing, generator, report
+            )
+            evidence.append(log_evidence)
+            calls += used
+            estimate = _combine(torch.cat(evidence), calls)
+            enough = target_error is None or estimate.total_standard_error <= target_error
+            if enough or len(evidence) == max_rounds:
+                break
+            # the error falls with the root of the number of rounds
+            needed = len(evidence) * (estimate.total_standard_error / (target_error or math.inf)) ** 2
+            line.expect(100 * math.ceil(min(max(needed, len(evidence) + 1), max_rounds)))
+        line.finish("annealing", 100 * len(evidence))
     draws = particles.effects.reshape(effects, -1, subject)
     return AnnealedResult(estimate, draws, ladder, acceptance)
 
@@ -143,7 +169,11 @@ def _combine(log_evidence: Tensor, calls: int) -> MarginalEstimate:
 
 
 def _anneal(
-    log_joint: LogDensity, reference: Mixture, annealing: Annealing, generator: torch.Generator
+    log_joint: LogDensity,
+    reference: Mixture,
+    annealing: Annealing,
+    generator: torch.Generator,
+    report: Callable[[int, int], None] = lambda done, new: None,
 ) -> tuple[Tensor, _Particles, Tensor, Tensor, int]:
     """One round: log evidence ``(group, subject)``, the last particles, ladder, acceptance, calls."""
     groups, chains = annealing.groups, annealing.chains
@@ -157,7 +187,7 @@ def _anneal(
     tuning = Tuning(start.new_full((1, subject), -0.5 * torch.log(torch.tensor(2.0)).item()), 0)
     kernel = HMC(leapfrogs=annealing.leapfrogs, gain_floor=0.2, target_acceptance=0.8)
     log_evidence = start.new_zeros(groups, subject)
-    ladder, rates, calls = [temperature], [], 1
+    ladder, rates, calls, shown = [temperature], [], 1, 0
     while bool((temperature < 1).any()):
         if len(ladder) > annealing.max_steps:
             at = temperature.min().item()
@@ -192,6 +222,10 @@ def _anneal(
         tuning = kernel._adapted(tuning, rate[None])
         ladder.append(temperature)
         rates.append(rate)
+        first = ladder[1].clamp(max=1 - 1e-9)
+        done = int(100 * float((1 - temperature.log() / first.log()).clamp(0, 1).nan_to_num(0.0).mean()))
+        report(done, max(done - shown, 0))
+        shown = max(done, shown)
     return log_evidence, particles, torch.stack(ladder), torch.stack(rates), calls
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor
 from nlme_torch.errors import NLMEError
 from nlme_torch.inference.effects import EffectEstimates, estimate_effects, mode_warnings
 from nlme_torch.inference.estimation import Estimation
+from nlme_torch.inference.fit_checks import fit_checks
 from nlme_torch.inference.likelihood import (
+    AnnealedImportanceSampling,
     LikelihoodMethod,
     LogLikelihood,
     default_likelihood,
@@ -19,6 +21,7 @@ from nlme_torch.inference.likelihood import (
     unknown_likelihood,
 )
 from nlme_torch.inference.solver_error import solver_warnings
+from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 
 Found = TypeVar("Found")
@@ -42,7 +45,11 @@ class AtEstimates:
 
 
 def at_estimates(
-    density: Density, estimation: Estimation, likelihood: LikelihoodMethod | None, generator: torch.Generator
+    density: Density,
+    estimation: Estimation,
+    likelihood: LikelihoodMethod | None,
+    generator: torch.Generator,
+    progress: bool = True,
 ) -> AtEstimates:
     """Estimate effects and likelihood at a model's own parameters; what fails is a warning, and its numbers are NaN.
 
@@ -51,6 +58,7 @@ def at_estimates(
         estimation: What the method handed back.
         likelihood: How the likelihood is computed; None takes the method's own, or the default.
         generator: Source of randomness.
+        progress: Whether a likelihood that takes long may show its progress.
     """
     stages = _Stages()
     effects = estimation.effects or stages.run(
@@ -60,15 +68,21 @@ def at_estimates(
     if effects is None:
         effects = unknown_effects(density, estimation.draws)
     chosen = likelihood or default_likelihood(density.model.n_effects)
+    if isinstance(chosen, AnnealedImportanceSampling):
+        chosen = replace(chosen, progress=chosen.progress and progress)
     found = estimation.log_likelihood if likelihood is None else None
     if found is None and (known or density.model.n_effects):
         found = stages.run("likelihood", lambda: evaluate_likelihood(density, effects, chosen, generator))
     if found is None:
         found = unknown_likelihood(density, str(chosen), stages.problem)
     from_solver = stages.run("solver's accuracy", lambda: solver_warnings(density, effects.modes)) or ()
+    # a method that judges no maximum has nothing to be checked
+    judged = known and estimation.status is not Status.COMPLETED
+    checks = (stages.run("fit's own checks", lambda: fit_checks(density, effects)) or ()) if judged else ()
     failed = [message for message in stages.messages if found.problem not in message or not found.problem]
     lost = mode_warnings(effects, density.batch.subjects) if known and not estimation.effects else ()
-    return AtEstimates(effects, found, (*failed, *lost, *found.warnings, *from_solver), stages.interrupted)
+    warnings = (*checks, *failed, *lost, *found.warnings, *from_solver)
+    return AtEstimates(effects, found, warnings, stages.interrupted)
 
 
 class _Stages:

@@ -186,6 +186,8 @@ def _bootstrap(
     fit: "Fit", method: FitMethod | None, draws: Resamples, samples: int, level: float, seed: int, progress: bool
 ) -> Bootstrap:
     chosen: FitMethod | None = method or named_method(fit.method)
+    if isinstance(chosen, MarginalMethod):
+        chosen = chosen.at(fit.density, parameter_values(fit.model))
     if chosen is None:
         raise FitError(
             f"the fit says that it was made by {fit.method}, which cannot be repeated from its name alone; give the "

@@ -34,6 +34,7 @@ from nlme_torch.inference.approximation import (
     replicas,
     solve_per_subject,
 )
+from nlme_torch.inference.quadrature_rule import LARGEST_GRID, STEP
 from nlme_torch.model.density import Conditional, Density
 from nlme_torch.model.values import ParameterValues
 
@@ -51,7 +52,9 @@ class Curved(Approximation):
         FitError: The grid would be larger than ``max_nodes``.
     """
 
-    def __init__(self, density: Density, nodes: int = 1, *, max_nodes: int = 20_000, max_columns: int = 20_000) -> None:
+    def __init__(
+        self, density: Density, nodes: int = 1, *, max_nodes: int = LARGEST_GRID, max_columns: int = 20_000
+    ) -> None:
         super().__init__(density)
         count = density.model.n_effects
         if nodes**count > max_nodes:
@@ -67,6 +70,16 @@ class Curved(Approximation):
             axis = weights.log() + points.square()
             self._points = torch.cartesian_prod(*[points] * count).reshape(-1, count).mT
             self._log_weights = torch.cartesian_prod(*[axis] * count).reshape(-1, count).sum(1)
+
+    def with_nodes(self, nodes: int) -> "Curved | None":
+        """Return the same with another number of nodes per effect; None where the grid would be too large.
+
+        Args:
+            nodes: Per effect.
+        """
+        if nodes**self.density.model.n_effects > LARGEST_GRID:
+            return None
+        return Curved(self.density, nodes, max_columns=self.max_columns)
 
     def restricted(self, subjects: Tensor) -> "Curved":
         """Return the same for some of the subjects."""
@@ -181,3 +194,17 @@ def _at_mode(joint: Tensor, factor: Tensor) -> _Shape:
     log_determinant = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     inverse = torch.cholesky_inverse(factor).movedim((-2, -1), (0, 1))
     return _Shape(2 * joint + log_determinant, inverse, 0.0, 0.0)
+
+
+def next_rule(approximation: Approximation, values: ParameterValues, centre: Tensor) -> Tensor | None:
+    """Return every subject's log-likelihood by quadrature with more nodes, ``(subject,)``.
+
+    Args:
+        approximation: Any; only quadrature has a next rule.
+        values: Raw name to ``(1, *shape)``.
+        centre: The modes, ``(effect, 1, subject)``.
+    """
+    if not isinstance(approximation, Curved) or approximation.nodes == 1:
+        return None
+    larger = approximation.with_nodes(approximation.nodes + STEP)
+    return None if larger is None else -0.5 * larger.evaluate(values, centre, gradient=False).value[0].detach()

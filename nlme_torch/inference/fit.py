@@ -76,7 +76,7 @@ def fit(
     set_awaited_scales(density)
     estimation = chosen.estimate(density, generator, progress)
     assign(fitted, estimation.values)
-    there = at_estimates(density, estimation, likelihood, generator)
+    there = at_estimates(density, estimation, likelihood, generator, progress)
     return Fit(
         model=fitted,
         data=data,

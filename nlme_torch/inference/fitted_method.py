@@ -19,9 +19,9 @@ def named_method(name: str) -> MarginalMethod | None:
         >>> named_method("Quadrature(nodes=5)").nodes, named_method("SAEM()")
         (5, None)
     """
-    nodes = re.fullmatch(r"Quadrature\(nodes=(\d+)\)", name)
+    nodes = re.fullmatch(r"Quadrature\(nodes=(\d+|auto)\)", name)
     if nodes is not None:
-        return Quadrature(nodes=int(nodes[1]))
+        return Quadrature(nodes="auto" if nodes[1] == "auto" else int(nodes[1]))
     kinds = {kind.__name__: kind for kind in (FO, FOCE, FOCEI, Laplace)}
     return kinds[name]() if name in kinds else None
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference.effects import EffectEstimates, estimate_effects
 from nlme_torch.inference.effects_at_modes import effects_at_modes
 from nlme_torch.inference.likelihood import LikelihoodMethod, LogLikelihood, default_likelihood, evaluate_likelihood
 from nlme_torch.model.density import Density
@@ -51,8 +52,20 @@ def held_out(
     density = Density(fit.model, data.batch(device=fit.effects.modes.device), fit.solver)
     generator = torch.Generator().manual_seed(seed)
     method = likelihood or default_likelihood(fit.model.n_effects)
+    return evaluate_likelihood(density, effects_for_likelihood(density, generator), method, generator)
+
+
+def effects_for_likelihood(density: Density, generator: torch.Generator) -> EffectEstimates:
+    """Return what likelihood methods need to know of subjects that no fit has seen, at a model's own parameters.
+
+    Args:
+        density: The model, joined to data and solver.
+        generator: Source of randomness.
+    """
     conditional = density.at()
+    if not density.model.n_effects:
+        return estimate_effects(density, None, generator)
     effects = effects_at_modes(conditional, generator)
     with torch.no_grad():  # where likelihood methods begin their search for further modes
         spread = conditional.sample(effects.draws.shape[1], generator)[:, :, 0]
-    return evaluate_likelihood(density, replace(effects, draws=spread), method, generator)
+    return replace(effects, draws=spread)

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from dataclasses import KW_ONLY, InitVar, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from nlme_torch.errors import FitError
 from nlme_torch.inference.annealed import Annealing, annealed_importance_sampling
 from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.effects import EffectEstimates
@@ -20,8 +21,10 @@ from nlme_torch.inference.modes import Modes, best_mode, conditional_modes, dist
 from nlme_torch.inference.positive_definite import factor_or, prior_factor
 from nlme_torch.inference.proposals import factor_of_precision, normal, student
 from nlme_torch.inference.quadrature import quadrature_log_marginal
+from nlme_torch.inference.quadrature_rule import LARGEST_GRID, TOLERATED, raised
 from nlme_torch.model.density import Density
 from nlme_torch.model.normal_observations import normal_observations
+from nlme_torch.settings import check_above, check_at_least, check_types
 
 if TYPE_CHECKING:
     from nlme_torch.inference.result import Fit
@@ -40,6 +43,8 @@ class LogLikelihood:
         n_normal: How many of them are normal or log-normal and not censored, for the convention without constants;
             None for all.
         problem: Why there is no value; empty where there is one.
+        next_rule: Of quadrature: -2LL by the rule with two more nodes per effect; NaN for others, and where that rule
+            would be too large.
     """
 
     value: float
@@ -49,6 +54,12 @@ class LogLikelihood:
     n_observations: int
     n_normal: int | None = None
     problem: str = ""
+    next_rule: float = math.nan
+
+    @property
+    def rule_difference(self) -> float:
+        """How far -2LL moves with the next quadrature rule; NaN where that is not known."""
+        return self.next_rule - self.minus2ll
 
     @property
     def minus2ll(self) -> float:
@@ -65,6 +76,11 @@ class LogLikelihood:
     def warnings(self) -> tuple[str, ...]:
         """Why the value may be wrong, one sentence each."""
         messages = [f"the likelihood is not known: {self.problem}"] if self.problem else []
+        if abs(self.rule_difference) > TOLERATED:
+            messages.append(
+                f"{self.method}: the next rule moves -2LL by {self.rule_difference:+.2g}, so that the likelihood and "
+                'its maximum are not exact; use more nodes, or nodes="auto"'
+            )
         bad = self.subjects[self.subjects["k_hat"] > 0.7]
         if len(bad):
             messages.append(
@@ -78,6 +94,8 @@ class LogLikelihood:
         if not math.isfinite(self.value):
             return f"-2LL unknown, by {self.method}{': ' if self.problem else ''}{self.problem}"
         error = f" (Monte-Carlo SE {2 * self.standard_error:.2f})" if self.standard_error else ""
+        if not math.isnan(self.next_rule):
+            error += f" (next rule {self.rule_difference:+.2g})"
         return f"-2LL {self.minus2ll:.3f}{error}, OFV {self.ofv:.3f}, by {self.method}"
 
 
@@ -100,6 +118,10 @@ class LaplaceLikelihood:
 
     starts: int = 4
 
+    def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_at_least(self, FitError, 1, "starts")
+
     def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
         """Approximate every subject's marginal likelihood."""
         modes = best_mode(search_modes(density, effects, self.starts, generator))
@@ -110,20 +132,36 @@ class LaplaceLikelihood:
 
 @dataclass(frozen=True)
 class QuadratureLikelihood:
-    """Adaptive Gauss-Hermite quadrature, exact up to the number of nodes: for few effects.
+    """Adaptive Gauss-Hermite quadrature: for few effects. The next rule shows how exact it is.
 
     Attributes:
-        nodes: Nodes per effect.
+        nodes: Nodes per effect; "auto" raises them by two until the next rule moves -2LL by less than 0.05.
     """
 
-    nodes: int = 9
+    nodes: int | Literal["auto"] = 9
+
+    def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_at_least(self, FitError, 1, "nodes")
 
     def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
         """Integrate every subject's marginal likelihood."""
         factor = factor_of_precision(effects.precision)
-        value = quadrature_log_marginal(column_density(density.at()), effects.modes, factor, nodes=self.nodes)
+        log_joint = column_density(density.at())
+
+        def rule(nodes: int) -> Tensor | None:
+            if nodes ** len(effects.modes) > LARGEST_GRID:
+                return None
+            return quadrature_log_marginal(log_joint, effects.modes, factor, nodes=nodes, max_nodes=LARGEST_GRID)
+
+        if self.nodes == "auto":
+            nodes, value, following = raised(rule, -2.0)
+        else:
+            nodes = self.nodes
+            value = quadrature_log_marginal(log_joint, effects.modes, factor, nodes=nodes)
+            following = rule(nodes + 2)
         zero = torch.zeros_like(value)
-        return MarginalEstimate(value, zero, zero + math.nan, zero + math.nan, 0)
+        return MarginalEstimate(value, zero, zero + math.nan, zero + math.nan, 0, following)
 
 
 @dataclass(frozen=True)
@@ -134,11 +172,21 @@ class ImportanceSampling:
         samples: Draws per subject.
         df: Degrees of freedom of the Student-t.
         modes: Number of searches for different modes; 1 uses conditional mean and covariance from the chains.
+        draws: Another name of ``samples``, for the call only.
     """
 
     samples: int = 5000
+    _: KW_ONLY
     df: int = 5
     modes: int = 1
+    draws: InitVar[int | None] = None
+
+    def __post_init__(self, draws: int | None) -> None:
+        if draws is not None:
+            object.__setattr__(self, "samples", draws)
+        check_types(self, FitError)
+        check_at_least(self, FitError, 2, "samples")
+        check_at_least(self, FitError, 1, "df", "modes")
 
     def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
         """Sample every subject's marginal likelihood."""
@@ -153,7 +201,7 @@ class ImportanceSampling:
         return importance_sampling(column_density(conditional), proposal, samples=self.samples, generator=generator)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AnnealedImportanceSampling:
     """Annealed importance sampling with Hamiltonian transitions, for many effects.
 
@@ -164,10 +212,21 @@ class AnnealedImportanceSampling:
     Attributes:
         annealing: Particles, groups and transitions; many ancestors with few moves keep humps alive.
         target_error: Rounds are added until the Monte-Carlo standard error of the total is below this.
+        progress: Whether to show a progress line, with the time that is left.
+
+    One round costs ``groups * chains * moves * leapfrogs`` gradients of the log joint density for every subject and
+    temperature, at most 8 * 64 * 1 * 8 = 4096 by default, and 10 to 60 temperatures, more for more effects and more
+    data: 1e5 gradients per subject and round. Closed forms take seconds; a stiff equation, at 1 ms per gradient, a
+    minute and more per subject. ``target_error`` may ask for up to 10 rounds.
     """
 
     annealing: Annealing = field(default_factory=lambda: Annealing(chains=64, moves=1))
     target_error: float = 0.4
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_above(self, FitError, 0, "target_error")
 
     def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
         """Anneal every subject from the prior of its effects to their conditional distribution."""
@@ -181,6 +240,7 @@ class AnnealedImportanceSampling:
             generator=generator,
             annealing=self.annealing,
             target_error=self.target_error,
+            progress=self.progress,
         ).estimate
 
 
@@ -252,7 +312,8 @@ def from_estimate(density: Density, estimate: MarginalEstimate, name: str) -> Lo
         problem = f"that of {len(missing)} of {len(table)} subjects could not be evaluated ({named})"
     total, error = (math.nan, math.nan) if missing else (estimate.total, estimate.total_standard_error)
     counts = density.batch.n_observations, int(normal_observations(density).sum())
-    return LogLikelihood(total, error, name, table, *counts, problem)
+    next_rule = math.nan if estimate.next_rule is None else -2 * float(estimate.next_rule.sum())
+    return LogLikelihood(total, error, name, table, *counts, problem, next_rule)
 
 
 def unknown_likelihood(density: Density, name: str, problem: str) -> LogLikelihood:

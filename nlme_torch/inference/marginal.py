@@ -16,6 +16,8 @@ class MarginalEstimate(NamedTuple):
         khat: Pareto shape of the importance weights, ``(subject,)``; above 0.7 the estimate and its standard
             error cannot be trusted. NaN for methods that have no such diagnostic.
         evaluations: Number of calls of the log joint density.
+        next_rule: The same as ``log_marginal`` by quadrature with two more nodes per effect, which shows the error of
+            the rule; None for other methods, and where the grid would be too large.
     """
 
     log_marginal: Tensor
@@ -23,6 +25,7 @@ class MarginalEstimate(NamedTuple):
     effective_size: Tensor
     khat: Tensor
     evaluations: int
+    next_rule: Tensor | None = None
 
     @property
     def total(self) -> float:

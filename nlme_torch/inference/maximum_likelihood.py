@@ -11,7 +11,7 @@ from torch import Tensor
 from nlme_torch.errors import FitError
 from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.approximation import Approximation, batched
-from nlme_torch.inference.curved import exact_curvature
+from nlme_torch.inference.curved import exact_curvature, next_rule
 from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.estimation import Estimation
 from nlme_torch.inference.likelihood import LogLikelihood, from_estimate
@@ -170,7 +170,9 @@ class _Run:
             termination=self._termination(runs),
             warnings=self._warnings(found),
             effects=effect_estimates(self.approximation, values, found, generator),
-            log_likelihood=with_next_modes(log_likelihood(self.approximation, self.method.name, found), self._gap),
+            log_likelihood=with_next_modes(
+                log_likelihood(self.approximation, values, self.method.name, found), self._gap
+            ),
         )
 
     @property
@@ -272,9 +274,10 @@ def effect_estimates(
     return EffectEstimates(eta, precision, joint, eta, covariance.permute(1, 2, 0), kept)
 
 
-def log_likelihood(approximation: Approximation, name: str, found: Expansion) -> LogLikelihood:
+def log_likelihood(approximation: Approximation, values: ParameterValues, name: str, found: Expansion) -> LogLikelihood:
     """Return the approximate log-likelihood with its method's name."""
     value = -0.5 * found.evaluation.value[0].detach()
     nothing = torch.full_like(value, math.nan)
-    estimate = MarginalEstimate(value, torch.zeros_like(value), nothing, nothing, 0)
+    following = next_rule(approximation, values, found.evaluation.centre)
+    estimate = MarginalEstimate(value, torch.zeros_like(value), nothing, nothing, 0, following)
     return from_estimate(approximation.density, estimate, name)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
-from nlme_torch.inference.curved import exact_curvature
+from nlme_torch.inference.curved import exact_curvature, next_rule
+from nlme_torch.inference.held_out import effects_for_likelihood
+from nlme_torch.inference.likelihood import LikelihoodMethod, evaluate_likelihood
 from nlme_torch.inference.marginal_methods import FOCEI, MarginalMethod
 from nlme_torch.inference.marginal_objective import expand, search_modes, solves_equations
 from nlme_torch.inference.maximum_likelihood import natural_effects
@@ -20,12 +22,13 @@ from nlme_torch.inference.mode_report import doubtful_modes, next_modes
 from nlme_torch.inference.modes import ModeStatus
 from nlme_torch.inference.natural import values_from_natural
 from nlme_torch.inference.pooled import Pooled
+from nlme_torch.inference.solver_error import solver_warnings
 from nlme_torch.inference.tables import effect_table
 from nlme_torch.model.density import Density
 from nlme_torch.model.levels import learn_levels
 from nlme_torch.model.model import Model
 from nlme_torch.model.normal_observations import normal_observations
-from nlme_torch.model.values import parameter_values
+from nlme_torch.model.values import ParameterValues, assign, parameter_values
 from nlme_torch.solve import Solver, choose_solver
 
 if TYPE_CHECKING:
@@ -45,7 +48,10 @@ class ObjectiveValue:
             higher -2 log joint density is at a second mode, NaN where none was found.
         modes: Conditional modes of the random effects, one row per subject (FO: the linear predictor).
         curvatures: H at the modes, ``(effect, effect, subject)``.
-        warnings: Subjects for which one mode does not say enough.
+        standard_error: Monte-Carlo standard error of ``minus2ll``; 0 for a deterministic method.
+        next_rule: Of quadrature: ``minus2ll`` by the rule with two more nodes per effect; else NaN.
+        warnings: What may make the value wrong: subjects for which one mode does not say enough, the solver's error, bad
+            importance weights.
     """
 
     method: str
@@ -55,6 +61,8 @@ class ObjectiveValue:
     subjects: pd.DataFrame
     modes: pd.DataFrame
     curvatures: Float[Tensor, "effect effect subject"]
+    standard_error: float = 0.0
+    next_rule: float = math.nan
     warnings: tuple[str, ...] = ()
 
     @property
@@ -64,9 +72,16 @@ class ObjectiveValue:
 
     def __str__(self) -> str:
         text = f"OFV {self.ofv:.6f}, -2LL {self.minus2ll:.6f}, by {self.method}"
+        if self.standard_error:
+            text = (
+                f"OFV {self.ofv:.3f}, -2LL {self.minus2ll:.3f} (Monte-Carlo SE {self.standard_error:.2g}), "
+                f"by {self.method}"
+            )
+        if not math.isnan(self.next_rule):
+            text += f" (next rule {self.next_rule - self.minus2ll:+.2g})"
         if self.log_prior:
             text += f"; with priors: penalised objective {self.penalised:.6f} (not a likelihood)"
-        failed = self.subjects[~self.subjects["status"].isin(["CONVERGED", "STALLED"])]
+        failed = self.subjects[~self.subjects["status"].isin(["CONVERGED", "STALLED", "SAMPLED"])]
         if len(failed):
             text += f"; no value for {len(failed)} subjects: {', '.join(map(str, failed['id'].head(5)))}"
         return "; ".join([text, *self.warnings])
@@ -77,7 +92,7 @@ class ObjectiveValue:
 def ofv(
     model: Model,
     data: "Dataset",
-    method: MarginalMethod | Pooled | None = None,
+    method: MarginalMethod | Pooled | LikelihoodMethod | None = None,
     params: Mapping[str, Any] | None = None,
     *,
     solver: Solver | str | None = None,
@@ -89,14 +104,15 @@ def ofv(
     Args:
         model: The model; it is not changed.
         data: The data set.
-        method: ``FO()``, ``FOCE()``, ``FOCEI()``, ``Laplace()``, ``Quadrature(nodes=)``, or ``Pooled()`` for the
-            likelihood of typical subjects; ``FOCEI()`` if None.
+        method: ``FO()``, ``FOCE()``, ``FOCEI()``, ``Laplace()``, ``Quadrature(nodes=)``, ``Pooled()`` for the
+            likelihood of typical subjects, or ``ImportanceSampling(samples)``, ``AnnealedImportanceSampling()`` and
+            other methods of :func:`nlme.loglik`, whose value comes with its Monte-Carlo error; ``FOCEI()`` if None.
         params: Name to value on the natural scale, as fits print them (``ka``, ``sigma``, ``omega_ka`` for a variance,
             ``omega_ka,cl`` for a covariance); also the name of an Omega block to a whole matrix, or of a network to
             its weights. Parameters not named keep the model's own values.
         solver: How differential equations are solved; ``Auto()`` if None or "auto".
         device: Where tensors live; the CPU if None.
-        seed: Seed of further starting points for the modes.
+        seed: Seed of further starting points for the modes, and of Monte-Carlo methods.
 
     Returns:
         Total and per-subject values, conditional modes, curvatures and statuses.
@@ -113,12 +129,16 @@ def ofv(
     """
     if data.n_observations == 0:
         raise FitError("the data set has no observations to evaluate.")
-    chosen: MarginalMethod | Pooled = method or FOCEI()
+    chosen: MarginalMethod | Pooled | LikelihoodMethod = method or FOCEI()
     model = copy.deepcopy(model).to(device=device)
     batch = data.batch(device=device)
     learn_levels(model, batch)
     values = parameter_values(model) if params is None else values_from_natural(model, params)
     density = Density(model, batch, choose_solver(solver))
+    if not isinstance(chosen, MarginalMethod | Pooled):
+        return _sampled(chosen, density, values, seed)
+    if isinstance(chosen, MarginalMethod):
+        chosen = chosen.at(density, values)
     approximation = chosen.approximation(density)
     centre = approximation.origin(1)
     gap = None
@@ -145,6 +165,8 @@ def ofv(
             "next_mode": next_modes(gap, len(value)).numpy(force=True),
         }
     )
+    following = next_rule(approximation, values, found.evaluation.centre)
+    assign(model, values)
     return ObjectiveValue(
         method=chosen.name,
         minus2ll=float(value.sum()),
@@ -153,5 +175,44 @@ def ofv(
         subjects=subjects,
         modes=effect_table(model, batch.subjects, eta),
         curvatures=curvature,
-        warnings=doubtful_modes(chosen.name, batch.subjects, gap, exact_curvature(approximation, found.evaluation)),
+        next_rule=math.nan if following is None else -2 * float(following.sum()),
+        warnings=(
+            *doubtful_modes(chosen.name, batch.subjects, gap, exact_curvature(approximation, found.evaluation)),
+            *solver_warnings(density, eta, then="evaluate again"),
+        ),
+    )
+
+
+def _sampled(method: LikelihoodMethod, density: Density, values: ParameterValues, seed: int) -> ObjectiveValue:
+    """The value by a method that integrates over the effects rather than expanding at their modes."""
+    assign(density.model, values)
+    generator = torch.Generator().manual_seed(seed)
+    effects = effects_for_likelihood(density, generator)
+    found = evaluate_likelihood(density, effects, method, generator)
+    normal = normal_observations(density).numpy(force=True)
+    counts = torch.stack([outcome.mask.sum(0) for outcome in density.batch.outcomes.values()]).sum(0)
+    minus2ll = -2 * found.subjects["log_likelihood"]
+    subjects = pd.DataFrame(
+        {
+            "id": found.subjects["id"],
+            "ofv": minus2ll - normal * math.log(2 * math.pi),
+            "minus2ll": minus2ll,
+            "n_observations": counts.numpy(force=True),
+            "status": ["SAMPLED" if math.isfinite(value) else "FAILED" for value in minus2ll],
+            "standard_error": 2 * found.subjects["standard_error"],
+            "effective_size": found.subjects["effective_size"],
+            "k_hat": found.subjects["k_hat"],
+        }
+    )
+    return ObjectiveValue(
+        method=found.method,
+        minus2ll=found.minus2ll,
+        ofv=found.ofv,
+        log_prior=float(density.log_prior(values)[0]),
+        subjects=subjects,
+        modes=effect_table(density.model, density.batch.subjects, effects.modes),
+        curvatures=effects.precision,
+        standard_error=2 * found.standard_error,
+        next_rule=found.next_rule,
+        warnings=found.warnings + solver_warnings(density, effects.modes, then="evaluate again"),
     )

@@ -10,7 +10,9 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
+from nlme_torch.errors import FitError
 from nlme_torch.inference.status import Status
+from nlme_torch.settings import check_above, check_at_least, check_types
 
 Objective = Callable[[Tensor], tuple[float, Tensor]]
 """``(parameter,) -> value, gradient``; an infinite value where there is none."""
@@ -106,7 +108,7 @@ class _Search:
         return value, slope.numpy(force=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BFGS:
     """Quasi-Newton with a dense inverse Hessian (scipy): up to a few hundred parameters.
 
@@ -123,6 +125,11 @@ class BFGS:
     tolerance: float = 1e-4
     restarts: int = 2
 
+    def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_at_least(self, FitError, 0, "iterations", "restarts")
+        check_above(self, FitError, 0, "tolerance")
+
     def minimise(
         self, objective: Objective, start: Tensor, scale: Tensor, report: Callable[[Iterate], None]
     ) -> Minimum:
@@ -130,7 +137,7 @@ class BFGS:
         return _scipy("BFGS", {"gtol": self.tolerance}, self, objective, start, scale, report)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LBFGS:
     """Quasi-Newton with limited memory (scipy's L-BFGS-B): many parameters.
 
@@ -150,6 +157,12 @@ class LBFGS:
     memory: int = 30
     restarts: int = 2
 
+    def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_at_least(self, FitError, 0, "iterations", "restarts")
+        check_at_least(self, FitError, 1, "memory")
+        check_above(self, FitError, 0, "tolerance")
+
     def minimise(
         self, objective: Objective, start: Tensor, scale: Tensor, report: Callable[[Iterate], None]
     ) -> Minimum:
@@ -158,7 +171,7 @@ class LBFGS:
         return _scipy("L-BFGS-B", options, self, objective, start, scale, report)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Adam:
     """Adam with a step that falls along a cosine: a rough terrain of very many weights.
 
@@ -172,6 +185,11 @@ class Adam:
 
     iterations: int = 1000
     learning_rate: float = 0.02
+
+    def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_at_least(self, FitError, 0, "iterations")
+        check_above(self, FitError, 0, "learning_rate")
 
     def minimise(
         self, objective: Objective, start: Tensor, scale: Tensor, report: Callable[[Iterate], None]

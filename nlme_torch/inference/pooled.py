@@ -7,7 +7,7 @@ No estimate of variability comes out of it. It brings networks into the region w
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import pandas as pd
@@ -25,6 +25,7 @@ from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 from nlme_torch.model.scalars import all_scalars, scalar_matrix
 from nlme_torch.model.values import ParameterValues, free_names, parameter_values
+from nlme_torch.settings import check_above, check_at_least, check_types
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,15 @@ class Pooled:
     """
 
     steps: int = 500
+    _: KW_ONLY
     learning_rate: float = 0.05
     hold_out: float = 0.0
     patience: int = 100
 
     def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_at_least(self, FitError, 0, "steps")
+        check_above(self, FitError, 0, "learning_rate")
         if not 0 <= self.hold_out < 1 or self.patience < 1:
             raise FitError(
                 f"Pooled: hold_out={self.hold_out} must be a share of the subjects below one, patience={self.patience} "

@@ -27,6 +27,11 @@ class Progress:
                 "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()), refresh=False
             )
 
+    def expect(self, total: int) -> None:
+        """Change the number of iterations that are expected."""
+        self._bar.total = total
+        self._bar.refresh()
+
     def finish(self, phase: str, total: int) -> None:
         """End the line at the number of iterations that were really done."""
         self._bar.set_description_str(phase, refresh=False)

@@ -21,6 +21,7 @@ from torch import Tensor
 from nlme_torch.errors import FitError
 from nlme_torch.inference.starts import laplace_of_starts
 from nlme_torch.model.values import ParameterValues
+from nlme_torch.settings import check_types
 
 if TYPE_CHECKING:
     from nlme_torch.inference.saem_algorithm import SAEMAlgorithm
@@ -50,6 +51,7 @@ class Race:
     growth: float = 1.5
 
     def __post_init__(self) -> None:
+        check_types(self, FitError)
         if self.keep < 1 or self.iterations < 1 or not self.growth >= 1:
             raise FitError(
                 f"Race: keep={self.keep} and iterations={self.iterations} must be at least 1, growth={self.growth} too."

@@ -27,9 +27,10 @@ from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 from nlme_torch.model.scalars import all_scalars, omega_scalars, scalar_matrix, structural_scalars
 from nlme_torch.model.values import parameter_values
+from nlme_torch.settings import check_at_least, check_types
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SAEM:
     """Maximum likelihood (or maximum a posteriori, with priors) by stochastic approximation EM.
 
@@ -72,10 +73,15 @@ class SAEM:
     window: int = 50
 
     def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_at_least(
+            self, FitError, 0, "spread", "learning_rate", "gradient_steps", "acceleration", "drift_tolerance"
+        )
+        check_at_least(self, FitError, 1, "window")
         if self.chains is not None and self.chains < 1:
-            raise FitError(f"SAEM needs at least one chain per subject, got {self.chains}.")
+            raise FitError(f"SAEM needs at least one chain per subject, got {self.chains} chains.")
         if self.starts < 1:
-            raise FitError(f"SAEM needs at least one start, got {self.starts}.")
+            raise FitError(f"SAEM needs at least one start, got {self.starts} starts.")
         if self.race is not None and self.starts <= self.race.keep:
             raise FitError(
                 f"SAEM's race keeps {self.race.keep} starts, so it needs more than that to begin with, got "

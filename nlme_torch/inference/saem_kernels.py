@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nlme_torch.errors import FitError
 from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.cycle import Cycle
@@ -15,13 +16,14 @@ from nlme_torch.inference.modes import best_mode, conditional_modes
 from nlme_torch.inference.proposals import factor_of_precision, normal, student
 from nlme_torch.model.density import Conditional
 from nlme_torch.model.model import Model
+from nlme_torch.settings import check_at_least, check_types
 
 MANY_EFFECTS = 8
 TAILS = 8
 """Degrees of freedom of Laplace proposals: heavier tails than a normal's, so that no chain is caught in one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Moves:
     """How often each kernel runs in one iteration; zero switches it off.
 
@@ -48,6 +50,12 @@ class Moves:
     leapfrogs: int = 5
     group: int = 1
     refresh: int = 20
+
+    def __post_init__(self) -> None:
+        check_types(self, FitError)
+        counts = ("prior", "component", "block", "laplace", "hamiltonian", "group")
+        check_at_least(self, FitError, 0, *counts)
+        check_at_least(self, FitError, 1, "leapfrogs", "refresh")
 
     @classmethod
     def automatic(cls, model: Model) -> "Moves":

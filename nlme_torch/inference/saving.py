@@ -9,6 +9,7 @@ gives another one.)
 import copy
 import dataclasses
 import json
+import math
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -179,6 +180,7 @@ def _log_likelihood(folder: Path, record: Entries, subjects: Sequence[Any]) -> L
         n_observations=record.take("n_observations", int),
         n_normal=record.take("n_normal", int) if "n_normal" in record.values else None,
         problem=record.take("problem", str) if "problem" in record.values else "",
+        next_rule=record.take("next_rule", Number) if "next_rule" in record.values else math.nan,
     )
 
 
@@ -294,6 +296,7 @@ def _write(fit: Fit, folder: Path) -> None:
             "n_observations": likelihood.n_observations,
             "n_normal": likelihood.n_normal,
             "problem": likelihood.problem,
+            "next_rule": likelihood.next_rule,
         },
         "uncertainty": uncertainty,
         "data_hash": fit.data.hash,

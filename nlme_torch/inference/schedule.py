@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from nlme_torch.errors import FitError
+from nlme_torch.settings import check_types
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepSchedule:
     r"""Step sizes of SAEM.
 
@@ -36,6 +37,7 @@ class StepSchedule:
     power: float = 0.7
 
     def __post_init__(self) -> None:
+        check_types(self, FitError)
         if min(self.burn_in, self.exploration) < 0 or self.smoothing < 1:
             raise FitError("SAEM needs burn_in >= 0, exploration >= 0 and smoothing >= 1 iterations.")
         if not 0.5 < self.power <= 1:

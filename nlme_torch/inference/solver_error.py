@@ -10,12 +10,15 @@ from nlme_torch.solve.refine import refine
 TOLERATED = 0.1
 
 
-def solver_warnings(density: Density, modes: Float[torch.Tensor, "effect subject"]) -> tuple[str, ...]:
+def solver_warnings(
+    density: Density, modes: Float[torch.Tensor, "effect subject"], then: str = "fit again"
+) -> tuple[str, ...]:
     """Solve once more with a hundredth of the local error, at the conditional modes, and compare -2 log-likelihoods.
 
     Args:
         density: The model at its estimates, joined to data and solver.
         modes: Conditional modes of the random effects, ``(effect, subject)``.
+        then: What to do with tighter tolerances, for the message.
 
     Returns:
         One warning if -2LL moves by more than 0.1; none for closed forms and for solvers that cannot be refined.
@@ -28,7 +31,7 @@ def solver_warnings(density: Density, modes: Float[torch.Tensor, "effect subject
         return ()
     return (
         f"the solver's error moves -2 log-likelihood by {moved:+.2g} (at the conditional modes, against {stricter}); "
-        "tighten its tolerances and fit again",
+        f"tighten its tolerances and {then}",
     )
 
 

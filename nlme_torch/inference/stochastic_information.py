@@ -35,6 +35,7 @@ from nlme_torch.inference.saem_kernels import Moves
 from nlme_torch.inference.schedule import StepSchedule
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import parameter_values
+from nlme_torch.settings import check_types
 
 FEWEST_CHAINS = 8
 """Fewer tell too little of the Monte-Carlo error, which is read off the differences between chains."""
@@ -43,7 +44,7 @@ COLUMNS = 8000
 NEVER = 10**9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StochasticInformation:
     """The observed information matrix by Louis's formula, averaged over draws of the random effects.
 
@@ -74,6 +75,7 @@ class StochasticInformation:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self, FitError)
         if self.chains is not None and self.chains < 2:
             raise FitError(f"StochasticInformation needs at least 2 chains per subject, got {self.chains}.")
         if self.iterations < 1 or self.burn_in < 0 or not self.tolerance > 0:

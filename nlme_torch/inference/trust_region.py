@@ -14,11 +14,13 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from nlme_torch.errors import FitError
 from nlme_torch.inference.full_space import FullSpace
 from nlme_torch.inference.full_space_walk import SMALLEST, FullSpaceWalk, Point
 from nlme_torch.inference.optim import Iterate, Minimum, Objective
 from nlme_torch.inference.status import Status
 from nlme_torch.inference.trust_region_step import best_step
+from nlme_torch.settings import check_above, check_at_least, check_types
 
 REFRESH = 40
 SLOW = 1.0  # of -2 log-likelihood in as many steps
@@ -73,7 +75,7 @@ class Simultaneous(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrustRegion:
     r"""Quasi-Newton steps within a region where the quadratic model is to be trusted: networks, rough terrain.
 
@@ -105,6 +107,11 @@ class TrustRegion:
     tolerance: float = 1e-3
     gradient: float = 1e-2
     leaps: int = 8
+
+    def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_at_least(self, FitError, 0, "iterations", "leaps")
+        check_above(self, FitError, 0, "tolerance", "gradient")
 
     def minimise(
         self, objective: Objective, start: Tensor, scale: Tensor, report: Callable[[Iterate], None]

@@ -7,7 +7,7 @@ bounds.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,16 +16,24 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float
+from nlme_torch.errors import FitError
+from nlme_torch.inference.curved import Curved
 from nlme_torch.inference.fitted_method import fitted_method
 from nlme_torch.inference.free_scalars import FreeScalars, slope_of
 from nlme_torch.inference.information import Information, Kind, invert, marginal_information
-from nlme_torch.inference.marginal_methods import MarginalMethod
+from nlme_torch.inference.marginal_methods import FOCEI, MarginalMethod, Quadrature
+from nlme_torch.inference.quadrature_rule import STEP
+from nlme_torch.inference.stochastic_information import StochasticInformation
 from nlme_torch.model.density import Density
 from nlme_torch.model.transforms import Transform
 from nlme_torch.model.values import parameter_values
 
 if TYPE_CHECKING:
     from nlme_torch.inference.result import Fit
+
+
+MOVED = 0.02
+"""Relative move of a standard error from one quadrature rule to the next at which the nodes suffice."""
 
 
 @runtime_checkable
@@ -106,7 +114,9 @@ def standard_errors(
     Args:
         fit: The fit; meaningful where its estimates maximise the likelihood of ``method``.
         method: The approximation of the likelihood, or ``nlme.StochasticInformation()`` for the exact one by Markov
-            chains; None takes the approximation that the fit maximised, and ``FOCEI()`` after SAEM.
+            chains; None takes the approximation that the fit maximised, and after SAEM ``FOCEI()``, or Markov chains
+            where an outcome is not normal or a value is censored. Quadrature takes more nodes than were given where
+            standard errors ask for them.
         kind: ``sandwich`` is robust, ``R`` assumes the model, ``S`` does and needs many subjects.
         level: Of the confidence limits.
         step: Of the differences of an approximate likelihood on the estimation scale.
@@ -125,9 +135,11 @@ def standard_errors(
         >>> round(float(errors.table.loc["cl", "rse_percent"]))
         8
     """
-    chosen = method or fitted_method(fit)
+    chosen = method or _suitable(fit)
     scalars = FreeScalars(fit.model, parameter_values(fit.model))
-    if isinstance(chosen, MarginalMethod):
+    if isinstance(chosen, Quadrature):
+        chosen, information = _enough_nodes(chosen, fit.density, scalars, kind, step)
+    elif isinstance(chosen, MarginalMethod):
         searches = chosen.searches(fit.density)
         information = marginal_information(chosen.approximation(fit.density), scalars, searches, step)
     else:
@@ -148,6 +160,42 @@ def standard_errors(
         condition_number=inverse.condition_number,
         warnings=inverse.warnings,
     )
+
+
+def _suitable(fit: "Fit") -> MarginalMethod | InformationMethod:
+    """What the fit maximised; else FOCEI, and Markov chains where an outcome is not normal or a value is censored."""
+    chosen = fitted_method(fit)
+    if isinstance(chosen, FOCEI) and fit.model.n_effects:
+        try:
+            chosen.approximation(fit.density)
+        except FitError:
+            return StochasticInformation()
+    return chosen
+
+
+def _enough_nodes(
+    method: Quadrature, density: Density, scalars: FreeScalars, kind: Kind, step: float
+) -> tuple[Quadrature, Information]:
+    """Raise the nodes until no standard error moves by 2 % from one rule to the next.
+
+    The error of a rule changes with the parameters, and its second derivative is more of the information than its
+    value is of the likelihood: a rule that is good enough for a fit may be too coarse here.
+    """
+    rule = method.at(density, scalars.values)
+    before: Tensor | None = None
+    while True:
+        approximation = rule.approximation(density)
+        information = marginal_information(approximation, scalars, rule.searches(density), step)
+        errors = invert(information, kind, scalars.labels).covariance.diagonal().sqrt()
+        moved = math.inf if before is None else float((errors / before - 1).abs().max())
+        if moved <= MOVED:
+            return rule, information
+        assert isinstance(approximation, Curved)
+        if approximation.nodes == 1 or approximation.with_nodes(approximation.nodes + STEP) is None:
+            by = "by an unknown amount" if not math.isfinite(moved) else f"by {100 * moved:.0f} %"
+            warning = f"{rule.name}: more nodes, which would be too many, may move a standard error {by}"
+            return rule, information._replace(warnings=(*information.warnings, warning))
+        rule, before = replace(rule, nodes=approximation.nodes + STEP), errors
 
 
 def error_table(

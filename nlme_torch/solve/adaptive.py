@@ -1,6 +1,6 @@
 """torchdiffeq's adaptive solvers, record by record, with an error norm per subject and failures isolated."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import torch
@@ -8,6 +8,7 @@ import torchdiffeq
 from torch import Tensor
 
 from nlme_torch.errors import SolveError
+from nlme_torch.settings import check_types
 from nlme_torch.solve.isolate import find_bad_starts, mask_states
 from nlme_torch.solve.problem import Problem
 from nlme_torch.solve.record_field import RecordField
@@ -60,12 +61,14 @@ class Adaptive:
     """
 
     method: str = "dopri5"
+    _: KW_ONLY
     rtol: float = 1e-6
     atol: AbsoluteTolerance = "auto"
     adjoint: Literal["backprop", "continuous"] = "backprop"
     max_steps: int = 2000
 
     def __post_init__(self) -> None:
+        check_types(self, SolveError)
         if self.method not in _METHODS:
             raise SolveError(f"method must be one of {_METHODS}, got {self.method!r}; for fixed steps use RK4")
         if self.adjoint not in ("backprop", "continuous"):

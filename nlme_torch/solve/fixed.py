@@ -1,11 +1,12 @@
 """The classical Runge-Kutta method with a fixed number of steps between records."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
 from nlme_torch.errors import SolveError
+from nlme_torch.settings import check_types
 from nlme_torch.solve.compiled import solve_compiled
 from nlme_torch.solve.cuda_graph import by_graph
 from nlme_torch.solve.isolate import find_bad_starts, make_inert, mask_states
@@ -46,10 +47,12 @@ class RK4:
     """
 
     steps: int = 10
+    _: KW_ONLY
     compile: bool = True
     max_batch: MaxBatch = "auto"
 
     def __post_init__(self) -> None:
+        check_types(self, SolveError)
         if self.steps < 1:
             raise SolveError(f"RK4 needs at least one step between records, got steps={self.steps}")
         check_max_batch(self.max_batch)

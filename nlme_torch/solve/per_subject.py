@@ -1,11 +1,13 @@
 """The adaptive solve in which every subject has its own step size, compiled or by tensor operations."""
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from nlme_torch.errors import SolveError
+from nlme_torch.settings import check_types
 from nlme_torch.solve.compiled import finish, solve_compiled
 from nlme_torch.solve.explicit import derivative
 from nlme_torch.solve.isolate import find_bad_starts
@@ -38,11 +40,13 @@ class PerSubjectSolver:
 
     rtol: float = 1e-6
     atol: AbsoluteTolerance = "auto"
+    _: KW_ONLY
     max_steps: int = 10_000
     compile: bool = True
     max_batch: MaxBatch = "auto"
 
     def __post_init__(self) -> None:
+        check_types(self, SolveError)
         check_tolerances(self.rtol, self.atol, self.max_steps)
         check_max_batch(self.max_batch)
 
