@@ -50,8 +50,8 @@ class ObjectiveValue:
         curvatures: H at the modes, ``(effect, effect, subject)``.
         standard_error: Monte-Carlo standard error of ``minus2ll``; 0 for a deterministic method.
         next_rule: Of quadrature: ``minus2ll`` by the rule with two more nodes per effect; else NaN.
-        warnings: What may make the value wrong: subjects for which one mode does not say enough, the solver's error, bad
-            importance weights.
+        warnings: What may make the value wrong: subjects for which one mode does not say enough, the solver's error,
+            bad importance weights.
     """
 
     method: str

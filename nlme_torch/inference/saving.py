@@ -164,11 +164,11 @@ def _status(record: Entries) -> Status:
 
 def _log_likelihood(folder: Path, record: Entries, subjects: Sequence[Any]) -> LogLikelihood:
     table = read_table(folder / "likelihood.csv")
-    names = ["log_likelihood", "standard_error", "effective_size", "k_hat"]
-    names += ["next_mode"] if "next_mode" in table else []  # methods that search for further modes add it
-    if len(table) != len(subjects) or list(table.columns) != ["id", *names]:
+    missing = {"id", "log_likelihood", "standard_error", "effective_size", "k_hat"} - set(table.columns)
+    if len(table) != len(subjects) or missing:
         raise damaged(folder, f"likelihood.csv has {len(table)} rows of {', '.join(table.columns)}")
-    wrong = [name for name in names if not pd.api.types.is_numeric_dtype(table[name])]
+    numbers = [name for name in table.columns if name != "id"]
+    wrong = [name for name in numbers if not pd.api.types.is_numeric_dtype(table[name])]
     if wrong:
         raise damaged(folder, f"likelihood.csv: column {wrong[0]} holds something that is no number")
     table["id"] = list(subjects)
