@@ -66,6 +66,7 @@ def suspicions(table: Table, columns: Columns) -> list[Problem]:
             row = int(np.flatnonzero(table.subject == position)[0])
             text = "the subject has no dose, though others have."
             found.append(Problem("no dose", text, row, columns.get("amt"), severity="warning"))
+        found += _repeated_doses(table, columns)
         observed = np.flatnonzero(table.observations.observed)
         previous = np.maximum(observed - 1, 0)
         at_dose = is_dose[previous] & (table.time[previous] == table.time[observed])
@@ -73,6 +74,23 @@ def suspicions(table: Table, columns: Columns) -> list[Problem]:
             text = "observed at the time of a dose that stands above it, hence after the dose. Right?"
             found.append(Problem("order at equal times", text, int(row), severity="warning"))
     return locate(found, [table.ids[position] for position in table.subject])
+
+
+def _repeated_doses(table: Table, columns: Columns) -> list[Problem]:
+    """Doses that stand in the table twice."""
+    doses = table.doses
+    assert doses is not None
+    given = np.flatnonzero((doses.kind != DoseKind.NONE) & (doses.amount > 0))
+    one, two = given[:-1], given[1:]
+    columns_of_doses = (table.subject, table.time, doses.amount, doses.compartment, doses.kind, doses.rate)
+    same = np.all([column[one] == column[two] for column in columns_of_doses], axis=0)
+    return [
+        Problem(
+            "repeated dose", f"the dose of {doses.amount[row]:g} is given a second time at time {table.time[row]:g}.",
+            int(row), columns.get("amt"), severity="warning",
+        )
+        for row in two[same]
+    ]  # fmt: skip
 
 
 def _spelling(table: Table) -> list[Problem]:

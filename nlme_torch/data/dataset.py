@@ -283,9 +283,9 @@ class Dataset(Contents):
             :attr:`prediction_rows` marks them.
 
         Raises:
-            DataError: if a subject is unknown, or a time lies before the subject's first row.
+            DataError: if a subject is unknown, or a time lies before the subject begins.
         """
-        table, source = insert_times(self._table, times)
+        table, source = insert_times(self._table, times, self.start)
         frame = blank_frame(self._frame, table, self._columns, source)
         return Dataset(frame, table, self._columns, self._new[source] | (source < 0))
 

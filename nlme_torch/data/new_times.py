@@ -19,7 +19,7 @@ Times: TypeAlias = ArrayLike | float | int | Mapping[Any, Any]
 """Times common to all subjects, or subject's id to that subject's times."""
 
 
-def insert_times(table: Table, times: Times) -> tuple[Table, Ints]:
+def insert_times(table: Table, times: Times, start: float | None = None) -> tuple[Table, Ints]:
     """Add records at which nothing is given or observed (EVID 2), after the rows at the same time.
 
     Time-varying covariates are filled in by their own rule, so that the new records change no prediction.
@@ -27,12 +27,13 @@ def insert_times(table: Table, times: Times) -> tuple[Table, Ints]:
     Args:
         table: a table without errors.
         times: in the data's time unit.
+        start: when subjects begin whose first row is later; None: at their first row.
 
     Returns:
         The longer table, and ``(row,)`` the old row of every row of it, -1 for a new one.
 
     Raises:
-        DataError: if a subject is unknown, or a time is not finite or lies before the subject's first row.
+        DataError: if a subject is unknown, or a time is not finite or lies before the subject begins.
     """
     new_subject, new_time = spread_times(table.ids, times)
     subject = np.concatenate([table.subject, new_subject])
@@ -43,6 +44,8 @@ def insert_times(table: Table, times: Times) -> tuple[Table, Ints]:
     # a new row is a copy of the row before it, stripped of its dose and its values
     source = np.maximum.accumulate(np.where(is_new, -1, order))
     early = (source < 0) | (table.subject[source] != subject)
+    source = np.where(early, np.searchsorted(table.subject, subject, side="left"), source)
+    early &= time < (np.inf if start is None else start)
     if early.any():
         label = table.ids[subject[early][0]]
         first = table.time[table.subject == subject[early][0]][0]
@@ -81,7 +84,8 @@ def _strip(table: Table, source: Ints, is_new: NDArray[np.bool_], time: NDArray[
     if censoring is not None:
         censoring = replace(censoring, code=np.where(is_new, 0, censoring.code))
     after = np.minimum(source + 1, table.n_rows - 1)
-    after = np.where(is_new & (table.subject[after] == table.subject[source]), after, source)
+    within = is_new & (table.subject[after] == table.subject[source]) & (time >= table.time[source])
+    after = np.where(within, after, source)
     covariates = dict(part.covariates.values)
     for name, rule in part.covariates.interpolation.items():
         covariates[name] = value_between(table.covariates.values[name], table.time, time, source, after, rule)
@@ -111,6 +115,10 @@ def blank_frame(frame: pd.DataFrame, table: Table, columns: Columns, source: Int
     """
     is_new = source < 0
     template = np.maximum.accumulate(source)
+    following = np.minimum.accumulate(np.where(is_new, len(frame), source)[::-1])[::-1]
+    ids = frame[columns.parts["id"]].to_numpy()
+    before_first = (template < 0) | (ids[template] != np.asarray(table.ids, dtype=object)[table.subject])
+    template = np.where(is_new & before_first, following, template)
     longer = frame.take(template).reset_index(drop=True)
     kept = {columns.parts["id"], *table.covariates.values}
     for name in longer:

@@ -92,7 +92,7 @@ def _which_column(
 def _labels_of(column: pd.Series, rows: NDArray[np.bool_]) -> list[Any]:
     """The labels that stand in some rows, in order of appearance."""
     found = read_labels(column[rows])
-    return list(dict.fromkeys(label for label in found if label is not None))
+    return list(dict.fromkeys(label for label in found if label not in (None, 0)))  # 0: the default compartment
 
 
 def _unused_codes(frame: pd.DataFrame, columns: Columns, dv: str, candidates: NDArray[np.bool_]) -> list[Problem]:

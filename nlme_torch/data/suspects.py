@@ -14,12 +14,14 @@ _NAMES = {
     "dur": ("TINF", "DURATION", "INFDUR", "DURINF", "TINFUSION", "INFTIME", "INFUSIONTIME", "INFUSIONDURATION"),
     "rate": ("INFRATE", "RATEINF", "INFUSIONRATE"),
     "ii": ("TAU", "INTERVAL", "DOSINGINTERVAL"),
+    "cmt": ("ADM", "ADMID", "ADMINISTRATION"),
     "cens": ("BLQ", "BLOQ", "BQL", "BLLOQ", "BLQFLAG", "BLQFL", "CENSOR", "CENSORED", "CENSORING"),
     "lloq": ("LLOQ", "LOQ", "ULOQ", "LLQ"),
 }
 _WHAT = {
     "amt": "the amount of a dose", "dur": "the duration of an infusion", "rate": "the rate of an infusion",
-    "ii": "the interval of doses", "cens": "a flag of censored values", "lloq": "a limit of quantification",
+    "ii": "the interval of doses", "cmt": "the compartment of a dose", "cens": "a flag of censored values",
+    "lloq": "a limit of quantification",
 }  # fmt: skip
 
 
@@ -49,6 +51,7 @@ def suspect(name: str, columns: Columns) -> Suspect | None:
         "dur": columns.get("dur") is not None or columns.get("rate") is not None or not doses,
         "rate": columns.get("rate") is not None or columns.get("dur") is not None or not doses,
         "ii": columns.get("ii") is not None or not doses,
+        "cmt": columns.get("cmt") is not None or not doses,
         "cens": columns.get("cens") is not None,
         "lloq": columns.get("cens") is not None,
     }

@@ -297,6 +297,17 @@ def test_subjects_begin_where_the_data_say():
         read(text, start=float("inf"))
 
 
+def test_predictions_between_the_start_and_the_first_row():
+    text = "ID TIME DV CR\na 3 1 7\na 4 2 8\nb 2 5 6\n"
+    data = read(text, start=0.0, time_varying={"CR": "linear"}).with_times([0.0, 1.0, 3.5])
+    assert data.frame["ID"].tolist() == ["a"] * 5 + ["b"] * 4
+    assert data.frame["TIME"].tolist() == [0, 1, 3, 3.5, 4, 0, 1, 2, 3.5]
+    assert data.batch().covariates["CR"].T.tolist() == [[7, 7, 7, 7.5, 8], [6, 6, 6, 6, 6]]
+    assert data.prediction_rows.tolist() == [True, True, False, True, False, True, True, False, True]
+    with pytest.raises(DataError, match="-1 lies before subject a's first row"):
+        read(text, start=0.0, covariates=[]).with_times([-1.0])
+
+
 def test_check_frame_reads_like_from_frame():
     assert check_frame(table("ID TIME DV\n1 8:00 1\n1 9:00 <2\n"), blq=1.0)["severity"].tolist() == ["warning"]
     assert "no table" in check_frame({"ID": [1]})["message"][0] or "pandas" in check_frame({"ID": [1]})["message"][0]

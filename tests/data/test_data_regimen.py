@@ -123,7 +123,6 @@ def test_designs_by_subject():
         ({"covariates": pd.DataFrame({"WT": [1.0, 2.0]}, index=[1, 1])}, "subject 1 has 2 lines"),
         ({"covariates": {"WT": np.nan}}, "covariate is missing"),
         ({"times": {7: [1.0]}}, "subject 7"),
-        ({"regimen": Regimen(10.0, rate=1.0, every=5.0, additional=1)}, "shorter than the infusion"),
     ],
 )
 def test_designs_that_cannot_be(arguments, message):
@@ -154,3 +153,9 @@ def test_the_same_subjects_under_other_doses():
     assert same.frame.loc[same.prediction_rows, "TIME"].tolist() == [1, 5, 4]
     with pytest.raises(DataError, match="subject 2 has no regimen"):
         dataset.with_regimen({1: Regimen(1.0)})
+
+
+def test_an_infusion_may_outlast_its_interval():
+    design = Dataset.from_regimen(Regimen(10.0, rate=1.0, every=5.0, additional=1), [20.0])
+    doses = design.batch().doses
+    assert doses.rate[doses.mask].tolist() == [1.0, 1.0] and doses.amount[doses.mask].tolist() == [10.0, 10.0]

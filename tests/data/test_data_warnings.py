@@ -32,6 +32,8 @@ from nlme_torch import DataError
         ("ID TIME DV CENS MDV\n1 0 1 0 0\n1 1 .5 1 1", "CENS on a row with MDV 1", None),
         ("ID TIME DV AGE\n1 0 1 -99\n2 0 5 40", "row 1, subject 1, column AGE: is -99, as missing", None),
         ("ID TIME DV\n1 0 1\n1 1 -99\n1 2 3", "row 2, subject 1, column DV: is -99", None),
+        ("ID TIME DV AMT\n1 0 . 9\n1 0 . 9\n1 1 3 0", "the dose of 9 is given a second time at time 0", None),
+        ("ID TIME DV AMT ADM\n1 0 . 9 2\n1 1 3 0 2", "cmt='ADM'", "ADM (looks like the compartment of a dose)"),
         ("ID TIME DV\n1 0 3\n1 0 1\n1 0 2", r"a second time at time 0. \(2 rows like this\)", None),
     ],
 )
