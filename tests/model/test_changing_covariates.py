@@ -111,8 +111,8 @@ def by_scipy(weights, weight, k, lag, amount, decline, supply):
         state = advance(state, now, stop) if stop > now else state
         now = stop
         for time, what in pieces:
-            if time == stop and what == "reset":
-                state = begin.copy()
+            if time == stop and what == "reset":  # with the weight of its own record
+                state = np.array([3.0, weights[5] / 10])
             elif time == stop:
                 state = state + np.array([amount * what / 50, 0.0])
         at[stop] = state
