@@ -7,7 +7,7 @@ from nlme_torch.model.model import Model
 from nlme_torch.model.networks import Network
 from nlme_torch.model.random_effects import RandomEffectBlock
 from nlme_torch.model.random_weights import RandomWeights
-from nlme_torch.model.scalars import effect_names, structural_scalars, weight_scalars
+from nlme_torch.model.scalars import structural_scalars, weight_scalars
 from nlme_torch.model.values import parameter_values
 
 
@@ -73,8 +73,9 @@ def _kinds(model: Model) -> dict[str, tuple[str, str]]:
 def _variances(block: RandomEffectBlock) -> dict[str, str]:
     """Names under which a block's variances and covariances stand in a trace, with their groups."""
     weights = block.kind == "weights"
-    names = {f"omega_{block.name}": f"omega_{block.name}"} if weights else {}
-    labels = effect_names(block)
+    common = weights or (block.kind == "occasion" and not block.repeats)
+    names = {f"omega_{block.name}": f"omega_{block.name}"} if common else {}
+    labels = block.distinct_names
     for row, label in enumerate(labels):
         names[f"omega_{label}"] = f"omega_{block.name}" if weights else f"omega_{label}"
         for other in labels[:row]:

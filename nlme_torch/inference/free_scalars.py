@@ -7,11 +7,16 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
-from nlme_torch.model.covariance import DiagonalCovariance, FullCovariance, ScalarCovariance
+from nlme_torch.model.covariance import (
+    DiagonalCovariance,
+    FullCovariance,
+    PartlyFixedCovariance,
+    ScalarCovariance,
+)
 from nlme_torch.model.model import Model
 from nlme_torch.model.networks import Network
 from nlme_torch.model.random_weights import RandomWeights
-from nlme_torch.model.scalars import effect_names, omega_scalars, structural_scalars
+from nlme_torch.model.scalars import omega_scalars, structural_scalars
 from nlme_torch.model.transforms import Identity, Log, Transform
 from nlme_torch.model.values import ParameterValues, flatten_values, free_names, unflatten_values
 
@@ -111,18 +116,22 @@ def _omega_labels(model: Model) -> dict[str, list[str]]:
     """Raw name of a covariance parameter to the names of the variances and covariances that it stands for."""
     labels = {}
     for block in model.blocks:
-        names, raw = effect_names(block), f"_covariances.{block.name}"
-        if isinstance(block.covariance, DiagonalCovariance):
+        names, covariance = block.distinct_names, block.distinct
+        raw = f"_covariances.{block.name}.inner" if block.repeats else f"_covariances.{block.name}"
+        if isinstance(covariance, DiagonalCovariance):
             labels[f"{raw}.log_sd"] = [f"omega_{name}" for name in names]
-        elif isinstance(block.covariance, ScalarCovariance):
+        elif isinstance(covariance, ScalarCovariance):
             labels[f"{raw}.log_sd"] = [f"omega_{block.name}"]
-        elif isinstance(block.covariance, FullCovariance):
-            pairs = torch.tril_indices(block.size, block.size).T.tolist()
-            labels[f"{raw}.factor"] = [
-                f"omega_{names[row]}" if row == column else f"omega_{names[column]},{names[row]}"
-                for row, column in pairs
-            ]
+        elif isinstance(covariance, FullCovariance):
+            pairs = torch.tril_indices(covariance.size, covariance.size).T.tolist()
+            labels[f"{raw}.factor"] = [_entry_label(names, row, column) for row, column in pairs]
+        elif isinstance(covariance, PartlyFixedCovariance):
+            labels[f"{raw}.entries"] = [_entry_label(names, row, column) for row, column in covariance.positions()]
     return labels
+
+
+def _entry_label(names: Sequence[str], row: int, column: int) -> str:
+    return f"omega_{names[row]}" if row == column else f"omega_{names[column]},{names[row]}"
 
 
 def _weight_names(model: Model) -> set[str]:

@@ -14,7 +14,6 @@ from nlme_torch.model.networks import Network
 from nlme_torch.model.parameters import PopulationParameter
 from nlme_torch.model.random_effects import RandomEffectBlock
 from nlme_torch.model.random_weights import RandomWeights
-from nlme_torch.model.scalars import effect_names
 from nlme_torch.model.values import parameter_values
 
 
@@ -93,10 +92,11 @@ def _covariance(block: RandomEffectBlock, left: dict[str, Any]) -> dict[str, Ten
     """Raw values of a block's covariance, if anything of it is named; what is named leaves ``left``."""
     entries = _entries(block)
     named = [name for name in entries if name in left]
-    whole = block.covariance is not None and block.name in left
-    if block.covariance is None or not (named or whole):
+    covariance, prefix = block.distinct, "inner." if block.repeats else ""
+    whole = covariance is not None and block.name in left
+    if covariance is None or not (named or whole):
         return {}
-    before = block.covariance.current()
+    before = covariance.current()
     matrix = torch.as_tensor(np.asarray(left.pop(block.name)), dtype=before.dtype) if whole else before.clone()
     if matrix.shape != before.shape:
         raise FitError(f"params[{block.name!r}] has shape {tuple(matrix.shape)}; Omega has {tuple(before.shape)}.")
@@ -105,32 +105,32 @@ def _covariance(block: RandomEffectBlock, left: dict[str, Any]) -> dict[str, Ten
         number = _number(name, left.pop(name))
         matrix[row, column] = matrix[column, row] = number
         if len(entries) == 1:
-            matrix = number * torch.eye(block.size, dtype=before.dtype)
+            matrix = number * torch.eye(covariance.size, dtype=before.dtype)
     eigenvalues = torch.linalg.eigvalsh(matrix)
     if not torch.equal(matrix, matrix.mT) or not bool(torch.isfinite(matrix).all()) or eigenvalues[0] <= 0:
         raise FitError(
             f"Omega of {', '.join(block.labels)} is not positive definite (smallest eigenvalue "
             f"{eigenvalues[0].item():.3g}); a variance must exceed 0 and a correlation lie between -1 and 1."
         )
-    raw = block.covariance.maximise(matrix[None])
-    parameters = {name: value[None] for name, value in block.covariance.named_parameters()}
-    again = block.covariance.matrix(raw or parameters)[0]
+    raw = covariance.maximise(matrix[None])
+    parameters = {name: value[None] for name, value in covariance.named_parameters()}
+    again = covariance.matrix(raw or parameters)[0]
     if not torch.allclose(again, matrix, rtol=1e-9, atol=1e-12):
         raise FitError(
             f"Omega of {', '.join(block.labels)} cannot take the values given: its structure is "
-            f"{type(block.covariance).__name__}. Declare another one with nlme.Omega or omega=."
+            f"{type(covariance).__name__}. Declare another one with nlme.Omega or omega=."
         )
-    return {f"_covariances.{block.name}.{name}": value for name, value in raw.items()}
+    return {f"_covariances.{block.name}.{prefix}{name}": value for name, value in raw.items()}
 
 
 def _entries(block: RandomEffectBlock) -> dict[str, tuple[int, int]]:
     """The names of a block's variances and covariances, and where they stand."""
-    if block.kind == "occasion":
+    if block.kind == "occasion" and not block.repeats:
         return {f"omega_{block.name}": (0, 0)}
-    labels = effect_names(block)
+    labels = block.distinct_names
     entries = {f"omega_{label}": (index, index) for index, label in enumerate(labels)}
     if block.covariance is not None and not block.covariance.diagonal:
-        for row in range(block.size):
+        for row in range(len(labels)):
             entries.update({f"omega_{labels[column]},{labels[row]}": (row, column) for column in range(row)})
     if block.kind == "weights" and block.covariance is not None:
         entries = {f"omega_{block.name}": (0, 0)} if next(block.covariance.parameters(), None) is None else entries

@@ -9,11 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from nlme_torch.model.covariance import PartlyFixedCovariance
 from nlme_torch.model.individual_parameters import IndividualParameter
 from nlme_torch.model.model import Model
 from nlme_torch.model.networks import Network
+from nlme_torch.model.random_effects import RandomEffectBlock
 from nlme_torch.model.random_weights import RandomWeights
-from nlme_torch.model.scalars import effect_names, structural_scalars
+from nlme_torch.model.scalars import structural_scalars
 from nlme_torch.model.transforms import Log
 from nlme_torch.model.values import component_values, parameter_values
 
@@ -134,17 +136,30 @@ def render(fit: "Fit") -> str:
         lines.append(f"hold-out not judged: {fit.hold_out}")
     correlated = [block for block in fit.model.blocks if block.covariance is not None and not block.covariance.diagonal]
     for block in correlated:
-        if block.kind == "individual":
-            names = list(block.labels)
-            lines += [
-                "",
-                f"correlations of {', '.join(effect_names(block))}:",
-                fit.correlation.loc[names, names].round(3).to_string(),
-            ]
+        if block.kind != "weights":
+            names = list(block.labels)[: len(block.distinct_names)]
+            what = ", ".join(block.distinct_names)
+            lines += ["", f"correlations of {what}:", fit.correlation.loc[names, names].round(3).to_string()]
+            lines += _given_lines(block)
     lines += ["", fit.termination]
     unasked = () if fit.left_out is None else fit.left_out.warnings
     lines += [f"warning: {message}" for message in (*fit.warnings, *unasked)]
     return "\n".join(lines)
+
+
+def _given_lines(block: RandomEffectBlock) -> list[str]:
+    """Which entries of a partly fixed Omega are given."""
+    covariance, names = block.distinct, block.distinct_names
+    if not isinstance(covariance, PartlyFixedCovariance):
+        return []
+    matrix, free = covariance.current(), set(covariance.positions())
+    given = [
+        f"omega_{names[i] if i == j else f'{names[j]},{names[i]}'} = {matrix[i, j]:g}"
+        for i in range(covariance.size)
+        for j in range(i + 1)
+        if (i, j) not in free
+    ]
+    return [f"given, not estimated: {'; '.join(given)}"]
 
 
 def _reference_lines(model: Model) -> list[str]:

@@ -1,137 +1,23 @@
-r"""Covariance structures of random effects: what the user asks for, and the parameters that hold it.
+"""Covariance structures of random effects: what the user asks for.
 
-A structure such as ``Diagonal(0.1)`` is a request without a size; ``build(size)`` makes the module with the
-parameters. Every module gives its matrix, its Cholesky factor and, for the closed-form M-step of SAEM, the maximum of
-
-.. math:: -\tfrac{1}{2} \log|\Omega| - \tfrac{1}{2} \operatorname{tr}(\Omega^{-1} S)
-
-over its own parameters given an empirical second moment ``S``.
+A structure such as ``Diagonal(0.1)`` is a request without a size; ``build(size)`` makes the module with the parameters.
 """
 
 import math
-from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from nlme_torch._typing import Float
 from nlme_torch.errors import ModelError
-
-
-class Covariance(nn.Module):
-    """The covariance matrix of one block of random effects; subclasses hold its parameters.
-
-    Args:
-        size: Number of random effects of the block.
-    """
-
-    diagonal: bool = True
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-
-    @abstractmethod
-    def cholesky(self, parameters: Mapping[str, Tensor]) -> Float[Tensor, "start effect effect"]:
-        """Return the lower Cholesky factor from raw parameters, each ``(start, *shape)``."""
-
-    @abstractmethod
-    def maximise(self, moment: Float[Tensor, "start effect effect"]) -> dict[str, Tensor]:
-        """Return the raw parameters that maximise the Gaussian likelihood of a second moment."""
-
-    def matrix(self, parameters: Mapping[str, Tensor]) -> Float[Tensor, "start effect effect"]:
-        """Return the covariance matrix from raw parameters, each ``(start, *shape)``."""
-        factor = self.cholesky(parameters)
-        return factor @ factor.mT
-
-    def free(self) -> bool:
-        """Whether any entry is estimated."""
-        return any(parameter.requires_grad for parameter in self.parameters())
-
-    def current(self) -> Float[Tensor, "effect effect"]:
-        """Return the covariance matrix at the module's own parameters."""
-        raw = {name: parameter.detach()[None] for name, parameter in self.named_parameters()}
-        return self.matrix(raw)[0]
-
-
-class DiagonalCovariance(Covariance):
-    """Independent effects: one variance each."""
-
-    def __init__(self, variances: Float[Tensor, "effect"]) -> None:
-        super().__init__(variances.shape[0])
-        self.log_sd = nn.Parameter(0.5 * variances.log())
-
-    def cholesky(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return the diagonal matrix of standard deviations."""
-        return torch.diag_embed(parameters["log_sd"].exp())
-
-    def maximise(self, moment: Tensor) -> dict[str, Tensor]:
-        """Return the root of the second moment's diagonal."""
-        return {"log_sd": 0.5 * moment.diagonal(dim1=-2, dim2=-1).log()}
-
-
-class ScalarCovariance(Covariance):
-    """Independent effects with one common variance."""
-
-    def __init__(self, variance: float, size: int) -> None:
-        super().__init__(size)
-        self.log_sd = nn.Parameter(torch.tensor(0.5 * math.log(variance), dtype=torch.float64))
-
-    def cholesky(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return the identity times the common standard deviation."""
-        return torch.diag_embed(parameters["log_sd"].exp()[:, None].expand(-1, self.size))
-
-    def maximise(self, moment: Tensor) -> dict[str, Tensor]:
-        """Return the root of the mean of the second moment's diagonal."""
-        return {"log_sd": 0.5 * moment.diagonal(dim1=-2, dim2=-1).mean(-1).log()}
-
-
-class FullCovariance(Covariance):
-    """Correlated effects: the Cholesky factor with its diagonal on the log scale."""
-
-    diagonal = False
-
-    def __init__(self, matrix: Float[Tensor, "effect effect"]) -> None:
-        super().__init__(matrix.shape[0])
-        rows, columns = torch.tril_indices(self.size, self.size)
-        self._rows, self._columns = rows, columns
-        self.factor = nn.Parameter(self._pack(torch.linalg.cholesky(matrix)[None])[0])
-
-    def _pack(self, factor: Tensor) -> Tensor:
-        entries = factor[:, self._rows, self._columns]
-        return torch.where(self._rows == self._columns, entries.clamp_min(1e-300).log(), entries)
-
-    def cholesky(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return the lower-triangular factor."""
-        packed = parameters["factor"]
-        on_diagonal = self._rows.to(packed.device) == self._columns.to(packed.device)
-        entries = torch.where(on_diagonal, packed, 0).exp() * on_diagonal + packed * ~on_diagonal
-        factor = packed.new_zeros(packed.shape[0], self.size, self.size)
-        factor[:, self._rows, self._columns] = entries
-        return factor
-
-    def maximise(self, moment: Tensor) -> dict[str, Tensor]:
-        """Return the Cholesky factor of the second moment."""
-        return {"factor": self._pack(torch.linalg.cholesky(moment))}
-
-
-class FixedCovariance(Covariance):
-    """A covariance that is given and never estimated."""
-
-    def __init__(self, matrix: Float[Tensor, "effect effect"]) -> None:
-        super().__init__(matrix.shape[0])
-        self.diagonal = bool((matrix == torch.diag(matrix.diagonal())).all())
-        self.register_buffer("factor", torch.linalg.cholesky(matrix))
-
-    def cholesky(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return the given factor."""
-        return self.get_buffer("factor")[None]
-
-    def maximise(self, moment: Tensor) -> dict[str, Tensor]:
-        """Return nothing: there is no parameter."""
-        return {}
+from nlme_torch.model.covariance_modules import Covariance as Covariance
+from nlme_torch.model.covariance_modules import DiagonalCovariance as DiagonalCovariance
+from nlme_torch.model.covariance_modules import FixedCovariance as FixedCovariance
+from nlme_torch.model.covariance_modules import FullCovariance as FullCovariance
+from nlme_torch.model.covariance_modules import ScalarCovariance as ScalarCovariance
+from nlme_torch.model.partly_fixed_covariance import PartlyFixedCovariance as PartlyFixedCovariance
+from nlme_torch.model.repeated_covariance import RepeatedCovariance as RepeatedCovariance
 
 
 @dataclass(frozen=True)
@@ -139,15 +25,23 @@ class Diagonal:
     """Independent random effects with one variance each.
 
     Args:
-        variance: Initial variance of every effect, > 0, on the transformed scale.
+        variance: Initial variance of every effect, > 0, on the transformed scale; or one for each of them.
     """
 
-    variance: float = 0.1
+    variance: float | Sequence[float] = 0.1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.variance, int | float):
+            object.__setattr__(self, "variance", tuple(self.variance))
 
     def build(self, size: int) -> Covariance:
         """Return the covariance module for ``size`` effects."""
-        check_variance(self.variance, "Diagonal")
-        return DiagonalCovariance(torch.full((size,), float(self.variance), dtype=torch.float64))
+        given = self.variance if isinstance(self.variance, tuple) else (self.variance,) * size
+        if len(given) != size:
+            raise ModelError(f"Diagonal gives {len(given)} variances for {size} random effects.")
+        for variance in given:
+            check_variance(variance, "Diagonal")
+        return DiagonalCovariance(torch.tensor(given, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -171,15 +65,38 @@ class Full:
     """Correlated random effects with a full covariance matrix.
 
     Args:
-        variance: Initial variance of every effect (initial correlations are zero), > 0.
+        variance: Initial variance of every effect (initial correlations are zero), > 0; or the initial covariance
+            matrix, whole or its lower triangle row by row, on the transformed scale. Entries written as
+            ``nlme.Fixed(value)`` are given and not estimated.
+
+    Raises:
+        ModelError: A matrix is not square, symmetric and positive definite.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> structure = nlme.Full([[0.1], [nlme.Fixed(0.001), 0.2]])
+        >>> structure.build(2).current()[1].tolist()
+        [0.001, 0.2]
     """
 
-    variance: float = 0.1
+    variance: Any = 0.1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.variance, int | float):
+            object.__setattr__(self, "variance", matrix_rows(self.variance, "Full"))
 
     def build(self, size: int) -> Covariance:
         """Return the covariance module for ``size`` effects."""
-        check_variance(self.variance, "Full")
-        return FullCovariance(float(self.variance) * torch.eye(size, dtype=torch.float64))
+        if not isinstance(self.variance, tuple):
+            check_variance(self.variance, "Full")
+            return FullCovariance(float(self.variance) * torch.eye(size, dtype=torch.float64))
+        check_size(self.variance, size, "Full")
+        given = [[entry.value if isinstance(entry, Fixed) else entry for entry in row] for row in self.variance]
+        fixed = torch.tensor([[isinstance(entry, Fixed) for entry in row] for row in self.variance])
+        matrix = torch.tensor(given, dtype=torch.float64)
+        if not bool(fixed.any()):
+            return FullCovariance(matrix)
+        return FixedCovariance(matrix) if bool(fixed.all()) else PartlyFixedCovariance(matrix, fixed)
 
 
 @dataclass(frozen=True)
@@ -187,17 +104,29 @@ class Fixed:
     """A value that is not estimated: a variance where a covariance is asked for, a constant as a model attribute.
 
     Args:
-        value: The constant; as a covariance, the common variance of independent effects.
+        value: The constant; as a covariance, the common variance of independent effects, or their covariance matrix,
+            whole or its lower triangle row by row.
+
+    Raises:
+        ModelError: A matrix is not square, symmetric and positive definite.
 
     Example:
         >>> import nlme_torch as nlme
         >>> weights = nlme.RandomWeights(nlme.MLP(1, 2, 1), omega=nlme.Fixed(1.0))
+        >>> block = nlme.Omega("cl", "v", structure=nlme.Fixed([[0.1], [0.02, 0.2]]))
     """
 
-    value: float
+    value: Any
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.value, int | float) and hasattr(self.value, "__len__"):
+            object.__setattr__(self, "value", matrix_rows(self.value, "Fixed"))
 
     def build(self, size: int) -> Covariance:
         """Return the covariance module for ``size`` effects."""
+        if isinstance(self.value, tuple):
+            check_size(self.value, size, "Fixed")
+            return FixedCovariance(torch.tensor(self.value, dtype=torch.float64))
         check_variance(self.value, "Fixed")
         return FixedCovariance(float(self.value) * torch.eye(size, dtype=torch.float64))
 
@@ -222,7 +151,7 @@ class LowRank:
 Structure = Diagonal | Scalar | Full | Fixed
 
 
-def check_variance(variance: float, owner: str) -> None:
+def check_variance(variance: Any, owner: str) -> None:
     """Refuse a variance that is not a positive number.
 
     Args:
@@ -232,8 +161,56 @@ def check_variance(variance: float, owner: str) -> None:
     Raises:
         ModelError: It is zero, negative or not finite.
     """
-    if not (math.isfinite(variance) and variance > 0):
+    number = isinstance(variance, int | float) and not isinstance(variance, bool)
+    if not (number and math.isfinite(variance) and variance > 0):
         raise ModelError(
             f"{owner}: a variance must be a positive number, got {variance}; for a variance of 0 drop the random "
             "effect."
         )
+
+
+def check_size(rows: tuple[tuple[Any, ...], ...], size: int, owner: str) -> None:
+    """Refuse a matrix of another number of effects.
+
+    Raises:
+        ModelError: The numbers differ.
+    """
+    if len(rows) != size:
+        raise ModelError(f"{owner} gives a matrix of {len(rows)} random effects; the block has {size}.")
+
+
+def matrix_rows(given: Any, owner: str) -> tuple[tuple[Any, ...], ...]:
+    """Read a covariance matrix, whole or its lower triangle row by row.
+
+    Args:
+        given: Rows of numbers, or of ``Fixed`` numbers.
+        owner: What asks, for the message.
+
+    Returns:
+        The whole matrix.
+
+    Raises:
+        ModelError: It is not square, symmetric, finite and positive definite.
+    """
+    given = given.tolist() if hasattr(given, "tolist") else given
+    rows = [tuple(row) if isinstance(row, list | tuple) else (row,) for row in given]
+    size = len(rows)
+    if [len(row) for row in rows] == list(range(1, size + 1)):
+        rows = [tuple(rows[max(i, j)][min(i, j)] for j in range(size)) for i in range(size)]
+    if not size or any(len(row) != size for row in rows):
+        raise ModelError(
+            f"{owner} needs a square matrix or its lower triangle row by row, got rows of {[len(row) for row in rows]} "
+            "numbers."
+        )
+    entries = [[entry.value if isinstance(entry, Fixed) else entry for entry in row] for row in rows]
+    if not all(isinstance(entry, int | float) and math.isfinite(entry) for row in entries for entry in row):
+        raise ModelError(f"{owner}: a covariance matrix must hold finite numbers, got {entries}.")
+    if any(rows[i][j] != rows[j][i] for i in range(size) for j in range(i)):
+        raise ModelError(f"{owner}: a covariance matrix must be symmetric, got {entries}.")
+    smallest = float(torch.linalg.eigvalsh(torch.tensor(entries, dtype=torch.float64))[0])
+    if smallest <= 0:
+        raise ModelError(
+            f"{owner}: {entries} is not positive definite (smallest eigenvalue {smallest:.3g}); variances must exceed "
+            "0, and a covariance must be smaller than the root of the product of its two variances."
+        )
+    return tuple(rows)

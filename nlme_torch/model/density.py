@@ -76,7 +76,8 @@ class Density:
             if block.kind == "individual"
             for index, owner in enumerate(block.owners)
         }
-        self._slices = {block.owners[0]: block.slice for block in model.blocks if block.kind != "individual"}
+        others = [block for block in model.blocks if block.kind != "individual"]
+        self._slices = {owner: block.slice_of(owner) for block in others for owner in block.owners}
         self._occasions = occasions(batch, model)
         self._observed = observed_records(batch)
         self._plan: DosePlan | None = None

@@ -17,13 +17,13 @@ from nlme_torch.model.covariance import (
     DiagonalCovariance,
     Fixed,
     FixedCovariance,
-    FullCovariance,
     LowRank,
+    RepeatedCovariance,
     Scalar,
 )
 from nlme_torch.model.dosing import Dosing
 from nlme_torch.model.individual import Covariates, Individual
-from nlme_torch.model.individual_parameters import IndividualParameter, Latent
+from nlme_torch.model.individual_parameters import IndividualParameter, Latent, Occasions
 from nlme_torch.model.module_network import ModuleNetwork
 from nlme_torch.model.named_modules import NamedModules
 from nlme_torch.model.networks import Network
@@ -106,6 +106,8 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
             self._omega_declarations[name] = value
             return
         if isinstance(value, Fixed):
+            if isinstance(value.value, tuple):
+                raise ModelError(f"{name!r} is a fixed matrix; as an attribute Fixed holds a number.")
             value = Real(value.value, fixed=True)
         elif isinstance(value, nn.Module) and not isinstance(value, COMPONENTS) and not name.startswith("_"):
             value = ModuleNetwork(value)
@@ -288,33 +290,13 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
                 self._covariances[name] = covariance
             blocks.append(RandomEffectBlock(name, tuple(labels), start, tuple(owners), kind, covariance))
 
-        grouped: set[str] = set()
-        for name, declaration in self._omega_declarations.items():
-            for parameter in declaration.parameters:
-                if parameter not in individual:
-                    raise ModelError(
-                        f"Omega {name!r} names {parameter!r}, which is not an individual parameter; there are "
-                        f"{', '.join(map(repr, individual)) or 'none'}."
-                    )
-                if parameter in grouped:
-                    raise ModelError(f"{parameter!r} stands in two Omega blocks; name it in one of them.")
-                if isinstance(individual[parameter].omega, Fixed):
-                    raise ModelError(
-                        f"{parameter!r} has a fixed omega and cannot stand in Omega {name!r}; fix the whole block with "
-                        "structure=Fixed(variance), or leave it out."
-                    )
-            grouped.update(declaration.parameters)
-            structure = declaration.resolve()
-            if structure is None:
-                variances = _variances(individual, declaration.parameters)
-                covariance: Covariance = (
-                    FullCovariance(torch.diag(variances))
-                    if declaration.structure == "full"
-                    else DiagonalCovariance(variances)
-                )
-            else:
-                covariance = structure.build(len(declaration.parameters))
+        within = {name: omega for name, omega in self._omega_declarations.items() if not omega.occasions}
+        between = {name: omega for name, omega in self._omega_declarations.items() if omega.occasions}
+        _check_omegas(within, individual, {name: c.omega for name, c in individual.items()})
+        for name, declaration in within.items():
+            covariance = declaration.build(_variances(individual, declaration.parameters))
             add(name, [f"eta_{p}" for p in declaration.parameters], declaration.parameters, "individual", covariance)
+        grouped = {parameter for declaration in within.values() for parameter in declaration.parameters}
         alone = [name for name in individual if name not in grouped]
         estimated = [name for name in alone if not isinstance(individual[name].omega, Fixed)]
         kept = [name for name in alone if isinstance(individual[name].omega, Fixed)]
@@ -334,12 +316,24 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
                 else:
                     labels = [f"{name}.{weight}" for weight in component.network.weight_names()]
                     add(name, labels, [name], "weights", component.omega.build(component.n_effects))
-        for name, component in individual.items():
-            if component.occasions is not None:
-                count, variance = component.occasions.count, component.occasions.omega
+        varying = {name: c.occasions for name, c in individual.items() if c.occasions is not None}
+        _check_omegas(between, varying, {name: occasions.omega for name, occasions in varying.items()})
+        for name, declaration in between.items():
+            owners = declaration.parameters
+            counts = {parameter: varying[parameter].count for parameter in owners}
+            if len(set(counts.values())) > 1:
+                raise ModelError(f"Omega {name!r} joins parameters of different numbers of occasions: {counts}.")
+            count = counts[owners[0]]
+            covariance = RepeatedCovariance(declaration.build(_variances(varying, owners)), count)
+            labels = [f"eta_{p}_occasion{number}" for number in range(1, count + 1) for p in owners]
+            add(name, labels, owners, "occasion", covariance)
+        joined = {parameter for declaration in between.values() for parameter in declaration.parameters}
+        for name, occasions in varying.items():
+            if name not in joined:
+                variance = occasions.omega
                 structure = variance if isinstance(variance, Fixed) else Scalar(variance)
-                labels = [f"eta_{name}_occasion{number}" for number in range(1, count + 1)]
-                add(f"{name}_occasion", labels, [name], "occasion", structure.build(count))
+                labels = [f"eta_{name}_occasion{number}" for number in range(1, occasions.count + 1)]
+                add(f"{name}_occasion", labels, [name], "occasion", structure.build(occasions.count))
         self._blocks = tuple(blocks)
 
 
@@ -358,8 +352,30 @@ def _declares(value: Any) -> bool:
     return isinstance(value, Fixed | Omega | nn.Module | nn.Parameter)
 
 
-def _variances(individual: Mapping[str, IndividualParameter], names: Sequence[str]) -> Tensor:
-    omegas = [individual[name].omega for name in names]
+def _check_omegas(declarations: Mapping[str, Omega], owners: Mapping[str, Any], omegas: Mapping[str, Any]) -> None:
+    """Refuse blocks that name what has no such effects, or name it twice, or what is fixed by itself."""
+    grouped: set[str] = set()
+    for name, declaration in declarations.items():
+        kind = "individual parameter with occasions=Occasions(...)" if declaration.occasions else "individual parameter"
+        for parameter in declaration.parameters:
+            if parameter not in owners:
+                raise ModelError(
+                    f"Omega {name!r} names {parameter!r}, which is not an {kind}; there are "
+                    f"{', '.join(map(repr, owners)) or 'none'}."
+                )
+            if parameter in grouped:
+                raise ModelError(f"{parameter!r} stands in two Omega blocks; name it in one of them.")
+            if isinstance(omegas[parameter], Fixed):
+                raise ModelError(
+                    f"{parameter!r} has a fixed omega and cannot stand in Omega {name!r}; fix the whole block with "
+                    "structure=Fixed(variance), single entries with structure=Full([[Fixed(0.1)], [0.01, 0.2]]), or "
+                    "leave it out."
+                )
+        grouped.update(declaration.parameters)
+
+
+def _variances(owners: Mapping[str, IndividualParameter | Occasions], names: Sequence[str]) -> Tensor:
+    omegas = [owners[name].omega for name in names]
     return torch.tensor(
         [float(omega.value if isinstance(omega, Fixed) else omega) for omega in omegas], dtype=torch.float64
     )

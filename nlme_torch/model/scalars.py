@@ -8,7 +8,6 @@ from nlme_torch.model.individual_parameters import IndividualParameter
 from nlme_torch.model.model import Model
 from nlme_torch.model.networks import Network
 from nlme_torch.model.parameters import PopulationParameter
-from nlme_torch.model.random_effects import RandomEffectBlock
 from nlme_torch.model.random_weights import RandomWeights
 from nlme_torch.model.values import ParameterValues, component_values
 
@@ -61,21 +60,23 @@ def omega_scalars(model: Model, values: ParameterValues) -> dict[str, Tensor]:
             continue
         matrix = block.covariance.matrix(component_values(values, f"_covariances.{block.name}")).expand(starts, -1, -1)
         common = isinstance(block.covariance, ScalarCovariance) or not block.covariance.free()
-        if block.kind in ("weights", "occasion") and common:
+        if block.kind in ("weights", "occasion") and common and not block.repeats:
             scalars[f"omega_{block.name}"] = matrix[:, 0, 0]
             continue
-        labels = effect_names(block)
-        for row in range(block.size):
-            scalars[f"omega_{labels[row]}"] = matrix[:, row, row]
-            if not block.covariance.diagonal and block.kind == "individual":
-                for column in range(row):
-                    scalars[f"omega_{labels[column]},{labels[row]}"] = matrix[:, row, column]
+        diagonal = block.covariance.diagonal or (block.kind != "individual" and not block.repeats)
+        size = len(block.distinct_names)
+        scalars.update(_matrix_scalars(matrix[:, :size, :size], block.distinct_names, diagonal))
     return scalars
 
 
-def effect_names(block: RandomEffectBlock) -> tuple[str, ...]:
-    """Return what the effects act on: the labels without their ``eta_``."""
-    return tuple(label.removeprefix("eta_") for label in block.labels)
+def _matrix_scalars(matrix: Tensor, labels: tuple[str, ...], diagonal: bool) -> dict[str, Tensor]:
+    """Variances and, unless the matrix is diagonal, covariances by name."""
+    scalars = {}
+    for row, label in enumerate(labels):
+        scalars[f"omega_{label}"] = matrix[:, row, row]
+        if not diagonal:
+            scalars.update({f"omega_{labels[column]},{label}": matrix[:, row, column] for column in range(row)})
+    return scalars
 
 
 def all_scalars(model: Model, values: ParameterValues) -> dict[str, Tensor]:

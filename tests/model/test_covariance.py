@@ -161,3 +161,103 @@ def test_wrong_declarations_say_what_is_wrong(omegas, a, words):
 def test_omega_needs_different_parameters(parameters):
     with pytest.raises(nlme.ModelError, match="different individual parameters"):
         nlme.Omega(*parameters)
+
+
+# ------------------------------------------------------------------ matrices that are given, whole or in part
+
+GIVEN = [[0.3, 0.05, -0.02], [0.05, 0.2, 0.04], [-0.02, 0.04, 0.5]]
+
+
+@pytest.mark.parametrize("kind", [nlme.Full, nlme.Fixed])
+@pytest.mark.parametrize("form", [GIVEN, [row[: k + 1] for k, row in enumerate(GIVEN)], np.array(GIVEN), number(GIVEN)])
+def test_a_structure_takes_a_matrix_or_its_lower_triangle(kind, form):
+    covariance = kind(form).build(3)
+    torch.testing.assert_close(covariance.current(), number(GIVEN), rtol=1e-13, atol=1e-15)
+    assert covariance.free() is (kind is nlme.Full)
+    assert kind(form) == kind(GIVEN) and hash(kind(form)) == hash(kind(GIVEN))
+
+
+def test_diagonal_takes_one_variance_for_each_effect():
+    torch.testing.assert_close(nlme.Diagonal([0.1, 0.4]).build(2).current(), torch.diag(number([0.1, 0.4])))
+    with pytest.raises(nlme.ModelError, match="Diagonal gives 2 variances for 3 random effects"):
+        nlme.Diagonal([0.1, 0.4]).build(3)
+
+
+@pytest.mark.parametrize("kind", [nlme.Full, nlme.Fixed])
+@pytest.mark.parametrize(
+    "matrix, words",
+    [
+        (
+            [[0.1, 0.2], [0.2, 0.1]],
+            r"\[\[0.1, 0.2\], \[0.2, 0.1\]\] is not positive definite \(smallest eigenvalue -0.1\)",
+        ),
+        ([[0.1, 0.02], [0.03, 0.1]], "must be symmetric"),
+        ([[0.1, 0.02]], r"square matrix or its lower triangle row by row, got rows of \[2\]"),
+        ([[0.1], [float("nan"), 0.1]], "must hold finite numbers"),
+        ([[0.1], ["a", 0.1]], "must hold finite numbers"),
+        ([[-0.1]], "not positive definite"),
+    ],
+)
+def test_a_matrix_must_be_a_covariance_matrix(kind, matrix, words):
+    with pytest.raises(nlme.ModelError, match=f"{kind.__name__}.*{words}"):
+        kind(matrix)
+
+
+def test_the_size_of_a_matrix_is_checked():
+    with pytest.raises(nlme.ModelError, match="Full gives a matrix of 3 random effects; the block has 2"):
+        nlme.Full(GIVEN).build(2)
+    with pytest.raises(nlme.ModelError, match="Fixed gives a matrix of 3"):
+        nlme.Fixed(GIVEN).build(2)
+
+
+F = nlme.Fixed
+PARTLY = {
+    "a covariance": [[0.3], [F(0.05), 0.2], [-0.02, 0.04, 0.5]],
+    "a variance": [[0.3], [0.05, F(0.2)], [-0.02, 0.04, 0.5]],
+    "a band": [[0.3], [0.05, 0.2], [F(0.0), 0.04, 0.5]],
+    "one block": [[F(0.3)], [F(0.05), F(0.2)], [-0.02, 0.04, 0.5]],
+}
+
+
+@pytest.mark.parametrize("name", PARTLY)
+def test_single_entries_can_be_given(name, generator):
+    structure = nlme.Full(PARTLY[name])
+    covariance = structure.build(3)
+    given = torch.tensor([[isinstance(entry, F) for entry in row] for row in structure.variance])
+    start = covariance.current()
+    assert covariance.free() and len(raw(covariance)["entries"][0]) == 6 - int(given.tril().sum())
+    moments = torch.stack([random_covariance(3, generator) for _ in range(4)] + [start])
+    found = covariance.matrix(covariance.maximise(moments))
+    torch.testing.assert_close(found[:, given], start[given].expand(5, -1), rtol=1e-14, atol=1e-16)
+    torch.testing.assert_close(found[4], start, rtol=1e-12, atol=1e-14)  # the maximum of an allowed moment is itself
+    rng = np.random.default_rng(0)
+    for moment, matrix in zip(moments.numpy(), found.numpy(), strict=True):
+        inverse = np.linalg.inv(matrix)
+        score = inverse @ (moment - matrix) @ inverse
+        np.testing.assert_allclose(score[~given.numpy()], 0.0, atol=1e-6 * np.abs(inverse).max())
+        reached = expected_log_density(matrix, moment)
+        for _ in range(100):
+            change = 0.3 * rng.normal(size=(3, 3)) * ~given.numpy()
+            there = matrix + rng.choice([1e-3, 0.1, 1.0]) * (change + change.T)
+            if np.linalg.eigvalsh(there)[0] > 0:
+                assert expected_log_density(there, moment) <= reached + 1e-12
+
+
+def test_values_without_a_covariance_matrix_have_no_factor():
+    covariance = nlme.Full([[0.3], [F(0.2), 0.2]]).build(2)
+    values = {"entries": torch.log(number([[0.3, 0.2], [0.1, 0.1]]).sqrt())}
+    factor = covariance.cholesky(values)
+    assert torch.isfinite(factor[0]).all() and torch.isnan(factor[1]).all()
+    nothing = covariance.maximise(torch.full((1, 2, 2), torch.nan, dtype=DOUBLE))
+    assert nothing["entries"].shape == (1, 2)
+    singular = covariance.maximise(number([[[0.1, 0.1], [0.1, 0.1]]]))
+    assert torch.isfinite(covariance.cholesky(singular)).all()
+
+
+def test_a_declared_block_holds_the_matrix_it_was_given():
+    (block,) = declared(nlme.Omega("b", "a", structure=nlme.Full([[0.1], [F(0.01), 0.2]]))).blocks
+    torch.testing.assert_close(block.covariance.current(), number([[0.1, 0.01], [0.01, 0.2]]))
+    with pytest.raises(nlme.ModelError, match="is a fixed matrix; as an attribute Fixed holds a number"):
+        declared(F(GIVEN))
+    with pytest.raises(nlme.ModelError, match="a variance must be a positive number"):
+        nlme.Normal(1.0, omega=F(GIVEN))
