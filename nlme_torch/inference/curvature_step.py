@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Bool, Float
+from nlme_torch.model.absolute_zeros import gradients
 from nlme_torch.model.density import Density
 from nlme_torch.model.model import Model
 from nlme_torch.model.networks import Network
@@ -140,9 +141,9 @@ def _derivatives(
         if not bool(finite.all()):
             # a masked NaN still has a NaN gradient: what cannot be evaluated is moved to where it can, and then masked
             total, each = draws.objective(moved, finite)
-        (slope,) = torch.autograd.grad(total.sum(), leaf, create_graph=True, materialize_grads=True)
+        (slope,) = gradients(total.sum(), leaf, create_graph=True, materialize_grads=True)
         rows = [
-            torch.autograd.grad(slope[:, entry].sum(), leaf, retain_graph=True, materialize_grads=True)[0]
+            gradients(slope[:, entry].sum(), leaf, materialize_grads=True)[0]
             if slope.requires_grad
             else torch.zeros_like(leaf)
             for entry in range(vector.shape[1])

@@ -20,7 +20,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import grad
 
 from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
@@ -35,6 +34,7 @@ from nlme_torch.inference.approximation import (
     solve_per_subject,
 )
 from nlme_torch.inference.quadrature_rule import LARGEST_GRID, STEP
+from nlme_torch.model.absolute_zeros import gradients
 from nlme_torch.model.density import Conditional, Density
 from nlme_torch.model.values import ParameterValues
 
@@ -102,8 +102,8 @@ class Curved(Approximation):
             integrand = self.integrand(conditional)
             copies = replicas(centre)
             joint = integrand(copies)
-            (score,) = grad(joint.sum(), copies, create_graph=True)
-            (hessian,) = grad(own_replica(score), copies, create_graph=gradient, materialize_grads=True)
+            (score,) = gradients(joint.sum(), copies, create_graph=True)
+            (hessian,) = gradients(own_replica(score), copies, create_graph=gradient, materialize_grads=True)
         curvature = 0.5 * (hessian + hessian.transpose(0, 1)).detach()
         factor, info = torch.linalg.cholesky_ex(batched(curvature))
         good = (info == 0) & torch.isfinite(joint.detach()[0]) & torch.isfinite(factor).all(-1).all(-1)
@@ -120,9 +120,9 @@ class Curved(Approximation):
                 surrogate = (share * (2 * joint[0] + (shape.by_curvature * hessian).sum((0, 1)))).sum()
             else:
                 surrogate = (shape.by_curvature * hessian).sum()
-            by_effects, direct = grad(surrogate, (copies, vector), retain_graph=True, materialize_grads=True)
+            by_effects, direct = gradients(surrogate, (copies, vector), materialize_grads=True)
             moved = solve_per_subject(curvature, by_effects.sum(1) + shape.by_centre)
-            (through,) = grad((moved * score[:, 0]).sum(), vector, materialize_grads=True)
+            (through,) = gradients((moved * score[:, 0]).sum(), vector, materialize_grads=True)
         return Evaluation(value, curvature, centre, direct - through + shape.direct)
 
     def _integrate(
@@ -161,13 +161,11 @@ class Curved(Approximation):
         with torch.enable_grad():
             leaves = (bend, middle, vector)
             each = torch.full_like(total, -2.0) if weights is None else -2 * weights
-            sums = list(grad((each * log_scale).sum(), leaves, retain_graph=True, materialize_grads=True))
+            sums = list(gradients((each * log_scale).sum(), leaves, materialize_grads=True))
             for piece, part in zip(pieces, parts, strict=True):
                 share = torch.exp(part - total)
                 found = torch.where(share > 0, terms(*piece), 0.0)
-                for place, add in enumerate(
-                    grad((each * share * found).sum(), leaves, retain_graph=True, materialize_grads=True)
-                ):
+                for place, add in enumerate(gradients((each * share * found).sum(), leaves, materialize_grads=True)):
                     sums[place] = sums[place] + add
         by_curvature = 0.5 * (sums[0] + sums[0].transpose(0, 1))
         return _Shape(value, by_curvature, sums[1], sums[2])

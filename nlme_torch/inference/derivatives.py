@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nlme_torch.model.absolute_zeros import gradients
+
 from .._typing import Float, LogDensity
 
 
@@ -63,10 +65,11 @@ def _replicated(log_joint: LogDensity, points: Tensor) -> tuple[Tensor, Tensor, 
     with torch.enable_grad():
         replicas = points[:, None].expand(-1, count, -1, -1).clone().requires_grad_()
         value = log_joint(replicas)
-        (gradient,) = torch.autograd.grad(value.sum(), replicas, create_graph=True)
+        evaluated = torch.isfinite(value.detach())
+        (gradient,) = gradients(value.sum(), replicas, create_graph=True, evaluated=evaluated)
         hessian = torch.zeros_like(replicas)
         if gradient.requires_grad:  # a density linear in every effect leaves no graph: its Hessian is zero
             own = gradient.diagonal(dim1=0, dim2=1).sum()
-            (hessian,) = torch.autograd.grad(own, replicas, materialize_grads=True)
+            (hessian,) = gradients(own, replicas, materialize_grads=True, evaluated=evaluated)
     symmetric = 0.5 * (hessian + hessian.transpose(0, 1))
     return value.detach()[0], gradient.detach()[:, 0], symmetric.detach()

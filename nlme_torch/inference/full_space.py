@@ -23,6 +23,7 @@ from nlme_torch._typing import Float
 from nlme_torch.inference.derivatives import derivatives
 from nlme_torch.inference.linearised import Linearised
 from nlme_torch.inference.newton import inner_modes
+from nlme_torch.model.absolute_zeros import gradients
 from nlme_torch.model.values import ParameterValues, unflatten_values
 
 
@@ -82,7 +83,7 @@ class FullSpace:
         integrand = self.approximation.integrand(conditional)
         with torch.enable_grad():
             points = effects.detach()[:, None].clone().requires_grad_()
-            (slopes,) = torch.autograd.grad(integrand(points).sum(), points)
+            (slopes,) = gradients(integrand(points).sum(), points)
         return slopes[:, 0]
 
     def bends(

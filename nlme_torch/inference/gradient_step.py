@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nlme_torch.model.absolute_zeros import gradients
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import ParameterValues, flatten_values, unflatten_values
 
@@ -75,7 +76,7 @@ def gradient_step(
             log_joint = conditional.log_likelihood(torch.where(failed, 0.0, eta))
         usable = torch.where(failed | ~torch.isfinite(log_joint), 0.0, log_joint)
         objective = usable.sum(-1).mean(0) + density.log_prior(moved)
-        (gradient,) = torch.autograd.grad(objective.sum(), vector)
+        (gradient,) = gradients(objective.sum(), vector)
     gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
     count = state.steps + 1
     first = 0.9 * state.first + 0.1 * gradient

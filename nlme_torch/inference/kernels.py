@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from nlme_torch.model.absolute_zeros import gradients
+
 from .._typing import Bool, Float, LogDensity
 from .proposals import Mixture
 
@@ -96,7 +98,7 @@ def evaluate_gradient(
     with torch.enable_grad():
         leaf = effects.detach().requires_grad_()
         value = log_joint(leaf)
-        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        (gradient,) = gradients(value.sum(), leaf, evaluated=torch.isfinite(value.detach()))
     value = value.detach()
     finite = torch.isfinite(value)
     usable = finite & torch.isfinite(gradient).all(0)

@@ -26,7 +26,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import grad
 
 from nlme_torch.inference import linear_algebra
 from nlme_torch.inference.approximation import (
@@ -38,6 +37,7 @@ from nlme_torch.inference.approximation import (
     solve_per_subject,
 )
 from nlme_torch.inference.normal_records import NormalRecords
+from nlme_torch.model.absolute_zeros import gradients
 from nlme_torch.model.density import Conditional, Density
 from nlme_torch.model.values import ParameterValues
 
@@ -106,7 +106,7 @@ class Linearised(Approximation):
         with torch.enable_grad():
             moved = None if self.kind == "FO" else _movement(result, graph, self.records)
             graph = self._graph(values, centre, True)
-            (total,) = grad(_surrogate(result, graph, self.records, moved), graph.vector)
+            (total,) = gradients(_surrogate(result, graph, self.records, moved), graph.vector)
         return Evaluation(value, result.curvature, result.effects, total)
 
     def partial_derivatives(
@@ -132,7 +132,7 @@ class Linearised(Approximation):
         with torch.enable_grad():
             graph = self._graph(values, effects, True)
             surrogate = _surrogate(result, graph, self.records)
-            by_copies, by_vector = grad(surrogate, (graph.copies, graph.vector), materialize_grads=True)
+            by_copies, by_vector = gradients(surrogate, (graph.copies, graph.vector), materialize_grads=True)
         return PartialDerivatives(value, by_vector, by_copies.sum(1) + result.by_effects)
 
     def _graph(self, values: ParameterValues, centre: Tensor, gradient: bool) -> "_Graph":
@@ -216,7 +216,7 @@ def _slopes(location: Tensor, log_variance: Tensor, copies: Tensor) -> tuple[Ten
     """Derivatives of location and log variance, replica j with respect to effect j; by transposing a transpose."""
     probes = [torch.zeros_like(location).requires_grad_() for _ in range(2)]
     pulled = _pull(location, log_variance, copies, *probes)
-    slope, bend = grad(own_replica(pulled), probes, retain_graph=True, materialize_grads=True)
+    slope, bend = gradients(own_replica(pulled), probes, materialize_grads=True)
     return slope, bend
 
 
@@ -224,7 +224,7 @@ def _pull(location: Tensor, log_variance: Tensor, copies: Tensor, first: Tensor,
     """The gradient of ``first . location + second . log_variance`` with respect to the copies, with a graph."""
     pairs = [(o, v) for o, v in ((location, first), (log_variance, second)) if o.requires_grad]
     outputs, vectors = zip(*pairs, strict=True)
-    (pulled,) = grad(outputs, copies, vectors, create_graph=True, materialize_grads=True)
+    (pulled,) = gradients(outputs, copies, vectors, create_graph=True, materialize_grads=True)
     return pulled
 
 
@@ -318,6 +318,6 @@ def _movement(result: _Value, graph: _Graph, records: NormalRecords) -> Tensor:
     """
     copies = graph.copies
     score = copies + _pull(graph.location, graph.log_variance, copies, *_of_joint(graph, records))
-    (hessian,) = grad(own_replica(score), copies, retain_graph=True)
-    (by_effects,) = grad(_surrogate(result, graph, records), copies, materialize_grads=True)
+    (hessian,) = gradients(own_replica(score), copies)
+    (by_effects,) = gradients(_surrogate(result, graph, records), copies, materialize_grads=True)
     return solve_per_subject(hessian, by_effects.sum(1) + result.by_effects)

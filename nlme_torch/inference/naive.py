@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.inference.approximation import Approximation, Evaluation, Integrand
+from nlme_torch.model.absolute_zeros import gradients
 from nlme_torch.model.density import Conditional
 from nlme_torch.model.values import ParameterValues
 
@@ -34,5 +35,5 @@ class Naive(Approximation):
         if not gradient:
             return Evaluation(value, curvature, centre, None)
         total = (value if weights is None else weights * value).sum()
-        (slope,) = torch.autograd.grad(total, vector, materialize_grads=True)
+        (slope,) = gradients(total, vector, materialize_grads=True)
         return Evaluation(value.detach(), curvature, centre, slope)

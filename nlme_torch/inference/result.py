@@ -70,9 +70,13 @@ class Fit:
         """Whether the method's own criterion of a maximum was met."""
         return self.status is Status.CONVERGED
 
-    @cached_property
+    @property
     def density(self) -> Density:
-        """The model joined to its data and solver."""
+        """The model joined to its data and solver, as it is now."""
+        return self._density.refreshed()
+
+    @cached_property
+    def _density(self) -> Density:
         device = self.effects.modes.device
         return Density(self.model, self.data.batch(device=device), self.solver)
 
@@ -130,7 +134,7 @@ class Fit:
         columns = {k: (v[0] if is_changing(v) else v)[0, 0].numpy(force=True) for k, v in values.items()}
         return pd.DataFrame(columns, index=pd.Index(self.data.subjects, name="id"))
 
-    @cached_property
+    @property
     def predictions(self) -> pd.DataFrame:
         """PRED, IPRED, RES, IRES and IWRES at every observation, in the order of the user's rows."""
         return prediction_table(self.density, self.data, self.effects.modes)
@@ -140,15 +144,25 @@ class Fit:
         """Of a model with a network: what its subjects would be worth to a fit without them; None where unknown."""
         return self.hold_out if isinstance(self.hold_out, LeaveOneOut) else None
 
-    @cached_property
+    @property
     def hold_out(self) -> LeaveOneOut | NLMEError | None:
         """The same, or the error that says why it is unknown; None without a network or with fewer than 3 subjects."""
         if not self.model.has_network or self.data.n_subjects < 3:
             return None
-        try:
-            return leave_one_out(self)
-        except NLMEError as error:
-            return error
+        with torch.no_grad():  # what was computed before holds while the model's code still does the same
+            behaviour = self.density.at().log_joint(self.effects.modes[:, None, None])
+        known = self._left_out
+        if "found" not in known or not torch.equal(known["behaviour"], behaviour):
+            try:
+                known["found"] = leave_one_out(self)
+            except NLMEError as error:
+                known["found"] = error
+            known["behaviour"] = behaviour
+        return known["found"]
+
+    @cached_property
+    def _left_out(self) -> dict[str, Any]:
+        return {}
 
     @property
     def n_parameters(self) -> int:
@@ -234,7 +248,8 @@ class Fit:
         conditional = density.at()
         with torch.no_grad():
             draws = conditional.sample(starts - 1, torch.Generator().manual_seed(seed))[:, :, 0]
-        modes = find_modes(conditional, torch.cat([torch.zeros_like(draws[:, :1]), draws], dim=1))
+            origin = draws.new_zeros(draws.shape[0], 1, draws.shape[-1])
+        modes = find_modes(conditional, torch.cat([origin, draws], dim=1))
         return prediction_table(density, data, modes.effects)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:

@@ -33,6 +33,7 @@ from nlme_torch.inference.saem import default_chains
 from nlme_torch.inference.saem_algorithm import SAEMAlgorithm
 from nlme_torch.inference.saem_kernels import Moves
 from nlme_torch.inference.schedule import StepSchedule
+from nlme_torch.model.absolute_zeros import gradients
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import parameter_values
 from nlme_torch.settings import check_types
@@ -199,12 +200,10 @@ def _derivatives(density: Density, scalars: FreeScalars, draws: Tensor) -> _Sums
     with torch.enable_grad():
         conditional = density.at(scalars.at(vectors))
         log_joint = conditional.log_joint(draws - conditional.mean[:, None])
-        (slope,) = torch.autograd.grad((weights * log_joint).sum(), vectors, create_graph=True)
+        (slope,) = gradients((weights * log_joint).sum(), vectors, create_graph=True)
         for entry in range(vectors.shape[1]):
             # the slope is linear in the weights, so that its derivative by them is every column's own score
-            each, row = torch.autograd.grad(
-                slope[:, entry].sum(), (weights, vectors), retain_graph=True, materialize_grads=True
-            )
+            each, row = gradients(slope[:, entry].sum(), (weights, vectors), materialize_grads=True)
             scores.append(each)
             curvature.append(row)
     stacked = torch.stack(scores, -1)  # iteration, chain, subject, kept

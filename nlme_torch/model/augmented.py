@@ -59,7 +59,6 @@ def augmented(model: Model, network: MLP, covariates: Sequence[str], parameters:
         return {**moved, **base.individual(self, Individual({**vars(p), **moved}), cov)}
 
     result = copy.deepcopy(model)
-    result.__dict__.pop("_vector_fields", None)  # they hold the model without the network
     result.__class__ = types.new_class(
         f"Augmented{base.__name__}", (base,), exec_body=lambda body: body.update(individual=individual)
     )

@@ -18,11 +18,11 @@ from torch.distributions import Distribution
 
 from nlme_torch._typing import Float
 from nlme_torch.data.batch import Batch
-from nlme_torch.errors import ModelError
 from nlme_torch.model.changing_covariates import changing_covariates
+from nlme_torch.model.derived import derived
 from nlme_torch.model.dose_plan import DosePlan, dose_plan
 from nlme_torch.model.dosing import check_dosing
-from nlme_torch.model.individual import ChangingIndividual, Covariates, Individual, at_records, is_changing
+from nlme_torch.model.individual import Individual, at_records
 from nlme_torch.model.individual_parameters import IndividualParameter, Latent
 from nlme_torch.model.levels import coded_covariates, with_levels
 from nlme_torch.model.model import Model
@@ -38,6 +38,7 @@ from nlme_torch.model.regressors import regressors
 from nlme_torch.model.time_zero import begins_at_zero
 from nlme_torch.model.trajectory import Trajectory
 from nlme_torch.model.values import ParameterValues, component_values, parameter_values
+from nlme_torch.model.vector_field import VectorFields
 from nlme_torch.solve import Solution, Solver
 
 LOG_2PI = math.log(2 * math.pi)
@@ -80,13 +81,27 @@ class Density:
         self._slices = {owner: block.slice_of(owner) for block in others for owner in block.owners}
         self._occasions = occasions(batch, model)
         self._observed = observed_records(batch)
-        self._plan: DosePlan | None = None
+        self.fields = VectorFields(model)
+        self._plan = self._read_dosing()
+
+    def refreshed(self) -> "Density":
+        """Return this density after reading again what the model's code takes from Python: attributes, globals, lists.
+
+        Made or refreshed within a call of a public function, it shows the model as it is then.
+        """
+        self.fields = VectorFields(self.model)
+        if self.batch.doses is not None:
+            self._plan = self._read_dosing()
+        return self
+
+    def _read_dosing(self) -> DosePlan | None:
+        if not self.model.has_dynamics:
+            return None
         with torch.no_grad():
-            if model.has_dynamics:
-                effects = self._times.new_zeros(model.n_effects, 1, 1, batch.n_subjects)
-                dosing = model.dosing(self.at().individual(effects))
-                check_dosing(dosing, model.states)
-                self._plan = dose_plan(batch, model.states, dosing)
+            effects = self._times.new_zeros(self.model.n_effects, 1, 1, self.batch.n_subjects)
+            dosing = self.model.dosing(self.at().individual(effects))
+        check_dosing(dosing, self.model.states)
+        return dose_plan(self.batch, self.model.states, dosing)
 
     def at(self, values: ParameterValues | None = None) -> "Conditional":
         """Fix the parameters.
@@ -240,7 +255,7 @@ class Conditional:
                 else:
                     weights = transformed[density._slices[name]]
                 values[name] = component.network.bind(weights)
-        return _derive(density, values)
+        return derived(density.model, values, density._covariates, density._covariates_between)
 
     def trajectory(self, individual: Individual, eta: Tensor) -> Trajectory:
         """Return the equations of all subjects with their doses and changing quantities, ready to be solved.
@@ -251,7 +266,9 @@ class Conditional:
         """
         density = self.density
         like = self.mean.new_zeros(torch.broadcast_shapes(eta.shape[1:], (self.starts, 1)))
-        return Trajectory(density.model, individual, like, density._times, density._plan, density.solver)
+        return Trajectory(
+            density.model, individual, like, density._times, density._plan, density.solver, density.fields
+        )
 
     def solution(self, individual: Individual, eta: Tensor) -> Solution:
         """Solve the equations of every subject.
@@ -378,20 +395,3 @@ class Conditional:
 
 def _all_solved(like: Tensor) -> Tensor:
     return torch.ones((), dtype=torch.bool, device=like.device)
-
-
-def _derive(density: Density, values: Mapping[str, Any]) -> Individual:
-    """Join the parameters with what ``individual`` derives from them and from covariates."""
-
-    def join(covariates: Covariates) -> dict[str, Any]:
-        derived = density.model.individual(Individual(values), covariates)
-        if not isinstance(derived, dict):
-            raise ModelError(f"individual must return a dict of name to value, got {type(derived).__name__}.")
-        return {**values, **derived}
-
-    joined = join(density._covariates)
-    if density._covariates_between is None or not any(map(is_changing, joined.values())):
-        return Individual(joined)
-    after, until = density._covariates_between
-    held = joined if after is density._covariates else join(after)
-    return ChangingIndividual(joined, held, held if until is after else join(until))

@@ -113,10 +113,6 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
             value = ModuleNetwork(value)
         super().__setattr__(name, value)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what belongs to this object alone, its compiled vector fields; a copy makes its own."""
-        return {name: value for name, value in self.__dict__.items() if name != "_vector_fields"}
-
     # ------------------------------------------------------------------ what users write
 
     def individual(self, p: Individual, cov: Covariates) -> dict[str, Any]:

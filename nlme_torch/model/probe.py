@@ -13,7 +13,6 @@ from nlme_torch.model.model import Model
 from nlme_torch.model.observation import Censored, Truncated
 from nlme_torch.model.observed import ObservedRecords
 from nlme_torch.model.time_zero import check_hazard
-from nlme_torch.model.vector_field import vector_field
 
 if TYPE_CHECKING:
     from nlme_torch.model.density import Conditional, Density
@@ -37,7 +36,7 @@ def probe(density: "Density") -> None:
         flat = flatten(vars(individual))
         initial = conditional.trajectory(individual, eta).initial
         if not model.has_compartments:
-            vector_field(model, flat.specification)(density._times[0].expand_as(initial[0]), initial, flat.leaves)
+            density.fields.of(flat.specification)(density._times[0].expand_as(initial[0]), initial, flat.leaves)
             # once with the covariates themselves, which refuse what their bare numbers would take
             first = Individual(at_records(vars(individual), lambda value: value[0]))
             model.dynamics(density._times[0], model.state_tuple()(*initial[: len(model.states)]), first)

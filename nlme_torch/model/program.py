@@ -59,6 +59,7 @@ def program(model: Model, data: "Dataset", solver: Solver) -> Callable[[], None]
     batch, model = density.batch, density.model
 
     def run() -> None:
+        density.refreshed()
         drawn = _parameters(model)
         subjects = pyro.plate("subject", batch.n_subjects, dim=-1)
         with subjects:

@@ -22,7 +22,7 @@ from nlme_torch.model.individual import ChangingIndividual, Individual, at_recor
 from nlme_torch.model.model import Model
 from nlme_torch.model.steady_state import Cycle
 from nlme_torch.model.system import DifferentialSystem, System
-from nlme_torch.model.vector_field import vector_field
+from nlme_torch.model.vector_field import VectorFields
 from nlme_torch.solve import Events, Solution, Solver
 
 
@@ -36,6 +36,7 @@ class Trajectory:
         times: ``(record, 1, 1, subject)`` [time].
         plan: The dosing of the batch, or None.
         solver: How a differential equation is solved.
+        fields: The model's vector fields.
 
     Attributes:
         initial: ``(state, chain, start, subject)``, the model's states and then what changes from record to record.
@@ -43,7 +44,14 @@ class Trajectory:
     """
 
     def __init__(
-        self, model: Model, individual: Individual, like: Tensor, times: Tensor, plan: DosePlan | None, solver: Solver
+        self,
+        model: Model,
+        individual: Individual,
+        like: Tensor,
+        times: Tensor,
+        plan: DosePlan | None,
+        solver: Solver,
+        fields: VectorFields,
     ) -> None:
         self.states, self.names, self.plan = len(model.states), model.states, plan
         flat = flatten(vars(individual))
@@ -66,7 +74,7 @@ class Trajectory:
             self.system = CompartmentSystem(linear)
         else:
             self.system = DifferentialSystem(
-                vector_field(model, flat.specification), leaves, solver, passengers=len(flat.changing)
+                fields.of(flat.specification), leaves, solver, passengers=len(flat.changing)
             )
         first = Individual(at_records(vars(individual), lambda value: value[0]))
         self.initial = stack_states(model.initial(first), model.states, like, "initial")

@@ -16,6 +16,9 @@ class ModelVectorField:
     Quantities that change from record to record follow the model's states as states of their own, which stand still
     between records unless a rate moves them: so every solver and every gradient sees their current values.
 
+    What ``dynamics`` reads of Python (attributes, globals) is taken to stay as it is while the field lives: a density
+    makes new fields for every call of a public function.
+
     Args:
         model: The model.
         specification: What :func:`nlme_torch.model.individual.flatten` said of ``p``.
@@ -24,6 +27,7 @@ class ModelVectorField:
     def __init__(self, model: Model, specification: tuple[tuple[str, Any], ...]) -> None:
         self.dynamics, self.states, self.state_tuple = model.dynamics, model.states, model.state_tuple()
         self.specification = specification
+        self.kernels: dict[Any, Any] = {}
 
     def __call__(self, t: Tensor, y: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
         """Evaluate the derivative.
@@ -43,9 +47,19 @@ class ModelVectorField:
         return torch.cat([derivative, torch.zeros_like(y[len(states) :])]) if changing else derivative
 
 
-def vector_field(model: Model, specification: tuple[tuple[str, Any], ...]) -> ModelVectorField:
-    """Return the model's vector field, the same object for the same model and specification."""
-    fields: dict[Any, ModelVectorField] = model.__dict__.setdefault("_vector_fields", {})
-    if specification not in fields:
-        fields[specification] = ModelVectorField(model, specification)
-    return fields[specification]
+class VectorFields:
+    """The vector fields of a model, one for each kind of ``p``, for as long as what ``dynamics`` reads stays the same.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._known: dict[Any, ModelVectorField] = {}
+
+    def of(self, specification: tuple[tuple[str, Any], ...]) -> ModelVectorField:
+        """Return the vector field, the same object for the same specification."""
+        if specification not in self._known:
+            self._known[specification] = ModelVectorField(self._model, specification)
+        return self._known[specification]

@@ -8,6 +8,7 @@ moves with it at the pace dt/ds = (t_{r+1} - t_r) / (their values), which is 1 b
 
 import weakref
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ class PacedField:
 
     def __init__(self, field: VectorField) -> None:
         self._field = weakref.ref(field)
+        if hasattr(field, "kernels"):
+            self.kernels: dict[Any, Any] = {}
 
     def __call__(self, s: Tensor, y: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
         """Evaluate the derivative, ``(state + 2, *batch)``."""

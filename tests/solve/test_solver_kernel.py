@@ -268,7 +268,7 @@ def test_what_cannot_be_compiled_runs_as_plain_operations(field, caplog):
 
 
 def test_without_a_compiler(monkeypatch):
-    monkeypatch.setattr("nlme_torch.solve.kernel.kernel.compiler", lambda: None)
+    monkeypatch.setattr("nlme_torch.solve.kernel.find.compiler", lambda: None)
     field, initial, times, parameters = oral_problem()
     assert kernel_of(field, initial, times, parameters) is None
     assert solve(field, initial, times, parameters, solver=Tsit5()).ok.all()

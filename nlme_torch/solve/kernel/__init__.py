@@ -1,13 +1,13 @@
 """Vector fields written out in C++ for single subjects and compiled with their solver.
 
-A solve of a small system costs far less than the launching of tensor operations. So the field is traced once,
-its graph is written as scalar arithmetic on vectors of subjects, and one compiled call walks every subject
+A solve of a small system costs far less than the launching of tensor operations. So the field is called once on
+operands, what it does is written as scalar arithmetic on vectors of subjects, and one compiled call walks every subject
 from its first record to its last, each lane with its own step size. Whatever cannot be compiled runs as plain
 tensor operations.
 """
 
 from .differentiate import Solve as Solve
+from .find import find_kernel as find_kernel
 from .kernel import Kernel as Kernel
-from .kernel import find_kernel as find_kernel
 from .library import Limits as Limits
 from .library import Outcome as Outcome

@@ -54,20 +54,19 @@ def _same(shape: Any, array: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
 
 
 VIEWS: dict[str, Callable[..., Any]] = {
-    **dict.fromkeys(("clone", "detach", "alias", "contiguous", "lift_fresh_copy", "lift_fresh", "positive"), _same),
+    **dict.fromkeys(("detach", "alias"), _same),
     **dict.fromkeys(
-        ("view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "squeeze_", "unsqueeze_"),
+        ("clone", "contiguous", "lift_fresh_copy", "positive"), lambda shape, array, *_, **__: array.copy()
+    ),
+    **dict.fromkeys(
+        ("view", "reshape", "_unsafe_view", "unsqueeze", "squeeze"),
         lambda shape, array, *_: np.reshape(array, shape),
     ),
     "expand": _expand,
     "permute": lambda shape, array, dims: np.transpose(array, dims),
     "transpose": lambda shape, array, a, b: np.swapaxes(array, a, b),
     "t": lambda shape, array: array.T,
-    "select": lambda shape, array, dim, index: (
-        array[(slice(None),) * (dim % array.ndim) + (index,)].reshape(shape)
-        if array.ndim > 1
-        else _filled((), array[index])
-    ),
+    "select": lambda shape, array, dim, index: _at(array, dim, index),
     "slice": lambda shape, array, *where, **named: _slice(array, *where, **named),
     "slice_scatter": _slice_scatter,
     "select_scatter": _select_scatter,
@@ -97,8 +96,10 @@ VIEWS: dict[str, Callable[..., Any]] = {
 
 
 def _at(array: np.ndarray, dim: int, index: int) -> np.ndarray:
-    result = array[(slice(None),) * (dim % array.ndim) + (index,)]
-    return result if isinstance(result, np.ndarray) else _filled((), result)
+    """One place along an axis, sharing memory even where a single operand is left."""
+    axis = dim % array.ndim
+    place = index % array.shape[axis]
+    return array[(slice(None),) * axis + (slice(place, place + 1),)].squeeze(axis)
 
 
 # Operations that exist in C++ under the same meaning, by their name there.
@@ -130,8 +131,9 @@ def _gelu(p: Program, x: object) -> object:
     return p.apply("mul", half, p.apply("add", 1.0, p.apply("erf", p.apply("mul", x, math.sqrt(0.5)))))
 
 
-def _remainder(p: Program, a: object, b: object) -> object:
-    return p.apply("sub", a, p.apply("mul", b, p.apply("floor", p.apply("div", a, b))))
+def _whole(p: Program, a: object, b: object) -> object:
+    """Return a // b: what is left of a without the remainder, so that both jump together, as in PyTorch."""
+    return p.apply("round", p.apply("div", p.apply("sub", a, p.apply("remainder", a, b)), b))
 
 
 _SCALAR: dict[str, Callable[..., object]] = {
@@ -142,11 +144,14 @@ _SCALAR: dict[str, Callable[..., object]] = {
     "square": lambda p, a: p.apply("mul", a, a),
     "log2": lambda p, a: p.apply("mul", p.apply("log", a), 1 / math.log(2)),
     "log10": lambda p, a: p.apply("mul", p.apply("log", a), 1 / math.log(10)),
-    "relu": lambda p, a: p.apply("max", a, 0.0),
+    "relu": lambda p, a: p.apply("select", p.apply("le", a, 0.0), 0.0, a),
+    "_at_least": lambda p, a, low: p.apply("select", p.apply("lt", a, low), low, a),
+    "_at_most": lambda p, a, high: p.apply("select", p.apply("gt", a, high), high, a),
     "sign": _sign,
     "sgn": _sign,
     "gelu": _gelu,
-    "remainder": _remainder,
+    "remainder": _chain("remainder"),
+    "_whole": _whole,
     "isfinite": lambda p, a: p.apply("lt", p.apply("abs", a), math.inf),
     "isinf": lambda p, a: p.apply("eq", p.apply("abs", a), math.inf),
     "_to_copy": lambda p, a: a,
@@ -184,12 +189,14 @@ def pointwise(program: Program, name: str, args: Any, kwargs: Any) -> Any:
         bounds = dict(zip(("min", "max") if name != "clamp_max" else ("max",), args[1:], strict=False)) | kwargs
         result = args[0]
         if bounds.get("min") is not None:
-            result = _broadcast(program, "maximum", result, bounds["min"])
+            result = _broadcast(program, "_at_least", result, bounds["min"])
         if bounds.get("max") is not None:
-            result = _broadcast(program, "minimum", result, bounds["max"])
+            result = _broadcast(program, "_at_most", result, bounds["max"])
         return result
     if name in ("_to_copy", "to"):
         args, kwargs = args[:1], {}
+    if name == "div" and kwargs.get("rounding_mode") == "floor":
+        return _broadcast(program, "_whole", *args)
     if name == "div" and kwargs.get("rounding_mode"):
         return _broadcast(program, kwargs["rounding_mode"], _broadcast(program, "div", *args))
     if name == "gelu" and kwargs.get("approximate", "none") != "none":
@@ -203,7 +210,10 @@ def _broadcast(program: Program, name: str, *operands: Any) -> Any:
     return result if isinstance(result, np.ndarray) else _filled((), result)
 
 
-REDUCTIONS = {"sum": "add", "mean": "add", "prod": "mul", "amax": "maximum", "amin": "minimum"}
+REDUCTIONS = {
+    "sum": "add", "mean": "add", "prod": "mul", "amax": "maximum", "amin": "minimum", "any": "logical_or",
+    "all": "logical_and",
+}  # fmt: skip
 
 
 def reduce(program: Program, name: str, args: Any, kwargs: Any, shape: Any) -> np.ndarray:

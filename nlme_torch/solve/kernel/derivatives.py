@@ -11,7 +11,11 @@ class NoDerivativeError(Exception):
 
 
 def tangents(
-    program: Program, seeds: Mapping[int, object], outputs: Sequence[object], length: int | None = None
+    program: Program,
+    seeds: Mapping[int, object],
+    outputs: Sequence[object],
+    length: int | None = None,
+    careful: bool = False,
 ) -> list[object]:
     """The directional derivative of outputs.
 
@@ -22,6 +26,7 @@ def tangents(
         seeds: derivative of each input, by its index.
         outputs: operands to differentiate.
         length: number of instructions that the outputs can depend on; all by default.
+        careful: whether a tangent that is exactly 0 stays 0 whatever it is multiplied by, infinity and NaN included.
 
     Returns:
         One operand per output.
@@ -43,13 +48,15 @@ def tangents(
         for position, operand in enumerate(operands):
             speed = moving.get(operand.index, 0.0) if isinstance(operand, Ref) else 0.0
             if not is_number(speed, 0):
-                partial = _partial(program, name, operands, Ref(index), position)
-                total = program.apply("add", total, program.apply("mul", partial, speed))
+                partial = _partial(program, name, operands, Ref(index), position, careful)
+                total = program.apply("add", total, program.apply("zmul" if careful else "mul", partial, speed))
         moving[index] = total
     return [moving.get(output.index, 0.0) if isinstance(output, Ref) else 0.0 for output in outputs]
 
 
-def adjoints(program: Program, outputs: Sequence[object], bars: Sequence[object]) -> dict[int, object]:
+def adjoints(
+    program: Program, outputs: Sequence[object], bars: Sequence[object], careful: bool = False
+) -> dict[int, object]:
     """The transposed derivative of outputs, for every input.
 
         u_i_bar = sum_v v_bar dv/du_i
@@ -58,6 +65,8 @@ def adjoints(program: Program, outputs: Sequence[object], bars: Sequence[object]
         program: receives the new instructions.
         outputs: operands to differentiate.
         bars: the cotangent of each output.
+        careful: whether a product with an exact 0 is 0 whatever the other factor, so that an infinite cotangent
+            reaches nothing that it does not depend on.
 
     Returns:
         The cotangent of each instruction's result, by index; inputs among them.
@@ -86,22 +95,30 @@ def adjoints(program: Program, outputs: Sequence[object], bars: Sequence[object]
             continue
         for position, operand in enumerate(operands):
             if isinstance(operand, Ref) and not program.is_mask(operand):
-                add(
-                    operand,
-                    program.apply("mul", _partial(program, name, operands, Ref(index), position), bar),
-                )
+                partial = _partial(program, name, operands, Ref(index), position, careful)
+                add(operand, program.apply("zmul" if careful else "mul", partial, bar))
     return found
 
 
-def _partial(program: Program, name: str, operands: tuple[object, ...], result: Ref, position: int) -> object:
+def _partial(
+    program: Program, name: str, operands: tuple[object, ...], result: Ref, position: int, careful: bool
+) -> object:
     try:
         rule = _RULES[name][position]
     except (KeyError, IndexError):
         raise NoDerivativeError(f"no derivative rule for {name}") from None
-    return rule(program.apply, *operands, result)
+    if not careful:
+        return rule(program.apply, *operands, result)
+
+    def apply(what: str, *values: object) -> object:
+        return program.apply(_CAREFUL.get(what, what), *values)
+
+    return rule(apply, *operands, result)
 
 
 _Apply = Callable[..., object]
+# Products and quotients that are 0 where a factor or the numerator is.
+_CAREFUL = {"mul": "zmul", "div": "zdiv"}
 _ZERO = (lambda do, *_: 0.0,)
 
 
@@ -130,6 +147,11 @@ def _power_exponent(do: _Apply, base: object, exponent: object, result: object) 
     return do("select", do("eq", result, 0.0), 0.0, do("mul", result, do("log", base)))
 
 
+def _where_larger(do: _Apply, value: object, other: object, result: object) -> object:
+    """1 where a value exceeds the other, 0 where it is smaller, and half where they are equal, as in PyTorch."""
+    return do("select", do("gt", value, other), 1.0, do("select", do("eq", value, other), 0.5, 0.0))
+
+
 def _squares(do: _Apply, y: object, x: object) -> object:
     return do("add", do("mul", x, x), do("mul", y, y))
 
@@ -139,6 +161,8 @@ _RULES: dict[str, tuple[Callable[..., object], ...]] = {
     "sub": (lambda do, a, b, r: 1.0, lambda do, a, b, r: -1.0),
     "mul": (lambda do, a, b, r: b, lambda do, a, b, r: a),
     "div": (lambda do, a, b, r: _over(do, b), lambda do, a, b, r: do("neg", do("div", r, b))),
+    "zmul": (lambda do, a, b, r: b, lambda do, a, b, r: a),
+    "zdiv": (lambda do, a, b, r: _over(do, b), lambda do, a, b, r: do("neg", do("div", r, b))),
     "neg": (lambda do, a, r: -1.0,),
     "abs": (lambda do, a, r: do("select", do("lt", a, 0.0), -1.0, do("select", do("gt", a, 0.0), 1.0, 0.0)),),
     "exp": (lambda do, a, r: r,),
@@ -162,14 +186,9 @@ _RULES: dict[str, tuple[Callable[..., object], ...]] = {
     "lgamma": (lambda do, a, r: do("digamma", a),),
     "digamma": (lambda do, a, r: do("trigamma", a),),
     "floor": _ZERO, "ceil": _ZERO, "trunc": _ZERO, "round": _ZERO,
-    "max": (
-        lambda do, a, b, r: do("select", do("ge", a, b), 1.0, 0.0),
-        lambda do, a, b, r: do("select", do("ge", a, b), 0.0, 1.0),
-    ),
-    "min": (
-        lambda do, a, b, r: do("select", do("le", a, b), 1.0, 0.0),
-        lambda do, a, b, r: do("select", do("le", a, b), 0.0, 1.0),
-    ),
+    "max": (_where_larger, lambda do, a, b, r: _where_larger(do, b, a, r)),
+    "min": (lambda do, a, b, r: _where_larger(do, b, a, r), _where_larger),
+    "remainder": (lambda do, a, b, r: 1.0, lambda do, a, b, r: do("neg", do("round", do("div", do("sub", a, r), b)))),
     "pow": (_power_base, _power_exponent),
     "atan2": (
         lambda do, y, x, r: do("div", x, _squares(do, y, x)),

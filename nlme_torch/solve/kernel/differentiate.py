@@ -1,13 +1,18 @@
 """A compiled solve as a differentiable function: backward, and backward again as often as the field allows."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from nlme_torch.solve.kernel.kernel import Kernel
 from nlme_torch.solve.kernel.library import Inputs, Limits, Outcome, Tape, replay, transpose, walk
+
+Gradients: TypeAlias = tuple[Tensor | None, ...]
+# The axis along which values and their tangents are joined: initial, times, own, shared, amounts, rates.
+_AXES = (0, 0, 0, 0, 1, 1)
+_SHARED = 3
 
 
 @dataclass
@@ -42,6 +47,66 @@ class Solve:
         """The same solve of states and their derivatives along a direction, by the same steps."""
         return replace(self, kernel=self.kernel.tangent)
 
+    def solved_only(self, cotangent: Tensor) -> Tensor:
+        """The cotangent (stop, state, subject) without what is not finite of subjects whose solve failed."""
+        assert self.outcome is not None
+        return torch.where(torch.isfinite(cotangent) | (self.outcome.status == 0), cotangent, 0.0)
+
+    def transposed(self, cotangent: Tensor, with_times: bool, tensors: tuple[Tensor | None, ...]) -> Gradients:
+        """The transposed derivative of the arrivals, with absolute zeros for the subjects that need them.
+
+        Where a derivative is infinite and what it is multiplied with is exactly 0, plain arithmetic gives NaN. This
+        is rare: it is noticed in the result, and those subjects are done again by the careful kernel.
+
+        Args:
+            cotangent: (stop, state, subject).
+            with_times: whether to differentiate the times too.
+            tensors: the differentiable tensors in their order.
+
+        Returns:
+            One gradient per tensor, None where there is none.
+        """
+        assert self.tape is not None and self.outcome is not None
+        inputs, tape, status = self.inputs(tensors), self.tape, self.outcome.status
+
+        def by(kernel: Kernel, chosen: Tensor | None) -> Gradients:
+            return transpose(kernel.backwards, inputs, self.limits, tape, status, cotangent, with_times, chosen)
+
+        found = by(self.kernel, None)
+        shared = found[_SHARED]
+        assert shared is not None
+        spoiled = torch.zeros_like(status, dtype=torch.bool)
+        for place, gradient in enumerate(found):
+            if gradient is not None and place != _SHARED and gradient.numel():
+                spoiled = spoiled | ~torch.isfinite(gradient).reshape(-1, len(status)).all(0)
+        if not bool(spoiled.any()) and not bool(torch.isfinite(shared).all()):
+            spoiled = torch.ones_like(spoiled)
+        spoiled = spoiled & (status == 0)
+        if self.kernel.field.careful or not bool(spoiled.any()):
+            return found
+        again = by(self.kernel.careful, spoiled.nonzero()[:, 0])
+        if shared.numel():
+            others = (~spoiled).nonzero()[:, 0]
+            shared = again[_SHARED] if not len(others) else by(self.kernel, others)[_SHARED] + again[_SHARED]  # type: ignore[operator]
+        return tuple(
+            shared if place == _SHARED else None if fast is None else torch.where(spoiled, careful, fast)  # type: ignore[arg-type]
+            for place, (fast, careful) in enumerate(zip(found, again, strict=True))
+        )
+
+    def replayed(self, tensors: tuple[Tensor | None, ...]) -> Tensor:
+        """The arrivals of states and tangents by the steps of an earlier walk, with absolute zeros where needed."""
+        assert self.tape is not None and self.outcome is not None
+        inputs, tape, status = self.inputs(tensors), self.tape, self.outcome.status
+        found = replay(self.kernel.backwards, inputs, self.limits, tape, status)
+        states, tangents = found.split(found.shape[1] // 2, 1)
+        spoiled = (torch.isfinite(states) & ~torch.isfinite(tangents)).flatten(0, 1).any(0) & (status == 0)
+        if self.kernel.field.careful or not bool(spoiled.any()):
+            return found
+        chosen = spoiled.nonzero()[:, 0]
+        return torch.where(
+            spoiled, replay(self.kernel.careful.backwards, inputs, self.limits, tape, status, chosen), found
+        )
+
     def arrivals(self, *tensors: Tensor | None) -> Tensor:
         """(stop, state, subject) states on arrival; fills outcome and tape.
 
@@ -67,7 +132,7 @@ class _Arrivals(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
-        cotangent = torch.where(torch.isfinite(cotangent), cotangent, 0.0)
+        cotangent = ctx.solve.solved_only(cotangent)
         return (None, *_Transpose.apply(ctx.solve, ctx.needs_input_grad[2], cotangent, *ctx.saved_tensors))
 
 
@@ -78,11 +143,7 @@ class _Transpose(torch.autograd.Function):
     def forward(ctx: Any, solve: Solve, with_times: bool, cotangent: Tensor, *tensors: Tensor | None) -> Any:
         ctx.solve, ctx.with_times = solve, with_times
         ctx.save_for_backward(cotangent, *tensors)
-        assert solve.tape is not None and solve.outcome is not None
-        return transpose(
-            solve.kernel.backwards, solve.inputs(tensors), solve.limits, solve.tape, solve.outcome.status,
-            cotangent, with_times,
-        )  # fmt: skip
+        return solve.transposed(cotangent, with_times, tensors)
 
     @staticmethod
     def backward(ctx: Any, *directions: Tensor | None) -> tuple[Any, ...]:
@@ -95,14 +156,14 @@ class _Transpose(torch.autograd.Function):
             for index, (value, direction) in enumerate(zip(tensors, directions, strict=True))
         ]
         tangent = solve.tangent()
-        tangents = _Replay.apply(tangent, *pairs)[:, tensors[0].shape[0] :]
+        states, tangents = _Replay.apply(tangent, *pairs).split(tensors[0].shape[0], 1)
         padded = torch.cat([torch.zeros_like(cotangent), cotangent], 1)
         gradients = _Transpose.apply(tangent, False, padded, *pairs)
         halves = [
             None if gradient is None or value is None else gradient.narrow(_AXES[index], 0, value.shape[_AXES[index]])
             for index, (gradient, value) in enumerate(zip(gradients, tensors, strict=True))
         ]
-        return (None, None, torch.where(torch.isfinite(tangents), tangents, 0.0), *halves)
+        return (None, None, torch.where(torch.isfinite(states), tangents, 0.0), *halves)
 
 
 class _Replay(torch.autograd.Function):
@@ -112,17 +173,12 @@ class _Replay(torch.autograd.Function):
     def forward(ctx: Any, solve: Solve, *tensors: Tensor | None) -> Tensor:
         ctx.solve = solve
         ctx.save_for_backward(*tensors)
-        assert solve.tape is not None and solve.outcome is not None
-        return replay(solve.kernel.backwards, solve.inputs(tensors), solve.limits, solve.tape, solve.outcome.status)
+        return solve.replayed(tensors)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
-        cotangent = torch.where(torch.isfinite(cotangent), cotangent, 0.0)
+        cotangent = ctx.solve.solved_only(cotangent)
         return (None, *_Transpose.apply(ctx.solve, False, cotangent, *ctx.saved_tensors))
-
-
-# The axis along which values and their tangents are joined: initial, times, own, shared, amounts, rates.
-_AXES = (0, 0, 0, 0, 1, 1)
 
 
 def _or_zero(direction: Tensor | None, like: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from nlme_torch.solve.kernel.field import FieldProgram
 from nlme_torch.solve.kernel.program import Program, Ref
-from nlme_torch.solve.kernel.scalarise import NotScalarError
+from nlme_torch.solve.kernel.reading import NotScalarError
 from nlme_torch.solve.tableau import Method
 
 _INFIX = {
@@ -71,6 +71,7 @@ def _constants(field: FieldProgram, method: Method, transposed: bool) -> str:
         f"#define IMPLICIT {int(implicit is not None)}",
         f"#define FIXED {int(explicit is not None and not explicit.error)}",
         f"#define TRANSPOSED {int(transposed)}",
+        f"#define CAREFUL {int(field.careful)}",
         '#include "lanes.h"',
         f"constexpr int JUDGED = {field.states - field.passengers};",
         f"constexpr int D = {field.states}, OWN = {field.own}, SHARED = {field.shared};",

@@ -5,14 +5,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from nlme_torch._typing import VectorField
 from nlme_torch.solve.kernel.derivatives import adjoints, tangents
 from nlme_torch.solve.kernel.layout import Layout
 from nlme_torch.solve.kernel.program import Program, Ref
-from nlme_torch.solve.kernel.scalarise import NotScalarError, scalarise, trace
+from nlme_torch.solve.kernel.reading import NotScalarError
+from nlme_torch.solve.kernel.scalarise import scalarise
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class FieldProgram:
         shared: number of parameters that are the same for all.
         passengers: number of last states that step sizes ignore.
         held: parameters ("own" or "shared", position) that derivatives take for constants.
+        careful: whether derivatives multiply with an absolute zero: 0 times infinity or NaN is 0. It is slower, and
+            needed where a value is finite and its derivative is not, as of ``c ** g`` where c stays 0.
     """
 
     program: Program
@@ -34,6 +36,7 @@ class FieldProgram:
     shared: int
     passengers: int = 0
     held: frozenset[tuple[str, int]] = frozenset()
+    careful: bool = False
 
     @property
     def states(self) -> int:
@@ -48,7 +51,7 @@ class FieldProgram:
         """
         program = copy.deepcopy(self.program)
         bars = [program.input("bar", index) for index in range(self.states)]
-        found = adjoints(program, self.outputs, bars)
+        found = adjoints(program, self.outputs, bars, self.careful)
         return program, self._of_inputs(program, found)
 
     def jacobian(self) -> tuple[Program, list[object], list[object]]:
@@ -62,7 +65,7 @@ class FieldProgram:
         columns = []
         for place in (*(("y", index) for index in range(self.states)), ("t", 0)):
             seeds: dict[int, object] = {inputs[place]: 1.0} if place in inputs else {}
-            columns.append(tangents(program, seeds, self.outputs, len(self.program.instructions)))
+            columns.append(tangents(program, seeds, self.outputs, len(self.program.instructions), self.careful))
         rows = [columns[column][row] for row in range(self.states) for column in range(self.states)]
         return program, rows, columns[-1]
 
@@ -75,7 +78,7 @@ class FieldProgram:
         program, rows, slants = self.jacobian()
         bars = [program.input("jacobian", index) for index in range(len(rows))]
         bars += [program.input("slant", index) for index in range(len(slants))]
-        found = adjoints(program, [*rows, *slants], bars)
+        found = adjoints(program, [*rows, *slants], bars, self.careful)
         return program, self._of_inputs(program, found)
 
     def tangent(self) -> "FieldProgram":
@@ -90,8 +93,9 @@ class FieldProgram:
             for (kind, place), index in _inputs(program).items()
             if kind in offsets and (kind, place) not in self.held
         }
-        speeds = tangents(program, seeds, self.outputs)
-        return FieldProgram(program, (*self.outputs, *speeds), 2 * self.own, 2 * self.shared, held=self.held)
+        speeds = tangents(program, seeds, self.outputs, careful=self.careful)
+        outputs = (*self.outputs, *speeds)
+        return FieldProgram(program, outputs, 2 * self.own, 2 * self.shared, held=self.held, careful=self.careful)
 
     def _of_inputs(self, program: Program, found: dict[int, object]) -> dict[tuple[str, int], object]:
         """The cotangents of the inputs that are not held, among those of all instructions."""
@@ -118,17 +122,16 @@ def field_program(field: VectorField, layout: Layout) -> FieldProgram:
     program = Program()
     ones = (1,) * layout.axes
     counts = {"own": 0, "shared": 0}
-    arrays, examples = [_array(program, "t", ones), _array(program, "y", (layout.states, *ones))], []
+    arrays = [_array(program, "t", ones), _array(program, "y", (layout.states, *ones))]
     for shape, mine in zip(layout.shapes, layout.own, strict=True):
         kind = "own" if mine else "shared"
         arrays.append(_array(program, kind, (*shape, *ones) if mine else shape, counts[kind]))
         counts[kind] += math.prod(shape)
-    examples = [torch.zeros(array.shape, dtype=torch.float64) for array in arrays]
 
     def call(t: Tensor, y: Tensor, *parameters: Tensor) -> Tensor:
         return field(t, y, parameters)
 
-    (slope,) = scalarise(trace(call, examples), arrays, program)
+    (slope,) = scalarise(call, arrays, program)
     if slope.size != layout.states:
         raise NotScalarError("its parameters do not align with the batch")
     return FieldProgram(program, tuple(slope.reshape(layout.states)), counts["own"], counts["shared"])

@@ -114,6 +114,7 @@ def transpose(
     status: Tensor,
     cotangent: Tensor,
     with_times: bool,
+    chosen: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """The transposed derivative of the arrivals, at fixed steps.
 
@@ -125,6 +126,7 @@ def transpose(
         status: (subject).
         cotangent: (stop, state, subject).
         with_times: whether to differentiate the times too.
+        chosen: (chosen) positions of the subjects to take, or None for all; the others' gradients are 0.
 
     Returns:
         Gradients of initial, times (or None), own, shared, amounts (or None), rates (or None).
@@ -132,22 +134,33 @@ def transpose(
     problem, _alive = _problem(inputs, limits)
     subjects = inputs.initial.shape[1]
     cotangent = cotangent.contiguous()
-    initial, own = torch.empty_like(inputs.initial), torch.empty_like(inputs.own)
+    initial, own = torch.zeros_like(inputs.initial), torch.zeros_like(inputs.own)
     shared = torch.zeros((subjects + 3) // 4, inputs.shared.shape[0], dtype=torch.float64)
     amounts = None if inputs.amounts is None else torch.zeros_like(inputs.amounts)
     rates = None if inputs.rates is None else torch.zeros_like(inputs.rates)
     times = torch.zeros_like(inputs.times) if with_times else None
     places = (cotangent, initial, own, shared, amounts, rates, times)
     gradients = _Gradients(*(None if place is None else place.data_ptr() for place in places))
-    library.replay(ctypes.byref(problem), ctypes.c_void_p(tape.handle), _address(status), ctypes.byref(gradients), None)
+    library.replay(
+        ctypes.byref(problem), ctypes.c_void_p(tape.handle), _address(status), ctypes.byref(gradients), None,
+        *_choice(chosen),
+    )  # fmt: skip
     return initial, times, own, shared.sum(0), amounts, rates
 
 
-def replay(library: ctypes.CDLL, inputs: Inputs, limits: Limits, tape: Tape, status: Tensor) -> Tensor:
-    """The arrivals (stop, state, subject) by the steps of an earlier walk, perhaps of another field."""
+def replay(
+    library: ctypes.CDLL, inputs: Inputs, limits: Limits, tape: Tape, status: Tensor, chosen: Tensor | None = None
+) -> Tensor:
+    """The arrivals (stop, state, subject) by the steps of an earlier walk, perhaps of another field.
+
+    Only those of the subjects ``chosen``, if given; the others are NaN.
+    """
     problem, _alive = _problem(inputs, limits)
     arrivals = torch.full((inputs.times.shape[0], *inputs.initial.shape), torch.nan, dtype=torch.float64)
-    library.replay(ctypes.byref(problem), ctypes.c_void_p(tape.handle), _address(status), None, _address(arrivals))
+    library.replay(
+        ctypes.byref(problem), ctypes.c_void_p(tape.handle), _address(status), None, _address(arrivals),
+        *_choice(chosen),
+    )  # fmt: skip
     return arrivals
 
 
@@ -169,6 +182,10 @@ def _problem(inputs: Inputs, limits: Limits) -> tuple[_Problem, list[Tensor]]:
     numbers = limits.rtol, limits.atol, int(limits.to_scale), limits.max_steps, limits.threads
     problem = _Problem(*sizes, *pointers, *numbers)
     return problem, [tensor for tensor in alive if tensor is not None]
+
+
+def _choice(chosen: Tensor | None) -> tuple[ctypes.c_void_p, ctypes.c_long]:
+    return (ctypes.c_void_p(None), _LONG(0)) if chosen is None else (_address(chosen), _LONG(len(chosen)))
 
 
 def _address(tensor: Tensor) -> ctypes.c_void_p:

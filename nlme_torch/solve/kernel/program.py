@@ -17,6 +17,8 @@ _FOLD: dict[str, Callable[..., float | bool]] = {
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a / b,
+    "zmul": lambda a, b: a * b if a and b else 0.0,
+    "zdiv": lambda a, b: a / b if a else 0.0,
     "neg": lambda a: -a,
     "abs": abs,
     "exp": math.exp,
@@ -32,6 +34,7 @@ _FOLD: dict[str, Callable[..., float | bool]] = {
     "pow": lambda a, b: float(a) ** float(b),
     "max": max,
     "min": min,
+    "remainder": lambda a, b: a % b,
     "lt": lambda a, b: a < b,
     "le": lambda a, b: a <= b,
     "gt": lambda a, b: a > b,
@@ -95,6 +98,15 @@ class Program:
             if is_number(first, -1):
                 return self.apply("neg", second)
             return second if is_number(first, 1) else first if is_number(second, 1) else None
+        if name == "zmul":
+            if is_number(first, 0) or is_number(second, 0):
+                return 0.0
+            if isinstance(first, Ref) and isinstance(second, Ref):
+                return None
+            finite = all(isinstance(operand, Ref) or math.isfinite(float(operand)) for operand in operands)  # type: ignore[arg-type]
+            return self.apply("mul", first, second) if finite else None
+        if name == "zdiv":
+            return 0.0 if is_number(first, 0) else first if is_number(second, 1) else None
         if name == "div":
             return 0.0 if self.linear and is_number(first, 0) else first if is_number(second, 1) else None
         if name == "log1p" and isinstance(first, Ref) and self.instructions[first.index][0] == "exp":

@@ -24,7 +24,8 @@ from nlme_torch.solve.kernel.derivatives import NoDerivativeError, adjoints
 from nlme_torch.solve.kernel.emit import forward_source
 from nlme_torch.solve.kernel.field import FieldProgram
 from nlme_torch.solve.kernel.program import Program
-from nlme_torch.solve.kernel.scalarise import NotScalarError, scalarise, trace
+from nlme_torch.solve.kernel.reading import NotScalarError
+from nlme_torch.solve.kernel.scalarise import scalarise
 from nlme_torch.solve.linear.numbers import common_shape
 from nlme_torch.solve.replay import is_transformed
 
@@ -206,8 +207,7 @@ def _find(
         start += math.prod(component)
         arrays.append(array)
     try:
-        examples = [torch.zeros(array.shape, dtype=torch.float64) for array in arrays]
-        (result,) = scalarise(trace(closed_form, examples), arrays, program)
+        (result,) = scalarise(closed_form, arrays, program)
         function = Elementwise(program, 1, start, tuple(result.reshape(-1)))
         if len(function.transposed.program.instructions) > _LARGEST:
             return None

@@ -50,6 +50,18 @@ static inline V vmin(V a, V b) { return (a < b) | (a != a) ? a : b; }
 constexpr double LN2_HI = 6.93147180369123816490e-01, LN2_LO = 1.90821492927058770002e-10;
 constexpr double INF = std::numeric_limits<double>::infinity();
 
+// Exactly 0 where a factor or the numerator is, whatever the other.
+static inline V vzmul(V a, V b) { return (a == 0.0) | (b == 0.0) ? V{} : a * b; }
+static inline V vzdiv(V a, V b) { return a == 0.0 ? V{} : a / b; }
+// Products with cotangents.
+#if defined(CAREFUL) && CAREFUL
+static inline V times(V a, V b) { return vzmul(a, b); }
+static inline V times(double a, V b) { return vzmul(all(a), b); }
+#else
+static inline V times(V a, V b) { return a * b; }
+static inline V times(double a, V b) { return a * b; }
+#endif
+
 // x = k ln 2 + r with |r| <= ln 2 / 2; k as a double and, biased by the magic number, in the low bits.
 struct Reduced { V r, k; M low; };
 static inline Reduced reduce(V x) {
@@ -217,4 +229,9 @@ static inline double trigamma_of(double x) {
 }
 static inline V vtrigamma(V x) { V r; LANES r[l] = trigamma_of(x[l]); return r; }
 static inline V vdigamma(V x) { V r; LANES r[l] = digamma_of(x[l]); return r; }
+static inline double remainder_of(double x, double y) {
+  double r = std::fmod(x, y);
+  return r != 0 && (y < 0) != (r < 0) ? r + y : r;
+}
+static inline V vremainder(V x, V y) { V r; LANES r[l] = remainder_of(x[l], y[l]); return r; }
 static inline V vatan2(V y, V x) { V r; LANES r[l] = std::atan2(y[l], x[l]); return r; }

@@ -19,7 +19,7 @@ template <int N> struct Factors {
       V pivot = 1.0 / a[k][k];
       for (int r = k + 1; r < N; ++r) {
         a[r][k] *= pivot;
-        for (int c = k + 1; c < N; ++c) a[r][c] -= a[r][k] * a[k][c];
+        for (int c = k + 1; c < N; ++c) a[r][c] -= times(a[r][k], a[k][c]);
       }
       a[k][k] = pivot;
     }
@@ -28,19 +28,19 @@ template <int N> struct Factors {
     for (int k = 0; k < N; ++k)
       for (int r = k + 1; r < N; ++r) exchange(swapped[k][r], x[k], x[r]);
     for (int r = 1; r < N; ++r)
-      for (int c = 0; c < r; ++c) x[r] -= a[r][c] * x[c];
+      for (int c = 0; c < r; ++c) x[r] -= times(a[r][c], x[c]);
     for (int r = N - 1; r >= 0; --r) {
-      for (int c = r + 1; c < N; ++c) x[r] -= a[r][c] * x[c];
-      x[r] *= a[r][r];
+      for (int c = r + 1; c < N; ++c) x[r] -= times(a[r][c], x[c]);
+      x[r] = times(a[r][r], x[r]);
     }
   }
   void solve_transposed(V *x) const {
     for (int r = 0; r < N; ++r) {
-      for (int c = 0; c < r; ++c) x[r] -= a[c][r] * x[c];
-      x[r] *= a[r][r];
+      for (int c = 0; c < r; ++c) x[r] -= times(a[c][r], x[c]);
+      x[r] = times(a[r][r], x[r]);
     }
     for (int r = N - 2; r >= 0; --r)
-      for (int c = r + 1; c < N; ++c) x[r] -= a[c][r] * x[c];
+      for (int c = r + 1; c < N; ++c) x[r] -= times(a[c][r], x[c]);
     for (int k = N - 1; k >= 0; --k)
       for (int r = N - 1; r > k; --r) exchange(swapped[k][r], x[k], x[r]);
   }

@@ -42,21 +42,21 @@ static inline void explicit_step_vjp(const Field &f, V t, V h, const V *y, const
                                      V *t_bar, V *h_bar) {
   V k_bar[(ES - 1) * D], inner[D], inner_bar[D];
   for (int s = 0; s < ES - 1; ++s) for (int i = 0; i < D; ++i) {
-    k_bar[s * D + i] = E_A[ES - 2][s] * h * bar[i];
-    *h_bar += E_A[ES - 2][s] * k[s * D + i] * bar[i];
+    k_bar[s * D + i] = times(E_A[ES - 2][s] * h, bar[i]);
+    *h_bar += times(E_A[ES - 2][s] * k[s * D + i], bar[i]);
   }
   for (int s = ES - 2; s >= 0; --s) {
     V stage_t_bar, node = all(s ? E_NODE[s - 1] : 0.0);
     if (s) explicit_stage(y, k, h, s, inner); else for (int i = 0; i < D; ++i) inner[i] = y[i];
     field_vjp(t + node * h, inner, f.p, k_bar + s * D, &stage_t_bar, inner_bar, p_bar);
     *t_bar += stage_t_bar;
-    *h_bar += node * stage_t_bar;
+    *h_bar += times(node, stage_t_bar);
     for (int i = 0; i < D; ++i) {
       rate_bar[i] += k_bar[s * D + i];
       bar[i] += inner_bar[i];
       for (int j = 0; j < s; ++j) {
-        k_bar[j * D + i] += E_A[s - 1][j] * h * inner_bar[i];
-        *h_bar += E_A[s - 1][j] * k[j * D + i] * inner_bar[i];
+        k_bar[j * D + i] += times(E_A[s - 1][j] * h, inner_bar[i]);
+        *h_bar += times(E_A[s - 1][j] * k[j * D + i], inner_bar[i]);
       }
     }
   }
@@ -111,7 +111,7 @@ static inline void implicit_step_vjp(const Field &f, V t, V h, const V *y, const
   for (int i = 0; i < D * D; ++i) jacobian_bar[i] = V{};
   for (int i = 0; i < D; ++i) {
     slant_bar[i] = start_bar[i] = V{};
-    for (int s = 0; s < IS - 1; ++s) k_bar[s * D + i] = I_A[IS - 2][s] * bar[i];
+    for (int s = 0; s < IS - 1; ++s) k_bar[s * D + i] = times(I_A[IS - 2][s], bar[i]);
     k_bar[(IS - 1) * D + i] = bar[i];
   }
   for (int s = IS - 1; s >= 0; --s) {
@@ -121,18 +121,18 @@ static inline void implicit_step_vjp(const Field &f, V t, V h, const V *y, const
     if (s) implicit_stage(y, k, s, inner); else for (int i = 0; i < D; ++i) inner[i] = y[i];
     field_vjp(t + I_NODE[s] * h, inner, f.p, x, &stage_t_bar, inner_bar, p_bar);
     *t_bar += stage_t_bar;
-    *h_bar += I_NODE[s] * stage_t_bar;
+    *h_bar += times(I_NODE[s], stage_t_bar);
     for (int i = 0; i < D; ++i) {
       rate_bar[i] += x[i];
       start_bar[i] += inner_bar[i];
-      slant_bar[i] += h * I_SLANT[s] * x[i];
+      slant_bar[i] += times(h * I_SLANT[s], x[i]);
       V moved = I_SLANT[s] * w.slant[i] + k[s * D + i] / (I_GAMMA * h * h);
       for (int j = 0; j < s; ++j) {
-        k_bar[j * D + i] += I_A[s - 1][j] * inner_bar[i] + I_C[s - 1][j] * x[i] / h;
+        k_bar[j * D + i] += times(I_A[s - 1][j], inner_bar[i]) + times(I_C[s - 1][j], x[i]) / h;
         moved -= I_C[s - 1][j] * k[j * D + i] / (h * h);
       }
-      *h_bar += moved * x[i];
-      for (int c = 0; c < D; ++c) jacobian_bar[i * D + c] += x[i] * k[s * D + c];
+      *h_bar += times(moved, x[i]);
+      for (int c = 0; c < D; ++c) jacobian_bar[i * D + c] += times(k[s * D + c], x[i]);
     }
   }
   V stage_t_bar;

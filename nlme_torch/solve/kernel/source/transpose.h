@@ -137,7 +137,8 @@ struct Reverser {
         if (g->times) {
           double *left = g->times + (s.stop - 1) * q.subjects + n, *right = left + q.subjects;
           double origin = q.times[(s.stop - 1) * q.subjects + n], length = q.times[s.stop * q.subjects + n] - origin;
-          double stretch = t_bar[l] * (s.time - origin) / length + h_bar[l] * s.size / length;
+          double part = s.time - origin;
+          double stretch = (part == 0 ? 0.0 : t_bar[l] * part / length) + h_bar[l] * s.size / length;
           *left += t_bar[l] - stretch;
           *right += stretch;
         }
@@ -158,12 +159,15 @@ struct Reverser {
 #endif
 };
 
-extern "C" void replay(const Problem *q, const void *tape, const long *status, const Gradients *g, double *arrivals) {
+// Of the subjects `chosen`, or of all if null.
+extern "C" void replay(const Problem *q, const void *tape, const long *status, const Gradients *g, double *arrivals,
+                       const long *chosen, long how_many) {
   const Tape &steps = *(const Tape *)tape;
-  std::vector<long> order(q->subjects);
-  std::iota(order.begin(), order.end(), 0L);
+  std::vector<long> order(chosen ? how_many : q->subjects);
+  if (chosen) std::copy(chosen, chosen + how_many, order.begin());
+  else std::iota(order.begin(), order.end(), 0L);
   std::stable_sort(order.begin(), order.end(), [&](long a, long b) { return steps.count[a] > steps.count[b]; });
-  in_parallel(q->subjects, q->threads, [&](int, long first, long last) {
+  in_parallel((long)order.size(), q->threads, [&](int, long first, long last) {
     auto *reverser = new Reverser{*q, steps, status, g, arrivals};
     for (long at = first; at < last; at += W)
       reverser->group(at / W, order.data() + at, (int)std::min<long>(W, last - at));
