@@ -7,10 +7,13 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+from nlme_torch.errors import SolveError
 
 SOURCES = Path(__file__).parent / "source"
 _FLAGS = (
@@ -18,6 +21,7 @@ _FLAGS = (
     "-fPIC",
     "-shared", "-pthread", "-w",
 )  # fmt: skip
+_LEAST_SPACE = 4 << 20  # bytes; with less a failure of the compiler is the disk's
 _log = logging.getLogger(__name__)
 
 
@@ -33,6 +37,10 @@ def compiler() -> str | None:
     return None
 
 
+class BuildError(SolveError):
+    """Equations could not be compiled for reasons outside the model: the compiler, the disk, or permissions."""
+
+
 def cache_directory() -> Path:
     """Where compiled kernels are kept: NLME_TORCH_CACHE, or nlme_torch in the user's cache directory."""
     chosen = os.environ.get("NLME_TORCH_CACHE")
@@ -44,6 +52,9 @@ def cache_directory() -> Path:
 def build(text: str) -> ctypes.CDLL:
     """Compile C++ text, or load what an earlier call compiled.
 
+    Machine code is only loaded from a folder that belongs to the user and that nobody else may write to, and only if
+    it is, byte for byte, what was compiled: its name holds the hash of the text and the hash of the code.
+
     Args:
         text: C++ that may include the drivers of this package.
 
@@ -51,9 +62,63 @@ def build(text: str) -> ctypes.CDLL:
         The loaded library.
 
     Raises:
-        OSError: if the compiler fails or the cache cannot be written.
+        BuildError: if the compiler fails or no folder can be written.
     """
-    return ctypes.CDLL(str(_compile(text)))
+    name = hashlib.sha256((_fingerprint() + text).encode()).hexdigest()[:24]
+    failures = []
+    for find_folder in (_own_folder, _private_folder):
+        try:
+            folder = find_folder()
+            return ctypes.CDLL(str(_kept(folder, name) or _compile(text, folder, name)))
+        except OSError as error:  # a disk that is full or read-only, a folder of somebody else
+            failures.append(str(error))
+            _warn(f"compiled equations are not kept for later: {error}")
+    raise BuildError(
+        f"compiled equations can be kept nowhere: {'; '.join(failures)}. This is no fault of the model: free disk "
+        "space, set NLME_TORCH_CACHE to a folder of your own, or solve without compiling, solver=Auto(compile=False)."
+    )
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    _log.warning(message)
+
+
+def _own_folder() -> Path:
+    """The cache folder, made for this user alone; an OSError if it is somebody else's or open to others."""
+    folder = cache_directory() / "kernels"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_ours(folder):
+        raise PermissionError(f"{folder} belongs to another user or may be written by others")
+    return folder
+
+
+def _private_folder() -> Path:
+    """A folder for this process alone, removed when it ends."""
+    return Path(_temporary_folder().name)
+
+
+@functools.cache
+def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="nlme_torch-")
+
+
+def _is_ours(path: Path) -> bool:
+    found = path.lstat()
+    return found.st_uid == os.getuid() and not found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode)
+
+
+def _kept(folder: Path, name: str) -> Path | None:
+    """The library that was compiled earlier, if it is whole; damaged ones are removed."""
+    for library in sorted(folder.glob(f"{name}-*.so")):
+        if _is_ours(library) and library.stem == f"{name}-{_digest(library)}":
+            return library
+        library.unlink(missing_ok=True)
+    return None
+
+
+def _digest(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()[:24]
 
 
 @functools.cache
@@ -62,39 +127,38 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for path in sorted(SOURCES.glob("*.h")):
         digest.update(path.read_bytes())
-    version = subprocess.run([str(compiler()), "--version"], capture_output=True, check=False).stdout
-    native = subprocess.run(
-        [str(compiler()), "-march=native", "-dM", "-E", "-x", "c++", os.devnull],
-        capture_output=True,
-        check=False,
-    ).stdout
-    for part in (version, native, " ".join(_FLAGS).encode(), platform.machine().encode()):
-        digest.update(part)
+    version = _run(["--version"]).stdout
+    native = _run(["-march=native", "-dM", "-E", "-x", "c++", os.devnull]).stdout
+    for part in (version, native, " ".join(_FLAGS), platform.machine()):
+        digest.update(part.encode())
     return digest.hexdigest()
 
 
-def _compile(text: str) -> Path:
-    name = hashlib.sha256((_fingerprint() + text).encode()).hexdigest()[:24]
-    folder = cache_directory()
-    library = folder / f"{name}.so"
-    if library.exists():
-        return library
+def _compile(text: str, folder: Path, name: str) -> Path:
     started = time.perf_counter()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(dir=folder)
-    except OSError:
-        folder = Path(tempfile.gettempdir()) / f"nlme_torch-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        library = folder / f"{name}.so"
-        scratch = tempfile.TemporaryDirectory(dir=folder)
-    with scratch as place:
+    with tempfile.TemporaryDirectory(dir=folder) as place:
         source, output = Path(place) / "kernel.cpp", Path(place) / "kernel.so"
         source.write_text(text)
-        command = [str(compiler()), *_FLAGS, f"-I{SOURCES}", str(source), "-o", str(output)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = _run([*_FLAGS, f"-I{SOURCES}", str(source), "-o", str(output)])
         if done.returncode:
-            raise OSError(f"{command[0]} failed: {done.stderr[-2000:]}")
-        output.replace(library)
+            if shutil.disk_usage(folder).free < _LEAST_SPACE:
+                raise OSError(f"no space is left in {folder}")
+            raise BuildError(
+                f"the C++ compiler {compiler()} failed (exit status {done.returncode}) on equations that the library "
+                "wrote out. This is no fault of the model: check the compiler, choose another by the variable CXX, or "
+                f"solve without compiling, solver=Auto(compile=False). It said: {done.stderr[-2000:]}"
+            )
+        # whoever compiles the same at the same time puts the same under the same name, at once and whole
+        library = output.replace(folder / f"{name}-{_digest(output)}.so")
     _log.info("compiled a solver kernel in %.1f s: %s", time.perf_counter() - started, library)
     return library
+
+
+def _run(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+    try:
+        return subprocess.run([str(compiler()), *arguments], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BuildError(
+            f"the C++ compiler {compiler()} cannot be started: {error}. Choose another by the variable CXX, or solve "
+            "without compiling, solver=Auto(compile=False)."
+        ) from error

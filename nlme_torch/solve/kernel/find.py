@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nlme_torch._typing import VectorField
-from nlme_torch.solve.kernel.build import compiler
+from nlme_torch.solve.kernel.build import BuildError, compiler
 from nlme_torch.solve.kernel.check import agrees
 from nlme_torch.solve.kernel.field import field_program
 from nlme_torch.solve.kernel.kernel import Kernel
@@ -81,8 +81,11 @@ def _make(field: VectorField, candidates: list[Layout], problem: Problem, method
             kernel = Kernel(replace(field_program(field, layout), passengers=problem.passengers), layout, method)
             if agrees(kernel, problem):
                 return kernel
-        except (NotScalarError, OSError) as error:
+        except NotScalarError as error:
             reason = str(error)
+        except BuildError as error:  # the other reading of the parameters would fail as well
+            reason = str(error)
+            break
     _tell(field, reason)
     return None
 

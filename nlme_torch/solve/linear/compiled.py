@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlme_torch.solve.kernel.build import build, compiler
+from nlme_torch.solve.kernel.build import BuildError, build, compiler
 from nlme_torch.solve.kernel.derivatives import NoDerivativeError, adjoints
 from nlme_torch.solve.kernel.emit import forward_source
 from nlme_torch.solve.kernel.field import FieldProgram
@@ -212,7 +212,7 @@ def _find(
         if len(function.transposed.program.instructions) > _LARGEST:
             return None
         function.library  # noqa: B018  a compiler that fails is noticed here
-    except (NotScalarError, NoDerivativeError, OSError) as error:
+    except (NotScalarError, NoDerivativeError, BuildError) as error:
         _log.warning("no compiled closed form, slower tensor operations instead: %s", error)
         return None
     return function, result.shape[:-1]
