@@ -27,7 +27,8 @@ def probe(density: "Density") -> None:
 
     Raises:
         ModelError: User code returns the wrong number or shape of things or calls NumPy, an outcome is missing on one
-            side, a distribution has an invalid parameter, or an observation lies outside the support of its distribution.
+            side, a distribution has an invalid parameter, or an observation lies outside the support of its
+            distribution.
     """
     model, batch = density.model, density.batch
     conditional = density.at()
