@@ -78,7 +78,7 @@ def hiv(name: str, shared: Path) -> Figures:
     # virus counts fall to 1e-3: mind atol; the last digits of a gradient want a tight solve
     solver = nlme.Auto() if known else nlme.Tsit5(rtol=1e-7, atol=1e-11)
     trials = nlme.TrustRegion()
-    method = nlme.FOCE() if known else nlme.Staged(nlme.Pooled(steps=300), nlme.FOCE(trials, mode_starts=1))
+    method = nlme.FOCE() if known else nlme.Staged(nlme.Pooled(steps=300), nlme.FOCE(optimiser=trials, mode_starts=1))
     figures: Figures = {}
     for point in ("init", "final"):
         value = nlme.ofv(model, data, nlme.FOCE(), named(block[point]), solver=solver)

@@ -171,7 +171,7 @@ class LBFGS:
         return _scipy("L-BFGS-B", options, self, objective, start, scale, report)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Adam:
     """Adam with a step that falls along a cosine: a rough terrain of very many weights.
 

@@ -48,8 +48,8 @@ class Pooled:
     """
 
     steps: int = 500
-    _: KW_ONLY
     learning_rate: float = 0.05
+    _: KW_ONLY
     hold_out: float = 0.0
     patience: int = 100
 
