@@ -38,7 +38,8 @@ def read_censoring(
     """Read CENS and LIMIT.
 
     Rules: CENS is -1, 0 or 1; a censored row has exactly one value, the limit of quantification; LIMIT lies
-    on the censored side of it. CENS without LIMIT is legal (the interval has no other end) and a warning.
+    on the censored side of it. CENS without LIMIT is legal (the interval has no other end) and a warning; so is a limit
+    of 0 among positive values.
 
     Args:
         frame: the table.
@@ -73,6 +74,11 @@ def read_censoring(
         side = "below" if code[row] == 1 else "above"
         message = f"LIMIT {limit[row]:g} does not lie {side} the censored value {value[row]:g}."
         problems.append(Problem("LIMIT", message, int(row), bound))
+    known = stack[np.isfinite(stack) & (code == 0)]
+    if len(known) and bool((known > 0).all()):
+        for row in np.flatnonzero((code == 1) & (count == 1) & (value == 0)):
+            message = "CENS 1 at 0, where all other values are positive. If 0 is not the limit, give it with lloq=."
+            problems.append(Problem("CENS at 0", message, int(row), name, severity="warning"))
     for row in np.flatnonzero(censored & (count == 1) & np.isnan(limit)):
         side, other = ("below", "least") if code[row] == 1 else ("above", "greatest")
         message = (

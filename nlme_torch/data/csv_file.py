@@ -110,9 +110,9 @@ def _header(lines: Sequence[str], comment: str, sep: str, header: int) -> int:
     if header or not left:
         return left[header] if header < len(left) else 0 if not left else len(lines)
     width = len(_cells(lines[left[0]], sep))
-    for number, line in enumerate(lines):
-        cells = _cells(line, sep)
-        if len(cells) == width and all(cell and as_number(cell) != as_number(cell) for cell in cells):
+    for number in (left[0], *range(len(lines))):
+        cells = _cells(lines[number], sep)
+        if len(cells) == width and all(cell and not _is_value(cell) for cell in cells):
             return number
     return left[0]
 

@@ -34,7 +34,7 @@ class Suspect(NamedTuple):
     def question(self, name: str, read: str = "is not read") -> str:
         """What to ask the user about a column."""
         return (
-            f"the column {read}, and looks like {self.what}. If it is, say {self.part}={name!r}; if it is a covariate, "
+            f"it {read}, and looks like {self.what}. If it is, say {self.part}={name!r}; if it is a covariate, "
             f"name it in covariates=; if neither, ignore={name!r}."
         )
 

@@ -182,6 +182,8 @@ NONMEM = "TABLE NO.  1\n ID   TIME   DV\n  1.0000E+00  0.0000E+00  2.0000E+00\n 
         ("C,ID,TIME,DV\nC,1,0,99\n.,1,0,2\n.,1,1,3\n", {"ignore": "@"}),
         ("A study of something\nID,TIME,DV\n1,0,2\n1,1,3\n", {"ignore": "@"}),
         ("#made by hand\nID,TIME,DV\n1,0,2\n#1,0.5,99\n1,1,3\n", {"ignore": "#"}),
+        ("#who,when,what\n#ID,TIME,DV\nID,TIME,DV\n1,0,2\n1,1,3\n", {"ignore": "#"}),
+        ("#ID,TIME,DV\n1,0,2\n1,1,3\n", {"ignore": "#"}),
         ("ID,TIME,DV\n-,h,mg/L\n1,0,2\n1,1,3\n", {"skip_rows": [1]}),
         ("1,0,2\n1,1,3\n", {"header": ["ID", "TIME", "DV"]}),
         ("title\nID,TIME,DV\n1,0,2\n1,1,3\n", {"header": 1}),

@@ -15,7 +15,7 @@ from nlme_torch import DataError
         ("ID TIME DV AMT\n1 0 . 9\n1 1 1 0\n2 0 5 0\n2 1 3 0", "no dose, though others have", None),
         (
             "ID TIME DV DOSE\n1 0 1 9\n1 1 1 0\n2 0 5 9",
-            "column DOSE: the column is not read, and looks like the amount",
+            "column DOSE: it is not read, and looks like the amount",
             "DOSE (looks",
         ),
         ("ID TIME DV Dose\n1 0 1 9\n1 1 1 9\n2 0 5 9", "amt='Dose'", None),
@@ -32,6 +32,7 @@ from nlme_torch import DataError
         ("ID TIME DV CENS MDV\n1 0 1 0 0\n1 1 .5 1 1", "CENS on a row with MDV 1", None),
         ("ID TIME DV AGE\n1 0 1 -99\n2 0 5 40", "row 1, subject 1, column AGE: is -99, as missing", None),
         ("ID TIME DV\n1 0 1\n1 1 -99\n1 2 3", "row 2, subject 1, column DV: is -99", None),
+        ("ID TIME DV CENS\n1 0 3 0\n1 1 0 1", "CENS 1 at 0, where all other values are positive", None),
         ("ID TIME DV AMT\n1 0 . 9\n1 0 . 9\n1 1 3 0", "the dose of 9 is given a second time at time 0", None),
         ("ID TIME DV AMT ADM\n1 0 . 9 2\n1 1 3 0 2", "cmt='ADM'", "ADM (looks like the compartment of a dose)"),
         ("ID TIME DV\n1 0 3\n1 0 1\n1 0 2", r"a second time at time 0. \(2 rows like this\)", None),
@@ -52,7 +53,7 @@ def test_what_a_column_beside_doses_would_be_is_asked(name):
     text = f"ID TIME DV AMT {name}\n1 0 . 9 2\n1 1 1 0 0\n"
     part = "rate" if name == "INFRATE" else "dur"
     with pytest.raises(
-        DataError, match=f"column {name}: the column is not read, and looks like .*{part}='{name}'.*ignore='{name}'"
+        DataError, match=f"column {name}: it is not read, and looks like .*{part}='{name}'.*ignore='{name}'"
     ):
         read(text)
     assert read(text, **{part: name}).batch().doses.kind[0, 0] in (2, 3)
