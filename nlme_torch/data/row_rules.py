@@ -116,14 +116,15 @@ def stray_rows(frame: pd.DataFrame, columns: Columns) -> list[Problem]:
     """A problem for the first row that NONMEM's control stream would have left out: comments and titles."""
     if not len(frame):
         return []
-    comment = next((str(name) for name in frame if str(name).upper() == "C" and name not in columns.ignore), None)
+    declared = {*(columns.covariates or ()), *columns.time_varying}
+    comment = next((name for name in map(str, frame) if name.upper() == "C" and name not in declared), None)
     if comment is not None:
         marked = np.asarray([isinstance(cell, str) and cell.strip().upper() == "C" for cell in frame[comment]])
         if marked.any():
             message = (
                 f"{int(marked.sum())} rows are marked as comments, which NONMEM leaves out with IGNORE=C or IGNORE=@. "
-                "Pass ignore='C' to Dataset.from_csv, or drop them from the data frame (to keep them: "
-                f"ignore=[{comment!r}])."
+                "Pass ignore='C' to Dataset.from_csv, or drop them from the data frame (if C is a covariate, name it "
+                "in covariates=)."
             )
             return [Problem("comment", message, row=int(np.flatnonzero(marked)[0]), column=comment)]
     first = frame.iloc[:, 0]

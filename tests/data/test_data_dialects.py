@@ -221,6 +221,13 @@ def test_files_that_say_what_to_pass(tmp_path, text, message):
         Dataset.from_csv(write(tmp_path, text))
 
 
+def test_marked_rows_of_a_frame_are_never_read_by_leaving_the_column_out():
+    text = "C ID TIME DV\n. 1 0 2\nC 1 1 99\n"
+    with pytest.raises(DataError, match="1 rows are marked as comments"):
+        read(text, ignore="C")
+    assert read(text.replace(". 1", "A 1").replace("C 1", "C 2"), covariates="C").categories == {"C": ("A", "C")}
+
+
 def test_files_that_are_none(tmp_path):
     for path in (tmp_path, tmp_path / "none", None, 3, "\x00"):
         with pytest.raises(DataError):
