@@ -1,5 +1,6 @@
 """What every Monte-Carlo estimate of the marginal likelihood returns."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -45,4 +46,4 @@ class MarginalEstimate(NamedTuple):
 
 def log_mean(log_values: Tensor, dim: int = 0) -> Tensor:
     """Logarithm of the mean of exponentials along ``dim``."""
-    return torch.logsumexp(log_values, dim) - torch.log(torch.tensor(float(log_values.shape[dim])))
+    return torch.logsumexp(log_values, dim) - math.log(log_values.shape[dim])

@@ -66,6 +66,25 @@ def test_blending_moves_by_the_step():
     assert blend(old, new, 1.0) is new
 
 
+def test_a_subject_that_was_not_solved_adds_no_residuals(monkeypatch):
+    model = Line(full=True)
+    frame, _ = simulate_lines(subjects=3)
+    conditional = Density(model, lines_data(frame).batch(), nlme.Tsit5()).at()
+    phi, scales = draw(2, 4, 1, 3), {"sigma": ("DV",)}
+    observed, _ = conditional.observe(phi - conditional.mean[:, None])
+    found = []
+    for failed in (None, 0, 1, 2):
+        solved = torch.ones(4, 1, 3, dtype=torch.bool)
+        if failed is not None:
+            solved[1, 0, failed] = False
+        monkeypatch.setattr(conditional, "observe", lambda eta, solved=solved: (observed, solved))
+        found.append(statistics(model, conditional, phi, scales).residual["sigma"].item())
+    values, mask = (getattr(conditional.density.batch.outcomes["DV"], name) for name in ("value", "mask"))
+    residuals = torch.where(mask, (values - observed["DV"].loc[:, 1, 0]).square(), 0.0).sum(0)
+    for subject in range(3):
+        assert found[0] - found[subject + 1] == pytest.approx(residuals[subject].item() / 4, rel=1e-10)
+
+
 def test_averaging_chains_before_the_products_collapses_omega():
     """A published bug: with C chains the spread within subjects enters divided by C.
 
