@@ -17,6 +17,7 @@ from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.importance import importance_sampling
 from nlme_torch.inference.laplace import laplace_log_marginal, laplace_mixture
 from nlme_torch.inference.marginal import MarginalEstimate
+from nlme_torch.inference.mode_search import reach
 from nlme_torch.inference.modes import Modes, best_mode, conditional_modes, distinct_modes
 from nlme_torch.inference.positive_definite import factor_or, prior_factor
 from nlme_torch.inference.proposals import factor_of_precision, normal, student
@@ -248,7 +249,8 @@ def search_modes(density: Density, effects: EffectEstimates, starts: int, genera
     """Search conditional modes from the known mode and from draws, ``(effect, start, subject)``."""
     picked = torch.randint(effects.draws.shape[1], (max(starts - 1, 0),), generator=generator, device=generator.device)
     origins = torch.cat([effects.modes[:, None], effects.draws[:, picked.to(effects.draws.device)]], dim=1)
-    return conditional_modes(column_density(density.at()), origins)
+    conditional = density.at()
+    return conditional_modes(column_density(conditional), origins, reach=reach(conditional))
 
 
 def loglik(fit: "Fit", method: LikelihoodMethod | None = None, *, seed: int = 0) -> LogLikelihood:

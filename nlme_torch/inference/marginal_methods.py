@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.approximation import Approximation
+from nlme_torch.inference.columns import StandardisedDensity
 from nlme_torch.inference.curved import Curved, next_rule
 from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.estimation import Estimation
@@ -116,7 +117,8 @@ class MarginalMethod(ABC):
         """Approximate every subject's log marginal likelihood at the model's own parameters."""
         values = parameter_values(density.model)
         approximation = self.approximation(density)
-        objective = MarginalObjective(approximation, values, self.searches(density))
+        known = StandardisedDensity(density.at()).standardise(effects.modes[:, None])
+        objective = MarginalObjective(approximation, values, self.searches(density), begin=known)
         found = objective.expansion(objective.initial, gradient=False).evaluation
         value = -0.5 * found.value[0]
         nothing = torch.full_like(value, torch.nan)

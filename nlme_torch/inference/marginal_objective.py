@@ -145,13 +145,20 @@ class MarginalObjective:
         mode_starts: Searches for the mode of every subject at the beginning and at :meth:`restart`; 1 only follows the
             mode from zero.
         seed: Seed of their starting points.
+        begin: Standardised effects that are known to be of interest, such as the modes of a fit, ``(effect, 1,
+            subject)``; NaN where not known; None: zero.
 
     Raises:
         FitError: A subject cannot be evaluated at the initial values.
     """
 
     def __init__(
-        self, approximation: Approximation, values: ParameterValues, mode_starts: int = 1, seed: int = 0
+        self,
+        approximation: Approximation,
+        values: ParameterValues,
+        mode_starts: int = 1,
+        seed: int = 0,
+        begin: Tensor | None = None,
     ) -> None:
         self.approximation, self.values = approximation, dict(values)
         self.mode_starts, self.seed = mode_starts, seed
@@ -160,6 +167,8 @@ class MarginalObjective:
         self.gap: Tensor | None = None
         self.evaluations = self.inner_evaluations = 0
         self._check(values)
+        if begin is not None:
+            self.centre = begin.nan_to_num(0.0)
         if mode_starts > 1 and approximation.has_modes:
             self._search(self.initial, mode_starts)
         self.centre = self._modes(self._checked(self.initial, gradient=False))

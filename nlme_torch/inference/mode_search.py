@@ -19,6 +19,7 @@ References:
     doi:10.1007/BF02592071
 """
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from torch import Tensor
 from nlme_torch._typing import Bool, Float, LogDensity
 from nlme_torch.inference.kernels import evaluate
 from nlme_torch.inference.modes import Modes, ModeStatus, best_mode, conditional_modes, distinct_modes, joined
+from nlme_torch.model.density import Conditional
 
 AXIS = 1.5
 SCALES = (0.7, 1.2, 2.0, 3.5)
@@ -40,6 +42,7 @@ MOST_EFFECTS = 8  # beyond, a lattice is too thin to find anything
 FEW = 4
 MAX_COLUMNS = 20_000
 KINK, KINK_END, KINK_STEPS = 0.1, 1e-9, 150
+REACH = 12.0  # standard deviations
 SAME = 0.1  # conditional standard deviations
 
 
@@ -133,12 +136,23 @@ def best_and_next(modes: Modes) -> BestModes:
 
 def climb(log_joint: LogDensity, starts: Tensor, wanted: Bool[Tensor, "start column"] | None = None) -> Modes:
     """Climb from every wanted start of standardised effects, with steps of sensible length, and along kinks."""
-    modes = conditional_modes(log_joint, starts, wanted=wanted, reach=12.0)
+    modes = conditional_modes(log_joint, starts, wanted=wanted, reach=REACH)
     stalled = (modes.status == ModeStatus.STALLED) & ~modes.usable()
     if not bool(stalled.any()):
         return modes
     effects, value = along_kinks(log_joint, modes.effects, modes.value, stalled)
     return modes._replace(effects=effects, value=value)
+
+
+def reach(conditional: Conditional) -> float:
+    """Return the longest sensible step of effects that are not standardised: as many standard deviations of the widest.
+
+    Args:
+        conditional: Densities at the parameters.
+    """
+    with torch.no_grad():
+        variances = conditional.covariance().diagonal(dim1=-2, dim2=-1)
+    return REACH * float(variances.max().sqrt()) if variances.numel() else math.inf
 
 
 def along_kinks(log_joint: LogDensity, points: Tensor, value: Tensor, stalled: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """What a fit gives: parameters, random effects, likelihood, predictions, and how far each can be trusted."""
 
+import logging
 import math
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -29,6 +30,8 @@ from nlme_torch.solve import Solver
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -242,7 +245,8 @@ class Fit:
             seed: Seed of those draws.
 
         Returns:
-            A prediction table like :attr:`predictions`.
+            A prediction table like :attr:`predictions`; IPRED is NaN, and a warning is logged, for a subject whose
+            mode was not found.
         """
         density = Density(self.model, data.batch(device=self.effects.modes.device), self.solver)
         conditional = density.at()
@@ -250,6 +254,10 @@ class Fit:
             draws = conditional.sample(starts - 1, torch.Generator().manual_seed(seed))[:, :, 0]
             origin = draws.new_zeros(draws.shape[0], 1, draws.shape[-1])
         modes = find_modes(conditional, torch.cat([origin, draws], dim=1))
+        lost = (~torch.isfinite(modes.effects).all(0)).nonzero()[:, 0].tolist()
+        if lost:
+            named = ", ".join(str(data.subjects[place]) for place in lost[:5])
+            _log.warning("no conditional mode was found for %d subjects (%s): their IPRED is NaN", len(lost), named)
         return prediction_table(density, data, modes.effects)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:

@@ -12,6 +12,7 @@ from nlme_torch.inference.columns import column_density
 from nlme_torch.inference.cycle import Cycle
 from nlme_torch.inference.hamiltonian import HMC
 from nlme_torch.inference.kernels import BlockRandomWalk, Independent, Kernel, RandomWalk
+from nlme_torch.inference.mode_search import reach
 from nlme_torch.inference.modes import best_mode, conditional_modes
 from nlme_torch.inference.proposals import factor_of_precision, normal, student
 from nlme_torch.model.density import Conditional
@@ -133,7 +134,8 @@ class ConditionalModes(NamedTuple):
         subjects = conditional.density.batch.n_subjects
         mean = conditional.mean.expand(-1, -1, subjects)
         eta = torch.zeros_like(mean) if previous is None else previous.mode - mean
-        found = best_mode(conditional_modes(column_density(conditional), eta.flatten(1)[:, None], newton_steps=steps))
+        density, starts = column_density(conditional), eta.flatten(1)[:, None]
+        found = best_mode(conditional_modes(density, starts, newton_steps=steps, reach=reach(conditional)))
         factor = factor_of_precision(found.precision)
         # where the density is not concave yet, the prior's own spread
         prior = linear_algebra.cholesky(omega.movedim((0, 1), (-2, -1))).movedim((-2, -1), (0, 1))

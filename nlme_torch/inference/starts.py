@@ -5,6 +5,7 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.inference.columns import column_density
+from nlme_torch.inference.mode_search import reach
 from nlme_torch.inference.modes import best_mode, conditional_modes
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import ParameterValues, free_names
@@ -79,7 +80,8 @@ def laplace_of_starts(
     """
     conditional = density.at(values)
     origins = (transformed - conditional.mean[:, None])[:, :1].flatten(-2)
-    modes = best_mode(conditional_modes(column_density(conditional), origins, tolerance=1e-4, newton_steps=15))
+    target, longest = column_density(conditional), reach(conditional)
+    modes = best_mode(conditional_modes(target, origins, tolerance=1e-4, newton_steps=15, reach=longest))
     log_det = torch.linalg.slogdet(modes.precision.permute(2, 0, 1)).logabsdet
     half = 0.5 * transformed.shape[0] * torch.log(log_det.new_tensor(2 * torch.pi))
     subjects = (modes.value + half - 0.5 * log_det).reshape(transformed.shape[2], -1)
