@@ -6,20 +6,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nlme_torch._typing import LogDensity
 from nlme_torch.errors import FitError
 from nlme_torch.inference.approximation import Approximation, Evaluation, Integrand
 from nlme_torch.inference.free_scalars import raw_labels
 from nlme_torch.inference.full_space import FullSpace
 from nlme_torch.inference.linearised import Linearised
 from nlme_torch.inference.mode_search import MOST_EFFECTS, BestModes, best_and_next, best_modes, climb
-from nlme_torch.inference.modes import ModeStatus
-from nlme_torch.inference.newton import inner_modes
+from nlme_torch.inference.modes import Modes, ModeStatus, best_mode, joined
+from nlme_torch.inference.newton import InnerModes, inner_modes
 from nlme_torch.inference.scaling import expected_information, prior_curvature
 from nlme_torch.model.model import Model
 from nlme_torch.model.probe import why_not_finite
 from nlme_torch.model.values import ParameterValues, flatten_values, unflatten_values
 
-RESCUE_STARTS = 4
+RESCUE = 4
 TRIAL_STEPS = 30
 SEARCHES = 8
 CURVATURE_STEP = 3e-3
@@ -92,13 +93,48 @@ def expand(
         unknown = lost.new_full((len(centre), *centre.shape), torch.nan)
         return Expansion(Evaluation(lost, unknown, centre, nothing if gradient else None), found.status, count)
     if not bool(found.usable.all()):
-        costly = solves_equations(approximation.density.model)
-        elsewhere = search_modes(integrand, centre, RESCUE_STARTS, 0, costly).modes.effects.reshape(centre.shape)
-        again = inner_modes(integrand, torch.where(found.usable, found.effects, elsewhere))
-        found, count = again, count + again.evaluations
+        found = _rescued(approximation, values, centre, found)
+        count = found.evaluations
     evaluation = approximation.evaluate(values, found.effects, gradient=gradient, weights=weights)
     value = torch.where(found.usable, evaluation.value, torch.inf)
     return Expansion(evaluation._replace(value=value), found.status, count)
+
+
+def _rescued(approximation: Approximation, values: ParameterValues, centre: Tensor, found: InnerModes) -> InnerModes:
+    """Search elsewhere for the subjects whose mode was lost, and for nobody else."""
+    subjects = (~found.usable).any(0).nonzero()[:, 0]
+    if len(subjects) == 1 < centre.shape[-1]:  # a batch of one would be compiled anew
+        subjects = torch.cat([subjects, (subjects + 1) % centre.shape[-1]])
+    part = approximation.restricted(subjects)
+    with torch.no_grad():
+        integrand = part.integrand(part.density.at(values))
+    before, shape = centre[..., subjects], centre[..., subjects].shape[1:]
+    best = climb(_columns(integrand, shape), before.flatten(1)[:, None])
+    if not bool(best.found().all()):
+        costly = solves_equations(approximation.density.model)
+        best = joined(best, Modes(*(f[..., None, :] for f in search_modes(integrand, before, RESCUE, 0, costly).modes)))
+    modes = best_mode(best)
+    elsewhere = torch.where(torch.isfinite(modes.value), modes.effects, 0.0).reshape(before.shape)
+    again = inner_modes(integrand, elsewhere)
+    # at a kink Newton's method finds nothing better, and says so
+    kink = (modes.found() & (modes.status == ModeStatus.STALLED)).reshape(shape) & ~again.usable
+    effects = torch.where(kink, elsewhere, again.effects)
+    lost = ~found.usable[:, subjects]
+    points, status = found.effects.clone(), found.status.clone()
+    points[..., subjects] = torch.where(lost, effects, points[..., subjects])
+    settled = torch.where(kink, int(ModeStatus.STALLED), again.status)
+    status[:, subjects] = torch.where(lost, settled, status[:, subjects])
+    return InnerModes(points, status, found.evaluations + again.evaluations)
+
+
+def _columns(integrand: Integrand, shape: torch.Size) -> LogDensity:
+    """The log joint density of g as mode searches see it: starts are further subjects."""
+
+    def log_joint(effects: Tensor) -> Tensor:
+        value = -integrand(effects.reshape(effects.shape[0], -1, *shape))
+        return value.reshape(effects.shape[1:])
+
+    return log_joint
 
 
 def solves_equations(model: Model) -> bool:
@@ -121,11 +157,7 @@ def search_modes(integrand: Integrand, centre: Tensor, searches: int, seed: int,
         The modes, batch ``(start * subject,)``, and how far below lies the next.
     """
     shape = centre.shape[1:]
-
-    def log_joint(effects: Tensor) -> Tensor:
-        value = -integrand(effects.reshape(effects.shape[0], -1, *shape))
-        return value.reshape(effects.shape[1:])
-
+    log_joint = _columns(integrand, shape)
     origins = torch.stack([centre, torch.zeros_like(centre)], 1)
     if len(centre) <= MOST_EFFECTS:
         points = 8 + 4 * len(centre) if costly else None

@@ -41,7 +41,7 @@ FIRST, LATER, RESCUES, ROUNDS = 2, 3, 6, 3
 MOST_EFFECTS = 8  # beyond, a lattice is too thin to find anything
 FEW = 4
 MAX_COLUMNS = 20_000
-KINK, KINK_END, KINK_STEPS = 0.1, 1e-9, 150
+KINK, KINK_END, KINK_STEPS = 0.1, 1e-9, 60
 REACH = 12.0  # standard deviations
 SAME = 0.1  # conditional standard deviations
 
@@ -137,11 +137,18 @@ def best_and_next(modes: Modes) -> BestModes:
 def climb(log_joint: LogDensity, starts: Tensor, wanted: Bool[Tensor, "start column"] | None = None) -> Modes:
     """Climb from every wanted start of standardised effects, with steps of sensible length, and along kinks."""
     modes = conditional_modes(log_joint, starts, wanted=wanted, reach=REACH)
-    stalled = (modes.status == ModeStatus.STALLED) & ~modes.usable()
-    if not bool(stalled.any()):
+    stuck = (modes.status == ModeStatus.STALLED) | (modes.status == ModeStatus.NOT_CONCAVE)
+    stuck = stuck & ~modes.usable() & torch.isfinite(modes.value)
+    if len(starts) > MOST_EFFECTS or not bool(stuck.any()):
         return modes
-    effects, value = along_kinks(log_joint, modes.effects, modes.value, stalled)
-    return modes._replace(effects=effects, value=value)
+    effects, value, alone = along_kinks(log_joint, modes.effects, modes.value, stuck)
+    # from a saddle point Newton's method goes on; at a kink it still finds no way, and this is the highest point
+    again = conditional_modes(log_joint, effects, wanted=stuck, reach=REACH)
+    smooth = again.usable()
+    kink = torch.where(alone, int(ModeStatus.FAILED), int(ModeStatus.STALLED))
+    status = torch.where(smooth, again.status, torch.where(stuck, kink, modes.status))
+    rest = modes._replace(effects=effects, value=value)
+    return Modes(*(torch.where(smooth, a, b) for a, b in zip(again, rest, strict=True)))._replace(status=status)
 
 
 def reach(conditional: Conditional) -> float:
@@ -155,7 +162,9 @@ def reach(conditional: Conditional) -> float:
     return REACH * float(variances.max().sqrt()) if variances.numel() else math.inf
 
 
-def along_kinks(log_joint: LogDensity, points: Tensor, value: Tensor, stalled: Tensor) -> tuple[Tensor, Tensor]:
+def along_kinks(
+    log_joint: LogDensity, points: Tensor, value: Tensor, stalled: Tensor
+) -> tuple[Tensor, Tensor, Bool[Tensor, "start column"]]:
     """Climb without derivatives where a kink, as of a lag time at an observation, leaves Newton no way up.
 
     Args:
@@ -165,27 +174,29 @@ def along_kinks(log_joint: LogDensity, points: Tensor, value: Tensor, stalled: T
         stalled: Which to climb on from.
 
     Returns:
-        Points and values, never lower.
+        Points and values, never lower; and where nothing around a point can be evaluated, so that it is no maximum.
 
     References:
         Kolda, Lewis and Torczon (2003), Optimization by direct search. doi:10.1137/S003614450242889
     """
     effect = len(points)
     generator = torch.Generator().manual_seed(0)
-    length = torch.where(stalled, KINK, 0.0).to(points)
+    length, alone = torch.where(stalled, KINK, 0.0).to(points), stalled
     for _ in range(KINK_STEPS):
         turned = torch.randn(effect, effect, generator=generator, dtype=torch.float64).to(points)
         lines = torch.cat([torch.eye(effect).to(points), torch.linalg.qr(turned)[0]], 1)
         lines = torch.cat([lines, -lines], 1)
         trials = points[:, None] + lines[:, :, None, None] * length
-        top, place = evaluate(log_joint, trials).max(0)
+        heights = evaluate(log_joint, trials)
+        alone = stalled & ~torch.isfinite(heights).any(0)
+        top, place = heights.max(0)
         rose = top > value
         chosen = trials.gather(1, place[None, None].expand(effect, 1, -1, -1))[:, 0]
         points, value = torch.where(rose, chosen, points), torch.where(rose, top, value)
         length = length * torch.where(rose, 2.0, 0.4)
         if bool((length < KINK_END).all()):
             break
-    return points, value
+    return points, value, alone
 
 
 def values_at(log_joint: LogDensity, points: Float[Tensor, "effect point column"]) -> Float[Tensor, "point column"]:

@@ -13,6 +13,7 @@ from nlme_torch.inference.modes import ModeStatus
 
 NOISE = 1e-3
 PATIENCE = 6
+REJECTIONS = 20  # of a subject's steps in all: more are refused at a kink, where smaller ones do not help
 REACH = 12.0  # prior standard deviations: a longer step leads where nothing can be evaluated
 SMALL = (
     1.5e-4  # prior standard deviations; longer steps within the tolerance occur where the Hessian is nearly singular
@@ -78,7 +79,7 @@ def inner_modes(
     status[~active] = int(ModeStatus.FAILED)
     step, expected, concave = _direction(gradient, hessian, active)
     length = _first_length(step)
-    near = torch.zeros_like(status)
+    near, rejected = torch.zeros_like(status), torch.zeros_like(status)
     among, part = torch.arange(batch[-1], device=points.device), integrand
     while True:
         done = active & (expected < tolerance) & concave & (step.abs().amax(0) < SMALL)
@@ -104,7 +105,8 @@ def inner_modes(
         shorter = torch.where(torch.isfinite(found), 0.35, 0.15) * length
         # within the noise of an adaptive solver a mode cannot be had more exactly
         near = torch.where(active & concave & (expected < NOISE), near + 1, 0)
-        stuck = (risen & (shorter < 1e-8)) | (active & (near > PATIENCE))
+        rejected = rejected + risen
+        stuck = (risen & ((shorter < 1e-8) | (rejected > REJECTIONS))) | (active & (near > PATIENCE))
         status[stuck] = torch.where(concave, int(ModeStatus.STALLED), int(ModeStatus.NOT_CONCAVE))[stuck]
         active = active & ~stuck
         step, expected, concave = _direction(gradient, hessian, active)

@@ -1,6 +1,10 @@
 """Conditional distributions of the random effects against exact Gaussian posteriors."""
 
+import math
+
 import numpy as np
+import pandas as pd
+import pyro.distributions as dist
 import pytest
 import torch
 from mixed_linear import lines_data, simulate_lines
@@ -8,7 +12,8 @@ from small_models import DOUBLE, Line, number
 
 import nlme_torch as nlme
 from nlme_torch.inference.columns import column_density
-from nlme_torch.inference.effects import estimate_effects, find_modes, shrinkage
+from nlme_torch.inference.effects import EffectEstimates, estimate_effects, find_modes, mode_warnings, shrinkage
+from nlme_torch.inference.predictions import prediction_table
 from nlme_torch.model.density import Density
 
 
@@ -57,8 +62,6 @@ def test_chains_may_begin_anywhere(exact):
 
 def test_the_best_of_several_modes_is_found_from_the_wrong_side():
     """y = z^2 has two modes, at +-sqrt(y), of which the prior prefers the one on its own side."""
-    import pandas as pd
-    import pyro.distributions as dist
 
     class Square(nlme.Model):
         def __init__(self):
@@ -96,3 +99,64 @@ def test_shrinkage_uses_the_sample_standard_deviation():
     omega = torch.diag(number([9.0, 1.0]))
     expected = 1 - np.std([1.0, 2.0, 4.0], ddof=1) / 3
     assert shrinkage(effects, omega).tolist() == pytest.approx([expected, 1.0], rel=1e-12)
+
+
+class Broken(nlme.Model):
+    """A line through each subject's own level; where BAD is 1, nothing can be evaluated but at zero effects."""
+
+    def __init__(self):
+        super().__init__()
+        self.level = nlme.Normal(1.0, omega=1.0, fixed=True)
+        self.sigma = nlme.Positive(0.5)
+
+    def predict(self, t, p, cov):
+        away = (p.level - 1.0).abs() > 0
+        return p.level + torch.where(away & (cov.BAD == 1), torch.nan, 0.0) + 0 * t
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y, p.sigma)}
+
+
+def broken_data():
+    rows = [
+        {"ID": subject, "TIME": time, "DV": float(subject), "BAD": float(subject == 3)}
+        for subject in range(1, 6)
+        for time in (0.0, 1.0)
+    ]
+    return nlme.Dataset.from_frame(pd.DataFrame(rows))
+
+
+def test_a_mode_that_is_not_found_is_nan_and_named():
+    data = broken_data()
+    density = Density(Broken(), data.batch(), nlme.Tsit5())
+    conditional = density.at()
+    modes = find_modes(conditional, torch.zeros(1, 1, 5, dtype=torch.float64))
+    known = torch.tensor([True, True, False, True, True])
+    assert torch.equal(torch.isfinite(modes.effects[0]), known)
+    # precision 1 from the prior and 8 from two observations
+    torch.testing.assert_close(modes.effects[0, known], number([0.0, 1.0, 3.0, 4.0]) * 8 / 9)
+    torch.testing.assert_close(modes.precision[0, 0, known], number([9.0] * 4))
+    spread = float(modes.effects[0, known].std())
+    assert float(shrinkage(modes.effects, torch.eye(1, dtype=torch.float64))[0]) == pytest.approx(1 - spread)
+
+    unknown = torch.full_like(modes.effects, torch.nan)
+    draws = unknown[:, None].expand(-1, 2, -1)
+    effects = EffectEstimates(modes.effects, modes.precision, modes.value, unknown, modes.precision, draws)
+    (message,) = mode_warnings(effects, data.subjects)
+    assert "1 of 5 subjects (3)" in message and "NaN" in message
+    table = prediction_table(density, data, modes.effects)
+    lost = table["id"] == 3
+    assert table.loc[lost, ["IPRED", "IRES", "IWRES"]].isna().all().all()
+    assert table.loc[~lost, ["IPRED", "IRES", "IWRES"]].notna().all().all() and table["PRED"].notna().all()
+
+
+def test_saem_names_the_subject_without_a_mode(caplog):
+    short = nlme.SAEM(schedule=nlme.StepSchedule(exploration=10, smoothing=5))
+    fit = nlme.fit(Broken(), broken_data(), short, seed=1, progress=False)
+    assert fit.eta.loc[3].isna().all() and fit.eta.drop(3).notna().all().all()
+    assert any("1 of 5 subjects (3)" in message for message in fit.warnings)
+    assert fit.predictions.query("id == 3")["IPRED"].isna().all()
+    assert math.isfinite(float(fit.shrinkage.iloc[0]))
+    alone = fit.individualise(broken_data())
+    assert alone.query("id == 3")["IPRED"].isna().all() and alone.query("id != 3")["IPRED"].notna().all()
+    assert "1 subjects (3)" in caplog.text
