@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 
 import nlme_torch as nlme
-from nlme_torch.inference.marginal_objective import expand
+from nlme_torch.inference.expansion_points import expand
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import flatten_values, parameter_values, unflatten_values
 

@@ -17,9 +17,10 @@ from nlme_torch.inference.columns import StandardisedDensity
 from nlme_torch.inference.curved import Curved, next_rule
 from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.estimation import Estimation
+from nlme_torch.inference.expansion_points import solves_equations
 from nlme_torch.inference.linearised import Linearised
 from nlme_torch.inference.marginal import MarginalEstimate
-from nlme_torch.inference.marginal_objective import MarginalObjective, solves_equations
+from nlme_torch.inference.marginal_objective import MarginalObjective
 from nlme_torch.inference.optim import Optimiser
 from nlme_torch.inference.quadrature_rule import FEWEST, raised
 from nlme_torch.inference.status import Status

@@ -14,10 +14,11 @@ from nlme_torch.inference.approximation import Approximation, batched
 from nlme_torch.inference.curved import exact_curvature, next_rule
 from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.estimation import Estimation
+from nlme_torch.inference.expansion_points import Expansion
 from nlme_torch.inference.likelihood import LogLikelihood, from_estimate
 from nlme_torch.inference.marginal import MarginalEstimate
 from nlme_torch.inference.marginal_methods import MarginalMethod
-from nlme_torch.inference.marginal_objective import Expansion, MarginalObjective, subject_gradients
+from nlme_torch.inference.marginal_objective import MarginalObjective, subject_gradients
 from nlme_torch.inference.mode_report import doubtful_modes, with_next_modes
 from nlme_torch.inference.modes import ModeStatus
 from nlme_torch.inference.newton import inner_modes

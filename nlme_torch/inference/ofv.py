@@ -13,10 +13,10 @@ from torch import Tensor
 from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
 from nlme_torch.inference.curved import exact_curvature, next_rule
+from nlme_torch.inference.expansion_points import expand, search_modes, solves_equations
 from nlme_torch.inference.held_out import effects_for_likelihood
 from nlme_torch.inference.likelihood import LikelihoodMethod, evaluate_likelihood
 from nlme_torch.inference.marginal_methods import FOCEI, MarginalMethod
-from nlme_torch.inference.marginal_objective import expand, search_modes, solves_equations
 from nlme_torch.inference.maximum_likelihood import natural_effects
 from nlme_torch.inference.mode_report import doubtful_modes, next_modes
 from nlme_torch.inference.modes import ModeStatus

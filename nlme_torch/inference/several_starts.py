@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.inference.approximation import Approximation
-from nlme_torch.inference.marginal_objective import expand
+from nlme_torch.inference.expansion_points import expand
 from nlme_torch.model.values import ParameterValues, unflatten_values
 
 COLUMNS = 4000

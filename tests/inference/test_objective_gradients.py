@@ -7,7 +7,8 @@ from small_models import Everything, everything_data
 from test_objective_functions import Counts, counts_data
 
 import nlme_torch as nlme
-from nlme_torch.inference.marginal_objective import expand, subject_gradients
+from nlme_torch.inference.expansion_points import expand
+from nlme_torch.inference.marginal_objective import subject_gradients
 from nlme_torch.inference.natural import values_from_natural
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import parameter_values

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import nlme_torch as nlme
-from nlme_torch.inference.marginal_objective import expand
+from nlme_torch.inference.expansion_points import expand
 from nlme_torch.inference.resamples import CaseResamples, ParametricResamples
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import parameter_values
