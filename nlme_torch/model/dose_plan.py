@@ -117,6 +117,7 @@ def dose_plan(batch: Batch, states: Sequence[str], dosing: Mapping[str, Dosing])
         return None
     state = doses.state_index(states)
     _check_modelled(doses, state, states, dosing)
+    _check_steady(doses)
     numbers = torch.arange(len(states), device=state.device)
     lags = torch.tensor([name in dosing and dosing[name].lag is not None for name in states], device=state.device)
     lagged = lags[state] & doses.mask
@@ -172,6 +173,16 @@ def _check_modelled(doses: Doses, state: Tensor, states: Sequence[str], dosing: 
                     f"but its dosing(p) gives none for {state_name!r}. Return {{{state_name!r}: "
                     f"nlme.Dosing({name}=...)}} there, or write the rate into the table."
                 )
+
+
+def _check_steady(doses: Doses) -> None:
+    """A steady state of nothing would empty the states, which no table means."""
+    empty = (doses.steady_state > 0) & (doses.amount == 0) & (doses.kind == DoseKind.BOLUS)
+    if bool(empty.any()):
+        raise DataError(
+            f"Row {int(doses.source[empty].min()) + 1}: SS is set, but AMT is 0 and there is no RATE: a steady state "
+            "of nothing. Write the amount of the doses, or the RATE of a constant infusion, or leave SS 0."
+        )
 
 
 def _extras(batch: Batch, later: Tensor, begin: Tensor, end: Tensor, tail: Tensor, resets: Tensor) -> Extras | None:

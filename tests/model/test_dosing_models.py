@@ -19,6 +19,7 @@ from nlme_torch.inference.predictions import prediction_table
 from nlme_torch.inference.proposals import factor_of_precision
 from nlme_torch.inference.quadrature import quadrature_log_marginal
 from nlme_torch.model import Density
+from nlme_torch.model.moving_doses import dose_times_move
 from nlme_torch.model.probe import why_not_finite
 from nlme_torch.model.values import parameter_values
 
@@ -360,3 +361,24 @@ def test_a_reset_begins_with_the_initial_states_of_its_own_record(model, code, c
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=0.0)
     (slope,) = torch.autograd.grad(found[-1], eta)
     assert slope[-1].item() == pytest.approx(restart * left, rel=1e-5, abs=1e-9)
+
+
+def test_a_steady_state_of_nothing_is_refused():
+    with pytest.raises(nlme.DataError, match="SS.*AMT"):
+        density_of(Tablet(), tablets(SS=1, II=8.0, AMT=0.0))
+
+
+@pytest.mark.parametrize(
+    ("members", "columns", "expected"),
+    [
+        ({}, {}, True),
+        ({"dosing": lambda self, p: {"depot": nlme.Dosing(lag=0.5)}}, {}, False),
+        ({"dosing": lambda self, p: {"depot": nlme.Dosing(bioavailability=p.tlag)}}, {}, False),
+        ({"dosing": lambda self, p: {"depot": nlme.Dosing(bioavailability=p.tlag)}}, {"RATE": 40.0}, True),
+        ({"dosing": lambda self, p: {"depot": nlme.Dosing(bioavailability=p.tlag)}}, {"DUR": 2.0}, False),
+        ({"dosing": lambda self, p: {"depot": nlme.Dosing(duration=p.tlag)}}, {"RATE": -2}, True),
+        ({"dosing": lambda self, p: {"central": nlme.Dosing(lag=p.tlag)}}, {}, False),
+    ],
+)
+def test_whether_dose_times_move_with_parameters(members, columns, expected):
+    assert dose_times_move(density_of(variant(**members), tablets(**columns))) is expected

@@ -1,0 +1,28 @@
+"""Whether the times of doses move with parameters: where the likelihood has kinks."""
+
+import torch
+
+from nlme_torch.model.density import Density
+from nlme_torch.model.dosing_events import given_doses
+from nlme_torch.model.values import parameter_values
+
+
+def dose_times_move(density: Density) -> bool:
+    """Return whether lags, or the ends of infusions, depend on parameters or random effects.
+
+    Where such a time passes an observation the likelihood is continuous and its gradient is not: a search by gradients
+    may end at a kink, which is no maximum.
+
+    Args:
+        density: A model with its data.
+    """
+    plan, model, batch = density._plan, density.model, density.batch
+    if plan is None or plan.extras is None:
+        return False
+    with torch.enable_grad():
+        values = {name: value.detach().requires_grad_() for name, value in parameter_values(model).items()}
+        effects = torch.zeros(
+            model.n_effects, 1, 1, batch.n_subjects, dtype=batch.dtype, device=batch.device, requires_grad=True
+        )
+        given = given_doses(plan, model.dosing(density.at(values).individual(effects)))
+    return any(value is not None and value.requires_grad for value in (given.lag, given.duration))
