@@ -1,5 +1,8 @@
 """Likelihoods of left-out subjects: against refits without them, exactly where the model is linear."""
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pyro.distributions as dist
@@ -8,6 +11,9 @@ import torch
 
 import nlme_torch as nlme
 from nlme_torch.errors import FitError
+from nlme_torch.model.values import parameter_values
+
+leave_one_out_module = sys.modules["nlme_torch.inference.leave_one_out"]
 
 TIMES = np.linspace(0, 2, 6)
 FOCEI = nlme.FOCEI(mode_starts=1)
@@ -123,3 +129,59 @@ def test_what_is_not_normal_is_refused():
     with pytest.raises(FitError, match="normal"):
         nlme.leave_one_out(fit)
     assert fit.left_out is None and "hold-out not judged: leave_one_out" in str(fit)
+
+
+class Saturation(nlme.Model):
+    """Elimination by a network of concentration and a latent, which its samples determine only in part."""
+
+    states = ("central",)
+
+    def __init__(self):
+        super().__init__()
+        self.v = nlme.LogNormal(10.0, omega=0.09)
+        self.z = nlme.Latent(1)
+        self.rate = nlme.MLP(2, 4, 1)
+        self.sigma = nlme.Positive(0.2)
+
+    def initial(self, p):
+        return (100.0,)
+
+    def dynamics(self, t, y, p):
+        c = y.central / p.v
+        return (-5 * torch.nn.functional.softplus(p.rate(c / 5 - 1, p.z)) * c / (1 + c),)
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y.central / p.v, p.sigma)}
+
+
+def saturation_data(subjects, seed):
+    """Michaelis-Menten elimination of 100 units, by small explicit steps."""
+    rng = np.random.default_rng(seed)
+    v, most = 10 * np.exp(0.3 * rng.normal(size=subjects)), 8 * np.exp(0.3 * rng.normal(size=subjects))
+    amount, rows = np.full(subjects, 100.0), []
+    for step in range(1, 2001):
+        slope = most * (amount / v) / (2 + amount / v)
+        middle = amount - 0.005 * slope
+        amount = amount - 0.01 * most * (middle / v) / (2 + middle / v)
+        if step / 100 in (0.5, 1, 2, 4, 6, 8, 12, 16, 20):
+            values = amount / v + 0.2 * rng.normal(size=subjects)
+            rows += [(k + 1, step / 100, value) for k, value in enumerate(values)]
+    frame = pd.DataFrame(rows, columns=["ID", "TIME", "DV"]).sort_values(["ID", "TIME"])
+    return nlme.Dataset.from_frame(frame)
+
+
+def test_a_network_that_is_not_nearly_linear_in_its_weights_is_not_judged():
+    short = nlme.FOCEI(mode_starts=1, optimiser=nlme.TrustRegion(iterations=25))
+    method = nlme.Staged(nlme.Pooled(steps=60), short)
+    fit = nlme.fit(Saturation(), saturation_data(12, 1), method, progress=False)
+    new = nlme.held_out(fit, saturation_data(20, 2), FOCEI).minus2ll / 20
+    if fit.left_out is None:
+        assert "hold-out not judged: leave_one_out" in str(fit) and "cross_validate" in str(fit)
+        assert "when left out" not in str(fit)
+    else:
+        estimated = fit.left_out.minus2ll / 12
+        spread = fit.left_out.standard_error / 12 + fit.left_out.linearisation_error
+        assert estimated == pytest.approx(new, abs=4 * spread + 2.0)
+    normal = leave_one_out_module._Normal.expand(fit.density, parameter_values(fit.model), fit.effects.modes)
+    with pytest.raises(FitError, match="of 12 subjects the estimates would move farther"):
+        replace(normal, residuals=20 * normal.residuals).gain_without_one()
