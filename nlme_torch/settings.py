@@ -16,12 +16,6 @@ def check_types(settings: Any, error: type[NLMEError]) -> None:
     Args:
         settings: A frozen dataclass.
         error: What to raise.
-
-    Example:
-        >>> import nlme_torch as nlme
-        >>> nlme.BFGS(iterations=2.5)
-        Traceback (most recent call last):
-        nlme_torch.errors.FitError: BFGS: iterations must be a whole number, got 2.5.
     """
     kind = type(settings)
     hints = get_type_hints(kind)
@@ -51,6 +45,12 @@ def check_at_least(settings: Any, error: type[NLMEError], bound: float, *names: 
         error: What to raise.
         bound: The smallest value that is allowed.
         names: Of the fields.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> nlme.BFGS(iterations=-1)
+        Traceback (most recent call last):
+        nlme_torch.errors.FitError: BFGS: iterations must be finite and at least 0, got -1.
     """
     _check(settings, error, names, lambda value: value >= bound, f"at least {bound:g}")
 
