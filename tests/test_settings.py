@@ -16,9 +16,8 @@ STRATEGIES = [
     nlme.Tsit5, nlme.Rodas5P, nlme.Auto, nlme.RK4, nlme.Adaptive, nlme.Race,
 ]  # fmt: skip
 FIRST = {  # what may be given without its name, because nothing else could be meant
-    nlme.Pooled: 2, nlme.Adam: 2, nlme.ImportanceSampling: 1, nlme.LaplaceLikelihood: 1,
-    nlme.QuadratureLikelihood: 1, nlme.RK4: 1,
-    nlme.Adaptive: 1, nlme.Tsit5: 2, nlme.Rodas5P: 2, nlme.Auto: 2,
+    nlme.Pooled: 2, nlme.Adam: 2, nlme.ImportanceSampling: 1, nlme.LaplaceLikelihood: 1, nlme.QuadratureLikelihood: 1,
+    nlme.RK4: 1, nlme.Adaptive: 1, nlme.Tsit5: 2, nlme.Rodas5P: 2, nlme.Auto: 2,
 }  # fmt: skip
 
 
