@@ -33,6 +33,7 @@ def test_focei_with_covariates():
     assert found.ofv == pytest.approx(run["objective"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_focei_of_a_target_mediated_equation():
     run = reference("tmdd")["FOCEI"]
     params = target_mediated_params(run["estimates"])
