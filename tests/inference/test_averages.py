@@ -12,7 +12,9 @@ from nlme_torch.inference.importance import WeightedDraws, summarise
 from nlme_torch.inference.kernels import RandomWalk, Tuning
 from nlme_torch.inference.saem_algorithm import SAEMAlgorithm
 from nlme_torch.inference.saem_kernels import PhiMoments
+from nlme_torch.inference.uncertainty import error_table
 from nlme_torch.model.density import Density
+from nlme_torch.model.transforms import Identity, Log, Logit
 from nlme_torch.model.values import parameter_values
 
 
@@ -103,3 +105,22 @@ def test_conditional_covariances_divide_by_the_draws_less_one():
         points = found.draws[:, :, subject].numpy()
         np.testing.assert_allclose(found.means[:, subject], points.mean(1), rtol=1e-12)
         np.testing.assert_allclose(found.covariances[:, :, subject], np.cov(points, ddof=1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("scale", [Log(), Logit(2.0, 5.0), Logit(-1.0, 0.5), Identity()], ids=str)
+def test_confidence_limits_are_symmetric_where_the_parameter_is_unbounded(scale):
+    """With se the standard error on the natural scale, that of the transformed parameter is se times its slope."""
+    estimate, se = (
+        {"Log": 0.3, "Identity": -0.7}.get(type(scale).__name__, 0.3 if not scale.contains(3.0) else 3.0),
+        0.2,
+    )
+    table = error_table(
+        ["p"], torch.tensor([estimate], dtype=DOUBLE), torch.tensor([[se**2]], dtype=DOUBLE), [scale], 0.9
+    )
+    step = 1e-6
+    ends = [float(scale.inverse(torch.tensor(estimate + sign * step, dtype=DOUBLE))) for sign in (-1, 1)]
+    centre, reach = float(scale.inverse(torch.tensor(estimate, dtype=DOUBLE))), 1.6448536 * se
+    reach *= (ends[1] - ends[0]) / (2 * step)
+    limits = [float(scale.forward(torch.tensor(centre + sign * reach, dtype=DOUBLE))) for sign in (-1, 1)]
+    assert table.loc["p", ["lower", "upper"]].tolist() == pytest.approx(limits, rel=1e-6)
+    assert table.loc["p", "se"] == pytest.approx(se) and scale.contains(float(table.loc["p", "lower"]))
