@@ -39,6 +39,7 @@ from nlme_torch.inference import Profile as Profile
 from nlme_torch.inference import Quadrature as Quadrature
 from nlme_torch.inference import QuadratureLikelihood as QuadratureLikelihood
 from nlme_torch.inference import Race as Race
+from nlme_torch.inference import Rescue as Rescue
 from nlme_torch.inference import Staged as Staged
 from nlme_torch.inference import Status as Status
 from nlme_torch.inference import StepSchedule as StepSchedule

@@ -35,6 +35,7 @@ from nlme_torch.inference.pooled import Pooled as Pooled
 from nlme_torch.inference.profile import Profile as Profile
 from nlme_torch.inference.profile import profile as profile
 from nlme_torch.inference.race import Race as Race
+from nlme_torch.inference.rescue import Rescue as Rescue
 from nlme_torch.inference.result import Fit as Fit
 from nlme_torch.inference.saem import SAEM as SAEM
 from nlme_torch.inference.saem_kernels import Moves as Moves

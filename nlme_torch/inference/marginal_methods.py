@@ -5,7 +5,7 @@ One class per approximation; every value carries its class's name. What is appro
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -23,6 +23,7 @@ from nlme_torch.inference.marginal import MarginalEstimate
 from nlme_torch.inference.marginal_objective import MarginalObjective
 from nlme_torch.inference.optim import Optimiser
 from nlme_torch.inference.quadrature_rule import FEWEST, raised
+from nlme_torch.inference.rescue import Rescue
 from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import ParameterValues, assign, parameter_values
@@ -44,12 +45,15 @@ class MarginalMethod(ABC):
             modes. 1 only follows the mode that is found from zero effects.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
+        rescue: When a search from elsewhere is tried as well, see :class:`nlme.Rescue`; None never does. Models with a
+            network are not rescued: see :func:`nlme.multistart`.
     """
 
     optimiser: Optimiser | None = None
     mode_starts: int | None = None
     starts: int = 1
     spread: float = 0.3
+    rescue: Rescue | None = field(default_factory=Rescue)
 
     def __post_init__(self) -> None:
         check_types(self, FitError)
@@ -140,6 +144,8 @@ class FO(MarginalMethod):
         mode_starts: Not used.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
+        rescue: When a search from elsewhere is tried as well, see :class:`nlme.Rescue`; None never does. Models with a
+            network are not rescued: see :func:`nlme.multistart`.
 
     Example:
         >>> import nlme_torch as nlme
@@ -171,6 +177,8 @@ class FOCE(MarginalMethod):
         mode_starts: Searches for each mode; None takes 4, 2 for an equation, and 6 for a model with a network.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
+        rescue: When a search from elsewhere is tried as well, see :class:`nlme.Rescue`; None never does. Models with a
+            network are not rescued: see :func:`nlme.multistart`.
 
     References:
         Lindstrom and Bates (1990), Nonlinear mixed effects models for repeated measures data. doi:10.2307/2532087
@@ -196,6 +204,8 @@ class FOCEI(MarginalMethod):
         mode_starts: Searches for each mode; None takes 4, 2 for an equation, and 6 for a model with a network.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
+        rescue: When a search from elsewhere is tried as well, see :class:`nlme.Rescue`; None never does. Models with a
+            network are not rescued: see :func:`nlme.multistart`.
 
     Example:
         >>> import nlme_torch as nlme
@@ -225,6 +235,8 @@ class Laplace(MarginalMethod):
         mode_starts: Searches for each mode; None takes 4, 2 for an equation, and 6 for a model with a network.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
+        rescue: When a search from elsewhere is tried as well, see :class:`nlme.Rescue`; None never does. Models with a
+            network are not rescued: see :func:`nlme.multistart`.
 
     References:
         Tierney and Kadane (1986), Accurate approximations for posterior moments and marginal densities.
@@ -249,6 +261,8 @@ class Quadrature(MarginalMethod):
         mode_starts: Searches for each mode; None takes 4, 2 for an equation, and 6 for a model with a network.
         starts: Fits from different initial values, one after the other; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
+        rescue: When a search from elsewhere is tried as well, see :class:`nlme.Rescue`; None never does. Models with a
+            network are not rescued: see :func:`nlme.multistart`.
         nodes: Nodes per effect; "auto" raises them until the next rule moves -2LL by less than 0.05, and fits again.
 
     References:

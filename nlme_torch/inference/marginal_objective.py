@@ -14,7 +14,7 @@ from nlme_torch.inference.linearised import Linearised
 from nlme_torch.inference.modes import ModeStatus
 from nlme_torch.inference.newton import inner_modes
 from nlme_torch.inference.scaling import expected_information, prior_curvature
-from nlme_torch.model.probe import why_not_finite
+from nlme_torch.inference.start_check import check_start
 from nlme_torch.model.values import ParameterValues, flatten_values, unflatten_values
 
 SEARCHES = 8
@@ -52,7 +52,7 @@ class MarginalObjective:
         self.centre = approximation.origin(1)
         self.gap: Tensor | None = None
         self.evaluations = self.inner_evaluations = 0
-        self._check(values)
+        check_start(approximation.density, values)
         if begin is not None:
             self.centre = begin.nan_to_num(0.0)
         if mode_starts > 1 and approximation.has_modes:
@@ -127,14 +127,33 @@ class MarginalObjective:
         Returns:
             ``(coordinate, coordinate)``; that of the identity where a difference cannot be had.
         """
-        here = self._slopes(vector[None])[0]
-        steps = CURVATURE_STEP * scale.mT
-        rows = [self._slopes(vector + part) for part in steps.split(max(1, 2000 // self.centre.shape[-1]))]
-        self.evaluations += len(steps)
-        bends = (torch.cat(rows) - here) @ scale / CURVATURE_STEP
-        good = torch.isfinite(bends).all(1)
+        bends = self.differenced(vector, scale)
+        good = torch.isfinite(bends.diagonal())
         identity = torch.eye(len(bends), dtype=bends.dtype, device=bends.device)
-        return torch.where(good[:, None] & good, 0.5 * (bends + bends.mT), identity)
+        return torch.where(good[:, None] & good, bends, identity)
+
+    def differenced(self, vector: Tensor, scale: Tensor) -> Tensor:
+        """Return the same with NaN where a difference cannot be had."""
+        steps = torch.cat([torch.zeros_like(scale.mT[:1]), CURVATURE_STEP * scale.mT])
+        rows = torch.cat([self.slopes(vector + part) for part in steps.split(max(1, 2000 // self.centre.shape[-1]))])
+        self.evaluations += len(steps)
+        bends = (rows[1:] - rows[0]) @ scale / CURVATURE_STEP
+        return 0.5 * (bends + bends.mT)
+
+    def several(self, vectors: Tensor) -> Tensor:
+        """Return the penalised objective at several points near the kept modes, ``(start,)``."""
+        starts = len(vectors)
+        values = self.at_several(vectors)
+        centre = self.kept.expand(-1, starts, -1).contiguous()
+        found = expand(self.approximation, values, centre).evaluation.value.sum(-1)
+        self.evaluations += 1
+        total = found - 2 * self.approximation.density.log_prior(values)
+        return torch.where(torch.isfinite(total), total, torch.inf).detach()
+
+    def at_several(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Return named values of several vectors of free parameters, ``(start, parameter)``."""
+        values = unflatten_values(vectors, self.values, self.approximation.names)
+        return {name: value.expand(len(vectors), *value.shape[1:]) for name, value in values.items()}
 
     def full_space(self) -> FullSpace | None:
         """Return FOCE and FOCEI as functions of parameters and modes at once; None for others, and for very many."""
@@ -145,8 +164,8 @@ class MarginalObjective:
             return None
         return FullSpace(approximation, self.values)
 
-    def _slopes(self, vectors: Tensor) -> Tensor:
-        """Gradients at several points near the kept modes, ``(start, parameter)``; NaN where there is none."""
+    def slopes(self, vectors: Tensor) -> Tensor:
+        """Return gradients at several points near the kept modes, ``(start, parameter)``; NaN where there is none."""
         names, starts = self.approximation.names, len(vectors)
         free = vectors.detach().requires_grad_()
         with torch.enable_grad():
@@ -245,18 +264,6 @@ class MarginalObjective:
                 "choose other initial values, or more mode_starts."
             )
         return found
-
-    def _check(self, values: ParameterValues) -> None:
-        density = self.approximation.density
-        zero = self.approximation.origin(1)[:, None]
-        with torch.no_grad():
-            conditional = density.at(values)
-            bad = (~torch.isfinite(conditional.log_joint(zero))[0, 0]).nonzero()[:, 0].tolist()
-        if bad:
-            raise FitError(
-                f"the log joint density of subject {density.batch.subjects[bad[0]]!r} is not finite at zero effects "
-                f"({len(bad)} subjects in all): {why_not_finite(conditional, zero, 0, bad[0])}"
-            )
 
 
 def parameter_labels(approximation: Approximation) -> list[str]:

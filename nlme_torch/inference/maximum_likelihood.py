@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -23,6 +24,8 @@ from nlme_torch.inference.mode_report import doubtful_modes, with_next_modes
 from nlme_torch.inference.modes import ModeStatus
 from nlme_torch.inference.newton import inner_modes
 from nlme_torch.inference.optim import BFGS, LBFGS, Adam, Iterate, Minimum
+from nlme_torch.inference.optimality import Optimality
+from nlme_torch.inference.outer_search import OuterSearch
 from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.inference.starts import jittered_starts
 from nlme_torch.inference.status import Status
@@ -66,10 +69,30 @@ def maximise(method: MarginalMethod, density: Density, generator: torch.Generato
             continue
         run.go()
         runs.append(run)
-        if run.minimum.status is Status.INTERRUPTED:
+        if run.interrupted:
             break
-    best = min(runs, key=lambda run: run.minimum.iterate.value)
-    return best.estimation(runs, generator)
+    best = min(runs, key=_Run.rank)
+    if best.doubtful:
+        runs += _rescued(best, generator)
+    return min(runs, key=_Run.rank).estimation(runs, generator)
+
+
+def _rescued(run: "_Run", generator: torch.Generator) -> "list[_Run]":
+    """Search from another beginning, if one is found."""
+    method, density = run.method, run.approximation.density
+    assert method.rescue is not None
+    try:
+        values = method.rescue.beginning(density, run.objective.values, generator)
+        if values is None:
+            return []
+        other = _Run(method, run.approximation, values, run.progress)
+        other.go()
+    except FitError:
+        return []
+    except KeyboardInterrupt:  # what the first search has found stands
+        run.minimum = run.minimum._replace(status=Status.INTERRUPTED, reason="interrupted")
+        return []
+    return [other]
 
 
 class _Run:
@@ -83,44 +106,76 @@ class _Run:
         self.objective = MarginalObjective(approximation, values, method.searches(approximation.density))
         self.still = self.objective.check_gradient()
         self.normal = int(normal_observations(approximation.density).sum())
+        self.begun_at = self.objective(self.objective.initial)[0]
         count = len(self.objective.initial)
         dense = TrustRegion() if approximation.density.model.has_network and approximation.has_modes else BFGS()
         self.optimiser = method.optimiser or (dense if count <= DENSE_LIMIT else LBFGS())
         self.rows: list[Tensor] = []
         self.numbers: list[dict[str, float]] = []
         self.minimum: Minimum
+        self.optimality: Optimality | None = None
 
     def go(self) -> None:
         """Minimise; where posteriors may have several modes, look for better ones at the end and go on from there."""
-        objective = self.objective
         with progress_line(self.optimiser.iterations, self.method.name, self.progress) as line:
-            start, iterations, evaluations = objective.initial, 0, 0
-            for _ in range(4):
-                left = dataclasses.replace(  # type: ignore[type-var]
-                    self.optimiser, iterations=self.optimiser.iterations - iterations
-                )
-                self.minimum = left.minimise(
-                    objective, start, self._scale(start), lambda point: self._report(point, line)
-                )
-                iterations, evaluations = iterations + self.minimum.iterations, evaluations + self.minimum.evaluations
-                start = self.minimum.iterate.vector
-                over = iterations >= self.optimiser.iterations or self._interrupted
-                if isinstance(self.optimiser, TrustRegion):  # where there are better modes, those count
-                    if over or not objective.search(start):
-                        break
-                    continue
-                if objective.mode_starts == 1 or not self.approximation.has_modes or over:
-                    break
-                if not objective.restart(start):
-                    break
-            if isinstance(self.optimiser, TrustRegion):
-                objective.centre = objective.kept
-            self.minimum = self.minimum._replace(iterations=iterations, evaluations=evaluations)
-            line.finish(self.method.name, iterations)
+
+            def report(point: Iterate) -> None:
+                self._report(point, line)
+
+            if isinstance(self.optimiser, BFGS | LBFGS):
+                self._search(self.optimiser, report)
+            else:
+                self._walk(report)
+            line.finish(self.method.name, self.minimum.iterations)
+
+    def _search(self, strategy: BFGS | LBFGS, report: Callable[[Iterate], None]) -> None:
+        """Rounds of a line search, and of the modes where they are searched from several starts."""
+        objective, start = self.objective, self.objective.initial
+        search = OuterSearch(objective, strategy, self._scale, report)
+        for _ in range(4):
+            self.minimum, self.optimality = search.go(start)
+            start = self.minimum.iterate.vector
+            over = self.minimum.iterations >= strategy.iterations or self.interrupted
+            if objective.mode_starts == 1 or not self.approximation.has_modes or over:
+                break
+            if not objective.restart(start):
+                break
+            objective.keep()
+
+    def _walk(self, report: Callable[[Iterate], None]) -> None:
+        """Any other minimiser, as often as there are better modes where it ends."""
+        objective, optimiser, start = self.objective, self.optimiser, self.objective.initial
+        iterations = evaluations = 0
+        for _ in range(4):
+            left = dataclasses.replace(optimiser, iterations=optimiser.iterations - iterations)  # type: ignore[type-var]
+            self.minimum = left.minimise(objective, start, self._scale(start), report)
+            iterations, evaluations = iterations + self.minimum.iterations, evaluations + self.minimum.evaluations
+            start = self.minimum.iterate.vector
+            over = iterations >= optimiser.iterations or self.interrupted
+            if not isinstance(optimiser, TrustRegion) or over or not objective.search(start):
+                break
+        if isinstance(optimiser, TrustRegion):
+            objective.centre = objective.kept
+        self.minimum = self.minimum._replace(iterations=iterations, evaluations=evaluations)
 
     @property
-    def _interrupted(self) -> bool:
+    def interrupted(self) -> bool:
+        """Whether the user stopped it."""
         return self.minimum.status is Status.INTERRUPTED
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a search from elsewhere should have its say, too."""
+        rescue, density = self.method.rescue, self.approximation.density
+        ended = self.minimum.status in (Status.CONVERGED, Status.STALLED)
+        if rescue is None or density.model.has_network or not ended:
+            return False
+        poor = rescue.poor(self.begun_at, self.minimum.iterate.value, density.batch.n_observations)
+        return poor or not self.minimum.converged
+
+    def rank(self) -> tuple[float, bool]:
+        """What makes one search better than another: the objective, and among equals the proof of a maximum."""
+        return round(self.minimum.iterate.value, 2), not self.minimum.converged
 
     def _scale(self, start: Tensor) -> Tensor:
         r"""T with :math:`T T^\top` near the inverse Hessian: from some subjects' scores, drawn to their diagonal."""
@@ -183,7 +238,7 @@ class _Run:
     def _termination(self, runs: "list[_Run]") -> str:
         end = self.minimum
         kind = type(self.optimiser).__name__
-        state = "converged" if end.converged else ("interrupted" if self._interrupted else "did not converge")
+        state = "converged" if end.converged else ("interrupted" if self.interrupted else "did not converge")
         text = (
             f"{kind} {state} after {end.iterations} iterations ({end.evaluations} evaluations): {end.reason}; gradient "
             f"norm {float(end.iterate.gradient.norm()):.2g} on the estimation scale, largest scaled component "
@@ -196,7 +251,7 @@ class _Run:
 
     def _warnings(self, found: Expansion) -> tuple[str, ...]:
         messages = list(self.still)
-        if self._interrupted:
+        if self.interrupted:
             messages.append("the fit was interrupted: these are the best values seen, not a maximum")
         elif not self.minimum.converged:
             messages.append(

@@ -203,6 +203,8 @@ def _climb(
 ) -> tuple[Tensor, Tensor]:
     """The best of a ladder of damped and stretched steps for every active column, and whether it rises."""
     best, moved = points, torch.zeros_like(active)
+    if not bool(active.any()):  # all that still climb are on their way back
+        return best, moved
     largest = eigenvalues.abs().amax(0)
     shift = (-eigenvalues.amin(0)).clamp(min=0.0)
     saddle_free = eigenvalues.abs().clamp(min=1e-6 * largest)[:, None]

@@ -11,8 +11,16 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference.line_search import search_line, updated
 from nlme_torch.inference.status import Status
 from nlme_torch.settings import check_above, check_at_least, check_types
+
+LABORIOUS, PATIENCE = 5, 3
+"""Trials from which a line search has been hard, and how many hard or useless ones in a row are borne."""
+
+FAR = 2.0
+NOTHING = 1e-10
+"""Falls that are rounding, in units of the objective."""
 
 Objective = Callable[[Tensor], tuple[float, Tensor]]
 """``(parameter,) -> value, gradient``; an infinite value where there is none."""
@@ -83,34 +91,98 @@ class Optimiser(Protocol):
         ...
 
 
-class _Search:
-    """The objective in scaled coordinates; remembers the best point and never shows an infinite value."""
+class _Scaled:
+    """The objective in scaled coordinates; remembers the best point."""
 
     def __init__(self, objective: Objective, start: Tensor, scale: Tensor) -> None:
         self.objective, self.start, self.scale = objective, start, scale
         self.best: Iterate | None = None
         self.last: Iterate | None = None
         self.evaluations = 0
-        self._seen: list[float] = []
 
-    def __call__(self, scaled: np.ndarray) -> tuple[float, np.ndarray]:
-        vector = self.start + self.scale @ torch.as_tensor(scaled).to(self.start)
+    def __call__(self, scaled: Tensor) -> tuple[float, Tensor]:
+        vector = self.start + self.scale @ scaled
         value, gradient = self.objective(vector)
         self.evaluations += 1
         slope = self.scale.mT @ gradient
+        if math.isfinite(value):
+            self.last = Iterate(vector, value, gradient, float(slope.abs().max()) if len(slope) else 0.0)
+            if self.best is None or value < self.best.value:
+                self.best = self.last
+        return value, slope
+
+
+class _Walled(_Scaled):
+    """The same for minimisers that can bear no infinite value."""
+
+    def __init__(self, objective: Objective, start: Tensor, scale: Tensor) -> None:
+        super().__init__(objective, start, scale)
+        self._seen: list[float] = []
+
+    def numbers(self, scaled: np.ndarray) -> tuple[float, np.ndarray]:
+        """Value and gradient as arrays."""
+        value, slope = self(torch.as_tensor(scaled).to(self.start))
         if not math.isfinite(value):
             # a line search takes this for a wall a little way ahead and comes back
             return (max(self._seen[-5:]) if self._seen else 0.0) + 10.0, slope.numpy(force=True)
         self._seen.append(value)
-        self.last = Iterate(vector, value, gradient, float(slope.abs().max()) if len(slope) else 0.0)
-        if self.best is None or value < self.best.value:
-            self.best = self.last
         return value, slope.numpy(force=True)
+
+
+class _QuasiNewton:
+    """Where a BFGS search is: point, value, gradient, inverse Hessian."""
+
+    def __init__(self, search: _Scaled, strategy: "BFGS") -> None:
+        self.search, self.strategy = search, strategy
+        self.iterations = 0
+
+    def longest(self, point: Tensor, direction: Tensor) -> float:
+        """How far one line search may go: no parameter changes by more than two and its own size.
+
+        Most are logarithms. Whole regions far away are flat, where predictions are zero and nothing leads back.
+        """
+        search = self.search
+        here, change = search.start + search.scale @ point, (search.scale @ direction).abs()
+        return float(((FAR + here.abs()) / change.clamp_min(1e-300)).min())
+
+    def go(self, report: Callable[[Iterate], None]) -> tuple[Status, str]:
+        """Search until something stops it, and say what."""
+        strategy, search = self.strategy, self.search
+        point = torch.zeros_like(search.scale[0])
+        value, gradient = search(point)
+        identity = torch.eye(len(point), dtype=point.dtype, device=point.device)
+        inverse, fresh, restarts, laborious, idle = identity, True, 0, 0, 0
+        while True:
+            if not math.isfinite(value):
+                return Status.STALLED, "the objective has no value at the first point"
+            if not len(point) or float(gradient.abs().max()) <= strategy.tolerance:
+                return Status.CONVERGED, "the gradient vanished"
+            if self.iterations >= strategy.iterations:
+                return Status.ITERATIONS_USED, "all iterations were used"
+            direction = -inverse @ gradient
+            # without a memory a step of one unit is tried: scores far from a maximum overstate how near it is
+            first = min(1.0, 1.0 / float(gradient.norm())) if fresh else 1.0
+            step = search_line(search, point, value, gradient, direction, first, self.longest(point, direction))
+            laborious = 0 if step is None or step.trials < LABORIOUS else laborious + 1
+            useless = step is None or value - step.value <= NOTHING * (1 + abs(value))
+            idle = idle + 1 if useless else 0
+            if step is None or max(laborious, idle) > PATIENCE:  # what was learnt of the objective is wrong here
+                if (step is None and fresh) or restarts >= strategy.restarts:
+                    return Status.STALLED, "no step along the search direction lowered the objective any more"
+                inverse, fresh, restarts = identity, True, restarts + 1
+                laborious = idle = 0
+                continue
+            move = step.length * direction
+            inverse = updated(inverse, move, step.gradient - gradient)
+            point, value, gradient, fresh = point + move, step.value, step.gradient, False
+            self.iterations += 1
+            assert search.best is not None
+            report(search.best)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BFGS:
-    """Quasi-Newton with a dense inverse Hessian (scipy): up to a few hundred parameters.
+    """Quasi-Newton with a dense inverse Hessian and a bracketing line search: up to a few hundred parameters.
 
     Attributes:
         iterations: Largest number of iterations.
@@ -119,6 +191,7 @@ class BFGS:
 
     References:
         Nocedal and Wright (2006), Numerical Optimization, chapter 6. doi:10.1007/978-0-387-40065-5
+        Lewis and Overton (2013), Nonsmooth optimization via quasi-Newton methods. doi:10.1007/s10107-012-0514-2
     """
 
     iterations: int = 500
@@ -134,7 +207,16 @@ class BFGS:
         self, objective: Objective, start: Tensor, scale: Tensor, report: Callable[[Iterate], None]
     ) -> Minimum:
         """Minimise; see :class:`Optimiser`."""
-        return _scipy("BFGS", {"gtol": self.tolerance}, self, objective, start, scale, report)
+        search = _Scaled(objective, start, scale)
+        walk = _QuasiNewton(search, self)
+        try:
+            status, reason = walk.go(report)
+        except KeyboardInterrupt:
+            if search.best is None:
+                raise
+            status, reason = Status.INTERRUPTED, "interrupted"
+        assert search.best is not None
+        return Minimum(search.best, walk.iterations, search.evaluations, status, reason)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,12 +277,12 @@ class Adam:
         self, objective: Objective, start: Tensor, scale: Tensor, report: Callable[[Iterate], None]
     ) -> Minimum:
         """Minimise; see :class:`Optimiser`."""
-        search = _Search(objective, start, scale)
+        search = _Walled(objective, start, scale)
         point, first, second = (np.zeros(scale.shape[1]) for _ in range(3))
         step, status, reason = 0, Status.COMPLETED, f"all {self.iterations} steps of Adam were taken"
         try:
             for step in range(1, self.iterations + 1):
-                value, slope = search(point)
+                value, slope = search.numbers(point)
                 if search.last is not None and search.last.value == value:
                     report(search.last)
                 rate = self.learning_rate * (0.505 + 0.495 * math.cos(math.pi * step / self.iterations))
@@ -215,13 +297,13 @@ class Adam:
 def _scipy(
     name: str,
     options: dict[str, float | int],
-    strategy: BFGS | LBFGS,
+    strategy: LBFGS,
     objective: Objective,
     start: Tensor,
     scale: Tensor,
     report: Callable[[Iterate], None],
 ) -> Minimum:
-    search = _Search(objective, start, scale)
+    search = _Walled(objective, start, scale)
     done = 0
 
     def callback(_: np.ndarray) -> None:
@@ -238,7 +320,7 @@ def _scipy(
     try:
         for _ in range(strategy.restarts + 1):
             left = {"maxiter": max(strategy.iterations - done, 1), **options}
-            scipy.optimize.minimize(search, point, jac=True, method=name, callback=callback, options=left)
+            scipy.optimize.minimize(search.numbers, point, jac=True, method=name, callback=callback, options=left)
             assert search.best is not None
             if search.best.scaled_gradient <= strategy.tolerance:
                 return finish(Status.CONVERGED, "the gradient vanished")

@@ -18,9 +18,11 @@ from nlme_torch.errors import FitError
 from nlme_torch.inference.approximation import Approximation
 from nlme_torch.inference.early_stopping import EarlyStopping, split_density
 from nlme_torch.inference.estimation import Estimation
+from nlme_torch.inference.free_scalars import raw_labels
 from nlme_torch.inference.gradient_step import adam_init, gradient_step
 from nlme_torch.inference.naive import Naive
 from nlme_torch.inference.progress import progress_line
+from nlme_torch.inference.start_check import check_start
 from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 from nlme_torch.model.scalars import all_scalars, scalar_matrix
@@ -64,7 +66,17 @@ class Pooled:
             )
 
     def estimate(self, density: Density, generator: torch.Generator, progress: bool) -> Estimation:
-        """Maximise the pooled likelihood from the model's own values; variances keep their initial values."""
+        """Maximise the pooled likelihood from the model's own values; variances keep their initial values.
+
+        Args:
+            density: The model, joined to data and solver.
+            generator: Source of randomness, for the choice of held-out subjects.
+            progress: Whether to show a progress line.
+
+        Raises:
+            FitError: A subject cannot be evaluated at the initial values.
+        """
+        check_start(density, parameter_values(density.model))
         rows: list[Tensor] = []
         with progress_line(self.steps, "pooled", progress) as line:
 
@@ -83,8 +95,22 @@ class Pooled:
         if found.held_out:
             trace["held_out_loglik"] = trace["iteration"].map(found.held_out)
         warning = "pooled fit: random effects were held at zero and Omega at its initial value"
+        warnings = (warning, *self._still(density))
         status = Status.INTERRUPTED if found.interrupted else Status.COMPLETED
-        return Estimation(values, trace, status, found.termination, (warning,))
+        return Estimation(values, trace, status, found.termination, warnings)
+
+    def _still(self, density: Density) -> tuple[str, ...]:
+        """Say what the likelihood of typical subjects does not depend on; of networks that is not asked."""
+        free = free_names(density.model)
+        names = tuple(name for name in free if not name.startswith("_covariances") and not _is_network(name))
+        if not names:
+            return ()
+        values = parameter_values(density.model)
+        eta = density.batch.times.new_zeros(density.model.n_effects, 1, 1, density.batch.n_subjects)
+        _, state = gradient_step(density, values, names, eta, adam_init(values, names), 0.0, hold_effects=True)
+        labels = raw_labels(density.model, names)
+        still = [label for label, slope in zip(labels, state.first[0].tolist(), strict=True) if slope == 0.0]
+        return (f"the objective does not depend on {', '.join(still[:5])} at the initial values",) if still else ()
 
     @property
     def name(self) -> str:
@@ -147,6 +173,11 @@ class Pooled:
             return _Found(current, f"{done} steps of Adam" + (", interrupted" if interrupted else ""), {}, interrupted)
         verdict = judge.verdict(done) + (", interrupted" if interrupted else "")
         return _Found(judge.best, verdict, judge.history, interrupted)
+
+
+def _is_network(name: str) -> bool:
+    """Whether a raw parameter belongs to a network: its weights for an effect at zero rest, rightly."""
+    return name.endswith((".weights", ".loading")) or ".module." in name
 
 
 class _Found(NamedTuple):

@@ -1,0 +1,194 @@
+"""The outer search: rounds of a minimiser, each scaled by the curvature where the last ended, until that is a maximum.
+
+A search in coordinates that were scaled where it began may stop anywhere else: its tolerance is then in a wrong unit.
+So every end is judged where it is (``optimality``), and a search goes on from there, in the unit of that place, until
+there is nothing left to gain, or two rounds have gained nothing.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from nlme_torch.inference.both_sides import Sides, both_sides, search_by_values
+from nlme_torch.inference.linearised import Linearised
+from nlme_torch.inference.marginal_objective import MarginalObjective
+from nlme_torch.inference.objective_noise import noise
+from nlme_torch.inference.optim import BFGS, LBFGS, Iterate, Minimum
+from nlme_torch.inference.optimality import Optimality, examine, expect
+from nlme_torch.inference.status import Status
+from nlme_torch.model.model import Model
+
+ROUNDS = 8
+MANY = 20
+"""Parameters above which differences of the gradient cost too much."""
+
+NOISY, MOST_NOISE = 4.0, 0.05
+"""How many standard deviations of noise are borne, and how much of -2LL that may be at most."""
+
+GAIN = 1e-3
+"""-2 log-likelihood that may be left where a search is said to have converged."""
+
+
+class Ended(NamedTuple):
+    """Where an outer search ended.
+
+    Attributes:
+        minimum: The lowest point, with the counts of all rounds.
+        optimality: What is known of it; None where it was not asked for.
+    """
+
+    minimum: Minimum
+    optimality: Optimality | None
+
+
+class OuterSearch:
+    """Rounds of a line search.
+
+    Args:
+        objective: Penalised -2 log-likelihood.
+        strategy: The minimiser.
+        scaled: Returns T of coordinates in which the problem is about well scaled at a point.
+        report: Called after every iteration.
+    """
+
+    def __init__(
+        self,
+        objective: MarginalObjective,
+        strategy: BFGS | LBFGS,
+        scaled: Callable[[Tensor], Tensor],
+        report: Callable[[Iterate], None],
+    ) -> None:
+        self.objective, self.strategy, self.scaled, self.report = objective, strategy, scaled, report
+        self.iterations = self.evaluations = 0
+        self.lowest = math.inf
+        # where the model moves doses, derivatives jump as one of them meets an observation
+        self.timed = type(objective.approximation.density.model).dosing is not Model.dosing
+
+    def evaluate(self, vector: Tensor) -> tuple[float, Tensor]:
+        """Value and gradient, the modes followed from those of the lowest point."""
+        objective = self.objective
+        objective.centre = objective.kept
+        value, slope = objective(vector)
+        if value < self.lowest:
+            self.lowest = value
+            objective.keep()
+        return value, slope
+
+    def go(self, start: Tensor) -> Ended:
+        """Search from a point until nothing is left to gain; after Ctrl-C, what stands."""
+        self.stands: Minimum | None = None
+        try:
+            return self.rounds(start)
+        except KeyboardInterrupt:
+            if self.stands is None:
+                raise
+            return Ended(self.stands._replace(status=Status.INTERRUPTED, reason="interrupted"), None)
+
+    def rounds(self, start: Tensor) -> Ended:
+        """Search round by round, each judged where it ends."""
+        vector, scale, idle = start, self.scaled(start), 0
+        before = math.inf
+        optimality: Optimality | None = None
+        for _ in range(ROUNDS):
+            found = self.stands = self.round(vector, scale)
+            vector = found.iterate.vector
+            if found.status in (Status.INTERRUPTED, Status.ITERATIONS_USED):
+                return Ended(found, optimality)
+            optimality = self.examine(vector, found.iterate.gradient)
+            unsure = self.unsure(found, optimality)
+            flat = optimality.gain <= max(GAIN, unsure) and not optimality.saddle
+            if flat and not self.timed:
+                return Ended(converged(found, optimality, unsure), optimality)
+            idle = idle + 1 if before - found.iterate.value < 0.1 * GAIN else 0
+            before, scale = found.iterate.value, optimality.scale
+            if self.timed:
+                sides = both_sides(self.objective.several, vector, scale)
+                if flat and sides.fall <= GAIN and not sides.kinked:
+                    return Ended(converged(found, optimality, unsure), optimality)
+                if sides.kinked or idle >= 1:
+                    return Ended(self.kinked(found, scale, sides), optimality)
+                vector = sides.lowest if sides.fall > 0 else vector
+            elif optimality.saddle:
+                vector = self.down(vector, optimality)
+            if idle >= 2:
+                break
+        return Ended(failed(found, optimality), optimality)
+
+    def kinked(self, found: Minimum, scale: Tensor, sides: Sides) -> Minimum:
+        """The lowest point nearby by values alone, which is no proof of a maximum."""
+        vector, value = search_by_values(self.objective.several, found.iterate.vector, scale)
+        if value < found.iterate.value:
+            self.lowest = math.inf
+            value, slope = self.evaluate(vector)
+            if value < found.iterate.value:
+                largest = float((scale.mT @ slope).abs().max())
+                found = found._replace(iterate=Iterate(vector, value, slope, largest))
+                self.report(found.iterate)
+        reason = "the lowest value nearby was found by values alone"
+        if sides.kinked:
+            reason = (
+                "the objective has a kink here, where a lag, a duration or a switch meets an observation: a gradient "
+                "proves nothing, " + reason
+            )
+        return found._replace(status=Status.STALLED, reason=reason, evaluations=self.evaluations)
+
+    def examine(self, vector: Tensor, slope: Tensor) -> Optimality:
+        """Judge a point: by the Hessian, or with many parameters by the expected information where there is one."""
+        objective = self.objective
+        if len(vector) > MANY and isinstance(objective.approximation, Linearised):
+            expected = expect(objective.metric(vector), slope)
+            if expected is not None:
+                return expected
+        return examine(objective, vector, slope, self.scaled(vector))
+
+    def unsure(self, found: Minimum, optimality: Optimality) -> float:
+        """How much gain the solver's noise alone may promise, where a search could go no further."""
+        dynamic = self.objective.approximation.density.model.has_dynamics
+        if found.status is not Status.STALLED or not dynamic or not math.isfinite(optimality.gain):
+            return 0.0
+        measured = noise(self.objective, found.iterate.vector, optimality.scale)
+        promised = NOISY * max(measured.gain, measured.value)
+        return promised if promised < MOST_NOISE else 0.0
+
+    def round(self, vector: Tensor, scale: Tensor) -> Minimum:
+        """One minimisation; the modes kept afterwards are those of its lowest point."""
+        left = dataclasses.replace(self.strategy, iterations=max(self.strategy.iterations - self.iterations, 0))
+        self.lowest = math.inf
+        found = left.minimise(self.evaluate, vector, scale, self.report)
+        self.objective.centre = self.objective.kept
+        self.iterations, self.evaluations = self.iterations + found.iterations, self.evaluations + found.evaluations
+        return found._replace(iterations=self.iterations, evaluations=self.evaluations)
+
+    def down(self, vector: Tensor, optimality: Optimality) -> Tensor:
+        """The lowest point to either side of a saddle."""
+        here = vector, self.evaluate(vector)[0]
+        for length in (0.5, -0.5, 2.0, -2.0):
+            there = vector + length * optimality.downward
+            value, _ = self.evaluate(there)
+            self.evaluations += 1
+            if value < here[1]:
+                here = there, value
+        return here[0]
+
+
+def converged(found: Minimum, optimality: Optimality, unsure: float) -> Minimum:
+    """The minimum with the proof of it."""
+    reason = f"by the curvature there {optimality.gain:.1g} of -2LL are left"
+    if unsure:
+        reason += f", and the solver's noise is worth {unsure:.1g}"
+    return found._replace(status=Status.CONVERGED, reason=reason)
+
+
+def failed(found: Minimum, optimality: Optimality | None) -> Minimum:
+    """The minimum with what is wrong with it."""
+    assert optimality is not None
+    if optimality.saddle:
+        reason = "the objective bends down in a direction, but no step along it lowered it"
+    elif not math.isfinite(optimality.gain):
+        reason = "the objective has no derivatives next to this point"
+    else:
+        reason = f"no step lowered the objective, though by its curvature {optimality.gain:.2g} of -2LL are left"
+    return found._replace(status=Status.STALLED, reason=reason)
