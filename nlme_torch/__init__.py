@@ -22,6 +22,7 @@ from nlme_torch.inference import SIR as SIR
 from nlme_torch.inference import Adam as Adam
 from nlme_torch.inference import AnnealedImportanceSampling as AnnealedImportanceSampling
 from nlme_torch.inference import Bootstrap as Bootstrap
+from nlme_torch.inference import Certification as Certification
 from nlme_torch.inference import Comparison as Comparison
 from nlme_torch.inference import CrossValidation as CrossValidation
 from nlme_torch.inference import Ensemble as Ensemble

@@ -4,6 +4,7 @@ from nlme_torch.inference.augment import augment as augment
 from nlme_torch.inference.bootstrap import Bootstrap as Bootstrap
 from nlme_torch.inference.bootstrap import case_bootstrap as case_bootstrap
 from nlme_torch.inference.bootstrap import parametric_bootstrap as parametric_bootstrap
+from nlme_torch.inference.certificate import Certification as Certification
 from nlme_torch.inference.comparison import Comparison as Comparison
 from nlme_torch.inference.comparison import compare as compare
 from nlme_torch.inference.cross_validation import CrossValidation as CrossValidation

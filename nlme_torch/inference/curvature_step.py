@@ -30,6 +30,8 @@ from nlme_torch.model.random_weights import RandomWeights
 from nlme_torch.model.transforms import Identity
 from nlme_torch.model.values import ParameterValues, flatten_values, unflatten_values
 
+REFRESHED_EVERY = 10
+"""Steps after which a Hessian is formed again, once the first ones are behind."""
 MOST_PARAMETERS = 40
 """With more of them a Hessian per iteration costs more than it saves."""
 SMALLEST_EIGENVALUE = 1e-4
@@ -50,10 +52,12 @@ class Curvature(NamedTuple):
     Attributes:
         information: Averaged negative Hessian of Q, ``(start, parameter, parameter)``.
         rise: What the last step promised to add to Q, ``(start,)``.
+        steps: Steps taken.
     """
 
     information: Tensor
     rise: Tensor
+    steps: int
 
 
 def by_curvature(model: Model, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -93,8 +97,12 @@ def curvature_step(
     vector = flatten_values(values, names).detach()
     held = (transformed - density.at(values).mean[:, None]).detach() if hold_effects else transformed
     draws = _Draws(density, held, hold_effects)
-    slope, information, usable = _derivatives(draws, values, names, vector)
-    if state is not None:
+    known = state is not None and state.steps > 10 and state.steps % REFRESHED_EVERY != 0
+    slope, information, usable = _derivatives(draws, values, names, vector, curvature=not known)
+    if known:
+        assert state is not None
+        information = state.information
+    elif state is not None:
         information = torch.where(torch.isfinite(information), information, state.information)
         information = state.information + gain * (information - state.information)
     information = torch.where(torch.isfinite(information), information, 0.0)
@@ -104,7 +112,7 @@ def curvature_step(
     if bool((rise > CHECKED_FROM).any()):
         step = _best(draws, values, names, vector, gain * steps, usable)
     new = unflatten_values(vector + step, values, names)
-    return {name: new[name] for name in names}, Curvature(information, rise)
+    return {name: new[name] for name in names}, Curvature(information, rise, 0 if state is None else state.steps + 1)
 
 
 class _Draws(NamedTuple):
@@ -130,7 +138,7 @@ class _Draws(NamedTuple):
 
 
 def _derivatives(
-    draws: _Draws, values: ParameterValues, names: tuple[str, ...], vector: Tensor
+    draws: _Draws, values: ParameterValues, names: tuple[str, ...], vector: Tensor, *, curvature: bool
 ) -> tuple[Tensor, Tensor, Bool[Tensor, "chain start subject"]]:
     """Gradient ``(start, parameter)`` and negative Hessian of Q, and which draws they are over."""
     with torch.enable_grad():
@@ -141,7 +149,9 @@ def _derivatives(
         if not bool(finite.all()):
             # a masked NaN still has a NaN gradient: what cannot be evaluated is moved to where it can, and then masked
             total, each = draws.objective(moved, finite)
-        (slope,) = gradients(total.sum(), leaf, create_graph=True, materialize_grads=True)
+        if not total.requires_grad:  # nothing depends on these parameters
+            return torch.zeros_like(vector), torch.zeros_like(vector[:, :, None] * vector[:, None]), finite
+        (slope,) = gradients(total.sum(), leaf, create_graph=curvature, materialize_grads=True)
         rows = [
             gradients(slope[:, entry].sum(), leaf, materialize_grads=True)[0]
             if slope.requires_grad

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from nlme_torch.inference.certificate import Certificate
 from nlme_torch.inference.effects import EffectEstimates
 from nlme_torch.inference.likelihood import LogLikelihood
 from nlme_torch.inference.status import Status
@@ -26,6 +27,7 @@ class Estimation:
         draws: Draws of the random effects from their conditional distributions, ``(effect, draw, subject)``, or None.
         effects: What the method itself knows of the random effects, or None.
         log_likelihood: The method's own approximation of the marginal likelihood, or None.
+        certificate: How far the values are from the maximum, where the method measured it.
     """
 
     values: dict[str, Tensor]
@@ -36,6 +38,7 @@ class Estimation:
     draws: Tensor | None = None
     effects: EffectEstimates | None = None
     log_likelihood: LogLikelihood | None = None
+    certificate: Certificate | None = None
 
 
 @runtime_checkable

@@ -20,12 +20,11 @@ References:
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference.complete_data import LouisSums, louis_sums, prior_derivatives
 from nlme_torch.inference.free_scalars import FreeScalars
 from nlme_torch.inference.information import Information
 from nlme_torch.inference.progress import progress_line
@@ -33,7 +32,6 @@ from nlme_torch.inference.saem import default_chains
 from nlme_torch.inference.saem_algorithm import SAEMAlgorithm
 from nlme_torch.inference.saem_kernels import Moves
 from nlme_torch.inference.schedule import StepSchedule
-from nlme_torch.model.absolute_zeros import gradients
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import parameter_values
 from nlme_torch.settings import check_types
@@ -41,7 +39,6 @@ from nlme_torch.settings import check_types
 FEWEST_CHAINS = 8
 """Fewer tell too little of the Monte-Carlo error, which is read off the differences between chains."""
 BLOCK = 20
-COLUMNS = 8000
 NEVER = 10**9
 
 
@@ -111,7 +108,7 @@ class StochasticInformation:
             gradient_steps=0,
         )
         state = algorithm.init(parameter_values(density.model), generator)
-        total: _Sums | None = None
+        total: LouisSums | None = None
         error, done = math.inf, 0
         with progress_line(self.burn_in + self.iterations, "information", self.progress) as line:
             for _ in range(self.burn_in):
@@ -123,7 +120,7 @@ class StochasticInformation:
                 for _ in range(min(BLOCK, self.iterations - done)):
                     state = algorithm.step(state._replace(moments=moments), generator, smoothing=False)
                     draws.append(state.transformed[:, :, 0])
-                sums = _block(density, scalars, torch.stack(draws, 1))
+                sums = louis_sums(density, scalars, torch.stack(draws, 1), algorithm.scales)
                 total = sums if total is None else total.plus(sums)
                 done += len(draws)
                 error = _standard_error_noise(total)
@@ -132,10 +129,10 @@ class StochasticInformation:
         assert total is not None
         return self._result(total, density, scalars, error)
 
-    def _result(self, total: "_Sums", density: Density, scalars: FreeScalars, error: float) -> Information:
+    def _result(self, total: "LouisSums", density: Density, scalars: FreeScalars, error: float) -> Information:
         mean = total.mean_scores()
         scores = mean.mT @ mean
-        hessian = total.information().mean(0) - _prior_curvature(density, scalars)
+        hessian = total.information().mean(0) - prior_derivatives(density, scalars)[1]
         warnings = []
         if error > self.tolerance:
             warnings.append(
@@ -145,85 +142,7 @@ class StochasticInformation:
         return Information(hessian, scores, len(mean), tuple(warnings))
 
 
-class _Sums(NamedTuple):
-    """Sums over the iterations, kept apart for every chain.
-
-    Attributes:
-        iterations: How many.
-        scores: ``(chain, subject, kept)``.
-        squares: Of the scores, summed over subjects, ``(chain, kept, kept)``.
-        curvature: Second derivatives of the complete-data log density, summed over subjects, ``(chain, kept, kept)``.
-    """
-
-    iterations: int
-    scores: Tensor
-    squares: Tensor
-    curvature: Tensor
-
-    def plus(self, other: "_Sums") -> "_Sums":
-        """Add further iterations."""
-        return _Sums(
-            self.iterations + other.iterations,
-            self.scores + other.scores,
-            self.squares + other.squares,
-            self.curvature + other.curvature,
-        )
-
-    def mean_scores(self) -> Tensor:
-        """Every subject's expected complete-data score, which is its score, ``(subject, kept)``."""
-        return self.scores.mean(0) / self.iterations
-
-    def information(self) -> Tensor:
-        """Louis's formula for every chain, deviations taken from the mean of all chains, ``(chain, kept, kept)``."""
-        mean, own = self.mean_scores(), self.scores / self.iterations
-        crossed = torch.einsum("cni,nj->cij", own, mean)
-        covariance = self.squares / self.iterations - crossed - crossed.mT + mean.mT @ mean
-        return -self.curvature / self.iterations - covariance
-
-
-def _block(density: Density, scalars: FreeScalars, draws: Tensor) -> _Sums:
-    """Differentiate the complete-data log density at draws of phi, ``(effect, iteration, chain, subject)``."""
-    iterations, chains, subjects = draws.shape[1:]
-    parts = [_derivatives(density, scalars, part) for part in draws.split(max(1, COLUMNS // (chains * subjects)), 1)]
-    total = parts[0]
-    for part in parts[1:]:
-        total = total.plus(part)
-    return total
-
-
-def _derivatives(density: Density, scalars: FreeScalars, draws: Tensor) -> _Sums:
-    """The same for as many draws as one call should hold; chains stand on the start axis."""
-    iterations, chains, subjects = draws.shape[1:]
-    vectors = scalars.vector.detach().expand(chains, -1).clone().requires_grad_()
-    weights = torch.ones(iterations, chains, subjects, dtype=draws.dtype, device=draws.device, requires_grad=True)
-    scores, curvature = [], []
-    with torch.enable_grad():
-        conditional = density.at(scalars.at(vectors))
-        log_joint = conditional.log_joint(draws - conditional.mean[:, None])
-        (slope,) = gradients((weights * log_joint).sum(), vectors, create_graph=True)
-        for entry in range(vectors.shape[1]):
-            # the slope is linear in the weights, so that its derivative by them is every column's own score
-            each, row = gradients(slope[:, entry].sum(), (weights, vectors), materialize_grads=True)
-            scores.append(each)
-            curvature.append(row)
-    stacked = torch.stack(scores, -1)  # iteration, chain, subject, kept
-    squares = torch.einsum("tcni,tcnj->cij", stacked, stacked)
-    return _Sums(iterations, stacked.sum(0), squares, torch.stack(curvature, 1))
-
-
-def _prior_curvature(density: Density, scalars: FreeScalars) -> Tensor:
-    """Second derivatives of the log prior, ``(kept, kept)``."""
-    vector = scalars.vector.detach()[None].clone().requires_grad_()
-    with torch.enable_grad():
-        log_prior = density.log_prior(scalars.at(vector))
-        if not log_prior.requires_grad:
-            return torch.zeros(vector.shape[1], vector.shape[1], dtype=vector.dtype, device=vector.device)
-        (slope,) = torch.autograd.grad(log_prior.sum() + 0.0 * vector.square().sum(), vector, create_graph=True)
-        rows = [torch.autograd.grad(entry, vector, retain_graph=True)[0][0] for entry in slope[0]]
-    return torch.stack(rows)
-
-
-def _standard_error_noise(total: _Sums) -> float:
+def _standard_error_noise(total: LouisSums) -> float:
     """The largest relative Monte-Carlo error of a standard error, by the chains' differences and the delta method."""
     each = total.information()
     inverse, failed = torch.linalg.inv_ex(each.mean(0))

@@ -6,6 +6,7 @@ Each chain enters with its own products: averaging the chains' draws first and f
 shrink Omega by the spread between chains.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -70,6 +71,25 @@ def blend(old: Statistics, new: Statistics, step_size: float) -> Statistics:
 def _residual_sums(
     conditional: Conditional, transformed: Tensor, scales: dict[str, tuple[str, ...]]
 ) -> dict[str, Tensor]:
+    return {
+        name: each.sum(-1).mean(0) * conditional.values[f"{name}.unconstrained"].exp().square()
+        for name, each in residual_squares(conditional, transformed, scales).items()
+    }
+
+
+def residual_squares(
+    conditional: Conditional, transformed: Tensor, scales: Mapping[str, tuple[str, ...]]
+) -> dict[str, Tensor]:
+    """Return every subject's sum of squared residuals in units of their standard deviations.
+
+    Args:
+        conditional: Densities at the parameters under which the residuals are formed.
+        transformed: phi, ``(effect, chain, start, subject)``.
+        scales: What :func:`nlme_torch.model.residual_scale.residual_scales` found.
+
+    Returns:
+        Residual-scale name to ``(chain, start, subject)``; zero where the model cannot be solved.
+    """
     if not scales:
         return {}
     observed, solved = conditional.observe(transformed - conditional.mean[:, None])
@@ -80,6 +100,5 @@ def _residual_sums(
             outcome = conditional.density.batch.outcomes[outcome_name]
             residuals = scaled_residuals(observed[outcome_name], outcome.value[:, None, None, :])
             total = total + torch.where(outcome.mask[:, None, None, :], residuals.square(), 0.0).sum(0)
-        sigma = conditional.values[f"{name}.unconstrained"].exp()
-        sums[name] = torch.where(solved, total, 0.0).sum(-1).mean(0) * sigma.square()
+        sums[name] = torch.where(solved, total, 0.0)
     return sums

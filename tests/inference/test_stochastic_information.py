@@ -11,10 +11,11 @@ from mixed_linear import lines_data, simulate_lines
 from small_models import Line, number
 
 import nlme_torch as nlme
+from nlme_torch.inference.complete_data import derivatives as _derivatives
 from nlme_torch.inference.free_scalars import FreeScalars
 from nlme_torch.inference.information import Information, invert
-from nlme_torch.inference.stochastic_information import _derivatives
 from nlme_torch.model.density import Density
+from nlme_torch.model.residual_scale import residual_scales
 from nlme_torch.model.values import parameter_values
 
 NAMES = ["a", "b", "b_x", "sigma", "omega_a", "omega_b"]
@@ -91,8 +92,8 @@ def test_complete_data_derivatives_of_an_equation_are_those_of_its_solution(theo
     generator = torch.Generator().manual_seed(2)
     draws = closed.at().mean[:, None] + closed.at().sample(6, generator)
     draws = draws.detach().reshape(3, 3, 2, 12)
-    found = _derivatives(closed, scalars, draws)
-    solved = _derivatives(equation, FreeScalars(equation.model, parameter_values(equation.model)), draws)
+    found = _derivatives(closed, scalars, draws, residual_scales(closed))
+    solved = _derivatives(equation, FreeScalars(equation.model, parameter_values(equation.model)), draws, {})
     torch.testing.assert_close(solved.scores, found.scores, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(solved.curvature, found.curvature, rtol=1e-4, atol=1e-3)
 

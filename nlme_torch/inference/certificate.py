@@ -1,0 +1,327 @@
+r"""What a fit by SAEM still lacks, measured from fresh draws, and the steps that close the gap.
+
+At the estimates the chains give the score s of the marginal likelihood and its information I (Louis). Near a maximum
+the log-likelihood that a better point would gain is
+
+.. math:: g = \tfrac12 s^\top I^{-1} s
+
+of which :math:`\tfrac12 \operatorname{tr}(I^{-1} V)` is seen at the maximum itself, V being the Monte-Carlo covariance
+of s by the differences between chains. EM loses a direction of which the data carry the fraction f of the complete
+information by 1 - f per iteration only; the Newton step :math:`I^{-1} s` does not care.
+
+References:
+    Louis (1982), Finding the observed information matrix when using the EM algorithm.
+    doi:10.1111/j.2517-6161.1982.tb01203.x
+    McLachlan and Krishnan (2008), The EM algorithm and extensions, chapter 4. doi:10.1002/9780470191613
+    Geyer and Thompson (1992), Constrained Monte Carlo maximum likelihood for dependent data.
+    doi:10.1111/j.2517-6161.1992.tb01443.x
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nlme_torch._typing import Float
+from nlme_torch.errors import FitError
+from nlme_torch.inference.complete_data import LouisSums, louis_sums, prior_derivatives
+from nlme_torch.inference.free_scalars import FreeScalars
+from nlme_torch.inference.linear_algebra import cholesky
+from nlme_torch.inference.saem_algorithm import SAEMAlgorithm, SAEMState
+from nlme_torch.model.density import Density
+from nlme_torch.model.values import ParameterValues
+from nlme_torch.settings import check_above, check_at_least, check_types
+
+BLOCK, SETTLE, THIN = 20, 20, 2
+FEWEST_CHAINS, MOST_COLUMNS = 4, 2000
+"""Chains per subject from which differences between chains are told, and most chains of all subjects together."""
+FLAT, ASSUMED = 0.01, 0.25
+"""Fraction of the complete information below which a direction counts as flat, and the fraction assumed there."""
+FARTHEST = 4.0
+"""Most log-likelihood that one step may promise to gain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certification:
+    """How SAEM judges, after its smoothing, whether it has reached the maximum, and goes on where it has not.
+
+    Attributes:
+        tolerance: Log-likelihood still to be had (twice as much in units of -2LL) at which a fit counts as converged.
+        rounds: Most rounds of fresh draws and a Newton step; 0 judges nothing.
+        effort: Most iterations of the chains in all rounds, as a multiple of the smoothing iterations.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> method = nlme.SAEM(certification=nlme.Certification(tolerance=0.02))
+    """
+
+    tolerance: float = 0.05
+    rounds: int = 8
+    effort: float = 3.0
+
+    def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_above(self, FitError, 0, "tolerance", "effort")
+        check_at_least(self, FitError, 0, "rounds")
+
+
+class Certificate(NamedTuple):
+    """What was measured at the estimates.
+
+    Attributes:
+        gain: Log-likelihood still to be had, without what noise alone shows; not below zero.
+        standard_error: Its Monte-Carlo error.
+        converged: Whether it is below the tolerance.
+        rounds: Rounds of draws.
+        iterations: Iterations of the chains in all of them.
+        chains: Chains per subject in the last.
+    """
+
+    gain: float
+    standard_error: float
+    converged: bool
+    rounds: int
+    iterations: int
+    chains: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.gain:.3f} +- {self.standard_error:.3f} of log-likelihood still to be had by Louis's information "
+            f"({self.iterations} further iterations, {self.chains} chains)"
+        )
+
+
+class Judgement(NamedTuple):
+    """Score and information of one round in numbers.
+
+    Attributes:
+        gain: Half of s' I^-1 s, noise included.
+        noise: What of it is expected from noise alone.
+        standard_error: Monte-Carlo error of the gain.
+        step: Newton's step, ``(kept,)``.
+    """
+
+    gain: float
+    noise: float
+    standard_error: float
+    step: Tensor
+
+    @property
+    def left(self) -> float:
+        """The gain without what noise alone shows."""
+        return max(self.gain - self.noise, 0.0)
+
+
+def judge(sums: LouisSums, prior_slope: Tensor, prior_curvature: Tensor) -> Judgement | None:
+    """Turn sums over draws into the gain still to be had and the step towards it.
+
+    Args:
+        sums: Over draws at the parameters in question.
+        prior_slope: First derivatives of the log prior, ``(kept,)``.
+        prior_curvature: Second derivatives, ``(kept, kept)``.
+
+    Returns:
+        The judgement; None where the complete data have no information on some direction, or numbers fail.
+    """
+    score = sums.mean_scores().sum(0) + prior_slope
+    complete = sums.complete() - prior_curvature
+    complete = complete + torch.diag((complete.diagonal() == 0).to(complete))  # what nothing depends on stays
+    size = complete.diagonal().clamp_min(1e-300).sqrt()
+    factor = cholesky(complete / size / size[:, None])
+    if not bool(torch.isfinite(factor).all() & torch.isfinite(score).all()):
+        return None
+
+    def whiten(columns: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(factor, columns / size[:, None], upper=False)
+
+    information = whiten(whiten(sums.information().mean(0) - prior_curvature).mT)
+    fractions, directions = torch.linalg.eigh(0.5 * (information + information.mT))
+    fractions = torch.where(fractions > FLAT, fractions, ASSUMED)
+    each = sums.scores.sum(1) / sums.iterations
+    along = (directions.mT @ whiten(score[:, None]))[:, 0] / fractions.sqrt()
+    spread = directions.mT @ whiten((each - each.mean(0)).mT) / fractions.sqrt()[:, None]
+    noise = spread @ spread.mT / (len(each) - 1) / len(each)
+    back = torch.linalg.solve_triangular(factor.mT, directions @ (along / fractions.sqrt())[:, None], upper=True)
+    error = along @ noise @ along + 0.5 * noise.square().sum()
+    return Judgement(
+        0.5 * float(along.square().sum()), 0.5 * float(noise.trace()), math.sqrt(float(error)), back[:, 0] / size
+    )
+
+
+def rise(
+    density: Density,
+    scalars: FreeScalars,
+    vectors: Float[Tensor, "2 kept"],
+    draws: Float[Tensor, "effect draw subject"],
+) -> float:
+    r"""Return how much higher the marginal likelihood (times the prior) is at the second of two points.
+
+    .. math:: \ell(\theta') - \ell(\theta) = \sum_i \log \frac1M \sum_m
+              \frac{p(y_i, \phi_i^{(m)}; \theta')}{p(y_i, \phi_i^{(m)}; \theta)}
+
+    Args:
+        density: The model with its data.
+        scalars: The parameters.
+        vectors: The point of the draws, and the other.
+        draws: Of phi at the first point.
+    """
+    values = scalars.at(vectors)
+    conditional = density.at(values)
+    chunk = max(1, 20_000 // draws.shape[-1])
+    with torch.no_grad():
+        mean = conditional.mean[:, None]
+        parts = [conditional.log_joint(part[:, :, None] - mean) for part in draws.split(chunk, 1)]
+        both = torch.cat(parts)
+        ratio = both[:, 1] - both[:, 0]
+        ratio = torch.where(torch.isfinite(both[:, 0]), ratio, -math.inf)
+        total = (torch.logsumexp(ratio, 0) - math.log(len(ratio))).sum()
+        prior = density.log_prior(values)
+        return float(total + prior[1] - prior[0])
+
+
+class Chains:
+    """Markov chains of the best start at given parameters.
+
+    Args:
+        algorithm: SAEM in an endless burn-in, in which nothing but the chains moves.
+        state: Where they begin; one start.
+        generator: Source of randomness.
+        report: Called after every iteration.
+    """
+
+    def __init__(
+        self, algorithm: SAEMAlgorithm, state: SAEMState, generator: torch.Generator, report: Callable[[], None]
+    ) -> None:
+        self.algorithm, self.state, self.generator, self.report = algorithm, state, generator, report
+        self.iterations = 0
+        while self.count < FEWEST_CHAINS:
+            self.double()
+
+    @property
+    def count(self) -> int:
+        """Chains per subject."""
+        return self.state.transformed.shape[1]
+
+    def double(self) -> None:
+        """Let every chain go on as two."""
+        self.state = self.state._replace(transformed=torch.cat([self.state.transformed] * 2, 1))
+
+    @property
+    def may_double(self) -> bool:
+        """Whether twice as many fit into a batch that costs little."""
+        return 2 * self.count * self.state.transformed.shape[-1] <= MOST_COLUMNS
+
+    def move(self, values: ParameterValues) -> None:
+        """Go on under other parameters."""
+        self.state = self.state._replace(values=dict(values))
+
+    def draw(self, iterations: int, *, adapt: bool = False) -> Float[Tensor, "effect iteration chain subject"]:
+        """Return the draws of some iterations; kernels whose shape goes on adapting would bias them."""
+        moments, kept = self.state.moments, []
+        for _ in range(iterations):
+            self.state = self.algorithm.step(self.state, self.generator, smoothing=False)
+            if not adapt:
+                self.state = self.state._replace(moments=moments)
+            kept.append(self.state.transformed[:, :, 0])
+            self.iterations += 1
+            self.report()
+        return torch.stack(kept, 1)
+
+
+class Certifier:
+    """Judges and improves the end of a fit.
+
+    Args:
+        chains: At the estimates.
+        scalars: The parameters that are judged.
+        settings: How.
+        budget: Most iterations of the chains.
+
+    Attributes:
+        vector: The best parameters so far, ``(kept,)``.
+        certificate: What was measured last, None before the first round ends.
+    """
+
+    def __init__(self, chains: Chains, scalars: FreeScalars, settings: Certification, budget: int) -> None:
+        self.chains, self.scalars, self.settings, self.budget = chains, scalars, settings, budget
+        self.density = chains.algorithm.density
+        self.vector = scalars.vector.detach()
+        self.certificate: Certificate | None = None
+        self._mean, self._weight = torch.zeros_like(self.vector), 0.0
+        self.draws: Tensor = chains.state.transformed[:, None, :, 0]
+
+    def run(self) -> None:
+        """Repeat rounds until nothing is left to be had, or means are used up."""
+        for number in range(1, self.settings.rounds + 1):
+            found = self._round(settle=SETTLE if number == 1 else 2 * SETTLE)
+            if found is None:
+                return
+            converged = found.left + found.standard_error <= self.settings.tolerance or (
+                found.left <= self.settings.tolerance and found.standard_error <= self.settings.tolerance
+            )
+            self.certificate = Certificate(
+                found.left, found.standard_error, converged, number, self.chains.iterations, self.chains.count
+            )
+            if converged and found.left <= max(0.2 * self.settings.tolerance, 3 * found.standard_error):
+                return  # a step would exchange averaged noise for that of one round
+            over = number == self.settings.rounds or self.chains.iterations >= self.budget
+            if over and not converged:  # what was measured is said of where it was measured
+                return
+            if not self._step(found) or converged:
+                return
+
+    def _round(self, settle: int) -> Judgement | None:
+        """Draw at the best parameters until the noise is small, or the gap is plain."""
+        tolerance, chains = self.settings.tolerance, self.chains
+        chains.move(self.scalars.at(self.vector[None]))
+        chains.draw(settle, adapt=True)
+        here = FreeScalars(self.density.model, chains.state.values)
+        slope, curvature = prior_derivatives(self.density, here)
+        sums: LouisSums | None = None
+        kept: list[Tensor] = []
+        while True:
+            draws = chains.draw(BLOCK)
+            kept = [*kept[-2:], draws]
+            fresh = louis_sums(self.density, here, draws[:, ::THIN], chains.algorithm.scales)
+            sums = fresh if sums is None else sums.plus(fresh)
+            found = judge(sums, slope, curvature)
+            self.draws = torch.cat(kept, 1)
+            if found is None:
+                return None
+            enough = found.noise <= 0.25 * tolerance
+            plain = found.left > 2 * tolerance + 4 * found.standard_error
+            if enough or plain or chains.iterations >= self.budget:
+                return found
+            if found.noise > tolerance and chains.may_double:
+                chains.double()
+                chains.draw(SETTLE)
+                sums, kept = None, []
+
+    def _step(self, found: Judgement) -> bool:
+        """Move by Newton's step, shortened until the likelihood is seen to rise; average short ones over the rounds."""
+        start, step, whole = self.vector, found.step, True
+        promised = found.gain
+        if found.gain > FARTHEST:
+            scale = math.sqrt(FARTHEST / found.gain)
+            step, promised, whole = scale * step, FARTHEST * (2 / scale - 1), False
+        if found.left > 0.5:
+            flat = self.draws.flatten(1, 2)
+            for _ in range(6):
+                seen = rise(self.density, self.scalars, torch.stack([start, start + step]), flat)
+                if seen > 0.2 * promised:
+                    break
+                step, promised, whole = 0.5 * step, 0.5 * promised, False
+            else:
+                return False
+        if not whole or found.left > 1.0:
+            self._weight = 0.0
+            self.vector = start + step
+            return True
+        weight = 1 / max(found.noise, 1e-12)
+        self._mean = (self._weight * self._mean + weight * (start + step)) / (self._weight + weight)
+        self._weight += weight
+        self.vector = self._mean
+        return True
