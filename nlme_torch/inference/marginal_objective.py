@@ -15,6 +15,7 @@ from nlme_torch.inference.modes import ModeStatus
 from nlme_torch.inference.newton import inner_modes
 from nlme_torch.inference.scaling import expected_information, prior_curvature
 from nlme_torch.inference.start_check import check_start
+from nlme_torch.model.infinite_derivative import infinite_derivative
 from nlme_torch.model.values import ParameterValues, flatten_values, unflatten_values
 
 SEARCHES = 8
@@ -257,7 +258,11 @@ class MarginalObjective:
         found = self.expansion(vector, gradient=gradient)
         if not found.finite:
             bad = (~torch.isfinite(found.evaluation.value[0])).nonzero()[:, 0].tolist()
-            subject = self.approximation.density.batch.subjects[bad[0]]
+            density = self.approximation.density
+            subject = density.batch.subjects[bad[0]]
+            reason = infinite_derivative(density.at(self.at(vector)), self.centre[:, None], 0, bad[0])
+            if reason is not None:
+                raise FitError(f"no conditional mode can be searched for ({len(bad)} subjects in all): {reason}.")
             raise FitError(
                 f"no conditional mode with a positive definite curvature was found for subject {subject!r} at the "
                 f"initial values ({len(bad)} subjects in all, status {ModeStatus(int(found.status[0, bad[0]])).name}); "

@@ -221,7 +221,7 @@ def _climb(
 
         def values(packed: Tensor, rungs: int = rungs) -> tuple[Tensor, ...]:
             columns = packed.unflatten(0, (-1, rungs))  # (effect, rung, start, subject)
-            chunk = max(1, max_columns // columns[0, 0].numel())
+            chunk = max(1, max_columns // max(1, columns[0, 0].numel()))
             return (torch.cat([evaluate(log_joint, part) for part in columns.split(chunk, dim=1)]),)
 
         (found,) = on_active(values, trials.flatten(0, 1), wanted)

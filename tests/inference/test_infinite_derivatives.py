@@ -161,3 +161,35 @@ def test_derivatives_are_those_of_the_equations_a_moment_later(name, compiled):
         assert torch.isfinite(ours).all()
         # the moment itself moves a power below 1 by MOMENT ** 0.8, and its curvature by more
         assert (ours - expected).abs().max() <= 2e-4 * (1 + expected.abs().max())
+
+
+class Rooted(nlme.Model):
+    """Seen through a square root whose slope at time 0 is truly infinite: the size there depends on an effect."""
+
+    def __init__(self):
+        super().__init__()
+        self.k, self.s = nlme.Normal(0.7, omega=0.05), nlme.Positive(0.1)
+
+    def predict(self, t, p, cov):
+        return torch.sqrt((p.k - 0.7) * (t == 0) + t)
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y, p.s)}
+
+
+def test_a_derivative_that_is_infinite_is_refused_by_operation_time_and_subject():
+    with pytest.raises(nlme.FitError, match="derivative of 'sqrt' at time 0 of subject .* is not finite"):
+        nlme.fit(Rooted(), table(), nlme.FOCEI(), progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [nlme.FOCEI(), nlme.Laplace(), nlme.Quadrature(nodes=3)], ids=str)
+def test_fits_are_those_of_the_guarded_model(method):
+    data = nlme.simulate(SigmoidEmax(), table(10, dosed=True), seed=1)
+    ends = []
+    for moment in (0.0, MOMENT):
+        model = SigmoidEmax()
+        model.moment = moment
+        ends.append(nlme.fit(model, data, method, progress=False))
+    assert ends[0].converged
+    assert abs(ends[0].minus2ll - ends[1].minus2ll) < 1e-3
