@@ -4,6 +4,7 @@ import torch
 
 from nlme_torch._typing import Float
 from nlme_torch.model.density import Density
+from nlme_torch.model.time_switches import switch_warnings
 from nlme_torch.solve import Solver
 from nlme_torch.solve.refine import refine
 
@@ -21,15 +22,18 @@ def solver_warnings(
         then: What to do with tighter tolerances, for the message.
 
     Returns:
-        One warning if -2LL moves by more than 0.1; none for closed forms and for solvers that cannot be refined.
+        A warning if -2LL moves by more than 0.1, not for closed forms and solvers that cannot be refined; and one if
+        the equations jump between records, which no tolerance helps against.
     """
+    switches = switch_warnings(density)
     stricter = refine(density.solver) if density.model.has_dynamics else None
     if stricter is None:
-        return ()
+        return switches
     moved = _change(density, stricter, modes)
     if not abs(moved) > TOLERATED:
-        return ()
+        return switches
     return (
+        *switches,
         f"the solver's error moves -2 log-likelihood by {moved:+.2g} (at the conditional modes, against {stricter}); "
         f"tighten its tolerances and {then}",
     )

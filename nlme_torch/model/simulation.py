@@ -1,5 +1,6 @@
 """Simulation of observations from a model."""
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +12,13 @@ from nlme_torch.data import with_outcomes
 from nlme_torch.errors import ModelError
 from nlme_torch.model.density import Density
 from nlme_torch.model.model import Model
+from nlme_torch.model.time_switches import switch_warnings
 from nlme_torch.solve import Solver, choose_solver
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
+
+_log = logging.getLogger(__name__)
 
 
 def simulate(
@@ -53,6 +57,8 @@ def simulate(
     """
     density = Density(model, data.batch(), choose_solver(solver))
     batch = density.batch
+    for warning in switch_warnings(density):
+        _log.warning(warning)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         conditional = density.at()

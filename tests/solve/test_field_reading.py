@@ -104,6 +104,10 @@ def masks_multiplied(t, y, p):
     return -y * inside - 0.3 * outside.double() * y - torch.where(either, 0.1, 0.2) * (inside.float() * y)
 
 
+def masks_with_numbers(t, y, p):
+    return -y * (1.0 + (t > 1)) - 0.1 * y * ((t > 2) * 0.3 * 0.7) - y * ((t > 3) * 2 + 1) * 0.1
+
+
 def constants_of_every_kind(t, y, p):
     grid = torch.arange(3) // 2 + torch.tensor([1, 2, 3], dtype=torch.int32)
     return -y * (torch.tensor(0.1) * torch.tensor(0.2) * grid[1] / 3)
@@ -111,7 +115,7 @@ def constants_of_every_kind(t, y, p):
 
 @pytest.mark.parametrize(
     "field",
-    [masks_added, written_in_place, masks_multiplied, constants_of_every_kind],
+    [masks_added, written_in_place, masks_multiplied, masks_with_numbers, constants_of_every_kind],
     ids=lambda field: field.__name__,
 )
 def test_truth_values_constants_and_writing_in_place_mean_what_they_mean_in_pytorch(field):

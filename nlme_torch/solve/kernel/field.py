@@ -106,12 +106,13 @@ class FieldProgram:
         }
 
 
-def field_program(field: VectorField, layout: Layout) -> FieldProgram:
+def field_program(field: VectorField, layout: Layout, passengers: int = 0) -> FieldProgram:
     """Write a vector field out in scalars.
 
     Args:
         field: the vector field.
         layout: shapes of states and parameters.
+        passengers: number of last states that only ride along.
 
     Returns:
         Its program.
@@ -134,7 +135,7 @@ def field_program(field: VectorField, layout: Layout) -> FieldProgram:
     (slope,) = scalarise(call, arrays, program)
     if slope.size != layout.states:
         raise NotScalarError("its parameters do not align with the batch")
-    return FieldProgram(program, tuple(slope.reshape(layout.states)), counts["own"], counts["shared"])
+    return FieldProgram(program, tuple(slope.reshape(layout.states)), counts["own"], counts["shared"], passengers)
 
 
 def _array(program: Program, kind: str, shape: tuple[int, ...], start: int = 0) -> np.ndarray:

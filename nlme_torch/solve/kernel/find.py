@@ -3,7 +3,6 @@
 import logging
 import threading
 import weakref
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -78,7 +77,7 @@ def _make(field: VectorField, candidates: list[Layout], problem: Problem, method
         check_derivative(field(problem.times[0], problem.initial, problem.parameters), problem.initial)
     for layout in candidates:
         try:
-            kernel = Kernel(replace(field_program(field, layout), passengers=problem.passengers), layout, method)
+            kernel = Kernel(field_program(field, layout, problem.passengers), layout, method)
             if agrees(kernel, problem):
                 return kernel
         except NotScalarError as error:

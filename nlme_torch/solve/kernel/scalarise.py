@@ -129,6 +129,9 @@ class _Scalariser(TorchDispatchMode):
             operands = self.operands(value)
             return self._numbers(operands) if converts and value.dtype is torch.bool else operands
 
+        alone = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if kind not in (torch.float64, torch.bool) and len(alone) == 1 and torch.Tag.pointwise in func.tags:
+            return self._by_cases(func, args, kwargs, alone[0])
         _check_kind(func, name, kind, kinds)
         args, kwargs = tree_map(array, args), tree_map(array, kwargs)
         try:
@@ -146,6 +149,25 @@ class _Scalariser(TorchDispatchMode):
             return self._numbers(result) if name == "_to_copy" and kind is not torch.bool else result
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise NotScalarError(f"operation {func} is not supported: {error}") from error
+
+    def _by_cases(self, func: Any, args: Any, kwargs: Any, operand: Tensor) -> np.ndarray:
+        """A function of something that takes two values, such as a truth value: PyTorch says what it is for both."""
+
+        def case(value: object) -> object:
+            first, second = True, False
+            condition = value
+            if isinstance(value, Ref) and not self.program.is_mask(value):
+                name, operands = self.program.instructions[value.index]
+                if name != "select" or any(isinstance(branch, Ref) for branch in operands[1:]):
+                    raise NotScalarError(f"operation {func} computes in {operand.dtype}, which scalars do not follow")
+                condition, first, second = operands  # type: ignore[assignment]
+            numbers = [value] * 2 if not isinstance(value, Ref) else [first, second]
+            both = torch.tensor(numbers, dtype=operand.dtype)
+            found = func(*(both if arg is operand else arg for arg in args), **kwargs).tolist()
+            return self.program.apply("select", condition, *found) if isinstance(value, Ref) else found[0]
+
+        result = np.frompyfunc(case, 1, 1)(self.operands(operand))
+        return result if isinstance(result, np.ndarray) else _scalar(result)
 
     def _write(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         """An operation in place: the operands of its result go where the tensor's are."""
