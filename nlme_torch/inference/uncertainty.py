@@ -182,20 +182,20 @@ def _enough_nodes(
     value is of the likelihood: a rule that is good enough for a fit may be too coarse here.
     """
     rule = method.at(density, scalars.values)
-    before: Tensor | None = None
+    before: tuple[Quadrature, Information, Tensor] | None = None
     while True:
         approximation = rule.approximation(density)
         information = marginal_information(approximation, scalars, rule.searches(density), step)
         errors = invert(information, kind, scalars.labels).covariance.diagonal().sqrt()
-        moved = math.inf if before is None else float((errors / before - 1).abs().max())
-        if moved <= MOVED:
-            return rule, information
+        moved = math.inf if before is None else float((errors / before[2] - 1).abs().max())
+        if before is not None and moved <= MOVED:
+            return before[0], before[1]
         assert isinstance(approximation, Curved)
         if approximation.nodes == 1 or approximation.with_nodes(approximation.nodes + STEP) is None:
             by = "by an unknown amount" if not math.isfinite(moved) else f"by {100 * moved:.0f} %"
             warning = f"{rule.name}: more nodes, which would be too many, may move a standard error {by}"
             return rule, information._replace(warnings=(*information.warnings, warning))
-        rule, before = replace(rule, nodes=approximation.nodes + STEP), errors
+        rule, before = replace(rule, nodes=approximation.nodes + STEP), (rule, information, errors)
 
 
 def error_table(

@@ -105,7 +105,13 @@ def test_failed_refits_are_counted_and_said(means):
             if seed == 1:
                 raise nlme.FitError("no luck")
             found = nlme.FOCEI().estimate(density, generator, progress)
-            return found if seed != 3 else type(found)(**{**vars(found), "termination": "BFGS did not converge"})
+            return (
+                found
+                if seed != 3
+                else type(found)(
+                    **{**vars(found), "status": nlme.Status.STALLED, "termination": "BFGS did not converge"}
+                )
+            )
 
     found = nlme.case_bootstrap(fit, Fragile(), samples=5, progress=False)
     assert found.failed == 2 and found.problems[1] == "no luck"
