@@ -137,3 +137,10 @@ def test_a_repeat_falls_on_the_row_of_its_time_despite_rounding():
     batch = read(text).batch()
     assert batch.times[:, 0].tolist() == [0.1, 0.2, 0.3, 0.3, 1.0]
     assert batch.rows[:, 0].tolist() == [0, -1, -1, 1, 2]
+
+
+def test_only_what_rounding_parts_is_one_time():
+    """0.1 + 2 x 0.1 is not 0.3 in binary, and is its row's time; 2.0000003 is another time than 2."""
+    rows = "1 0.1 9 0 0 2 0.1 0 1 1 .\n1 0.3 0 0 0 0 0 0 0 . 5\n1 1 9 0 0 1 1 0 1 1 .\n1 2.0000003 0 0 0 0 0 0 0 . 5\n"
+    times = [time for time, *_ in doses_of(read(HEADER + rows).batch())]
+    assert times[2] == 0.3 and times[4] == 2.0
