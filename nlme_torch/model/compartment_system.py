@@ -12,7 +12,7 @@ from nlme_torch.model.individual import is_changing
 from nlme_torch.model.steady_state import Cycle, SteadyState
 from nlme_torch.model.system import take_columns
 from nlme_torch.solve import Solution
-from nlme_torch.solve.linear import Linear, solve_linear, steady_state
+from nlme_torch.solve.linear import Linear, LinearSystem, solve_linear, steady_state
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class CompartmentSystem:
             initial: ``(state, chain, start, subject)``.
             line: When to stop and what happens there.
         """
-        changing = {name: value for name, value in self.linear.parameters().items() if is_changing(value)}
+        changing = {name: value for name, value in self.linear.parameters().items() if self._changes(value)}
         if not changing:
             return solve_linear(self.linear, initial, line.times, line.events)
         last = line.last_records()[:-1]
@@ -91,11 +91,15 @@ class CompartmentSystem:
         """
 
         def chosen(value: Tensor) -> Tensor:
-            if not is_changing(value):
+            if not self._changes(value):
                 return take_columns(value, columns, subjects)
             return value.expand(*value.shape[:-1], subjects)[records, ..., columns].movedim(0, -1)
 
         return CompartmentSystem(self._with({name: chosen(v) for name, v in self.linear.parameters().items()}))
+
+    def _changes(self, value: Tensor) -> bool:
+        """Whether a parameter has a record axis; a matrix has axes of its own before those of the batch."""
+        return is_changing(value) and not isinstance(self.linear, LinearSystem)
 
     def _with(self, parameters: dict[str, Any]) -> Linear:
         return replace(self.linear, **parameters)  # type: ignore[type-var]

@@ -382,3 +382,27 @@ def test_a_steady_state_of_nothing_is_refused():
 )
 def test_whether_dose_times_move_with_parameters(members, columns, expected):
     assert dose_times_move(density_of(variant(**members), tablets(**columns))) is expected
+
+
+class Matrix(nlme.Model):
+    """Absorption by its matrix, of parameters without random effects; the scale has one."""
+
+    states = ("depot", "central")
+
+    def __init__(self):
+        super().__init__()
+        self.ka, self.k, self.v = nlme.Positive(1.0), nlme.Positive(0.2), nlme.LogNormal(10.0)
+
+    def compartments(self, p):
+        rows = [torch.stack([-p.ka, 0 * p.ka]), torch.stack([p.ka, -p.k])]
+        return nlme.compartments.LinearSystem(torch.stack(rows), self.states)
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y.central / p.v, 1.0)}
+
+
+def test_a_matrix_that_all_subjects_share():
+    density = density_of(Matrix(), tablets())
+    observed, solved = density.at().observe(torch.zeros(1, 1, 1, 2, dtype=torch.float64))
+    expected = 10.0 / 0.8 * (math.exp(-0.4) - math.exp(-2.0))
+    assert solved.all() and observed["DV"].mean[2, 0, 0, 0].item() == pytest.approx(expected, rel=1e-12)
