@@ -28,7 +28,7 @@ def solve(
     Args:
         vector_field: ``f(t: (*batch), y: (state, *batch), parameters) -> dy/dt (state, *batch)`` [state /
             time]. Tensors that it captures get no gradient from a continuous adjoint: hand them over in
-            ``parameters``. Compiled solvers cache on the function object: pass the same one in every call.
+            ``parameters``. Whatever else it reads may change from call to call.
         initial: (state, *batch) the state before the first record's event.
         times: (record, *batch-broadcastable) non-decreasing record times [time].
         parameters: tensors that broadcast inside the vector field.
