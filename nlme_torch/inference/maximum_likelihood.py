@@ -132,8 +132,11 @@ class _Run:
         """Rounds of a line search, and of the modes where they are searched from several starts."""
         objective, start = self.objective, self.objective.initial
         search = OuterSearch(objective, strategy, self._scale, report)
-        for _ in range(4):
-            self.minimum, self.optimality = search.go(start)
+        for attempt in range(4):
+            found = search.go(start)
+            if attempt and not math.isfinite(found.minimum.iterate.value):
+                break  # with other modes it cannot be evaluated: what was found before stands
+            self.minimum, self.optimality = found
             start = self.minimum.iterate.vector
             over = self.minimum.iterations >= strategy.iterations or self.interrupted
             if objective.mode_starts == 1 or not self.approximation.has_modes or over:

@@ -86,9 +86,12 @@ class Optimiser(Protocol):
             report: Called after every iteration.
 
         Returns:
-            The best point that was evaluated; also after Ctrl-C.
+            The best point that was evaluated; also after Ctrl-C. Where none has a value: the start, STALLED.
         """
         ...
+
+
+NOWHERE = "the objective has no value at the first point"
 
 
 class _Scaled:
@@ -110,6 +113,11 @@ class _Scaled:
             if self.best is None or value < self.best.value:
                 self.best = self.last
         return value, slope
+
+    @property
+    def lowest(self) -> Iterate:
+        """The best point; the start, with an infinite value, where none had a value."""
+        return self.best or Iterate(self.start, math.inf, torch.zeros_like(self.start), math.inf)
 
 
 class _Walled(_Scaled):
@@ -154,7 +162,7 @@ class _QuasiNewton:
         inverse, fresh, restarts, laborious, idle = identity, True, 0, 0, 0
         while True:
             if not math.isfinite(value):
-                return Status.STALLED, "the objective has no value at the first point"
+                return Status.STALLED, NOWHERE
             if not len(point) or float(gradient.abs().max()) <= strategy.tolerance:
                 return Status.CONVERGED, "the gradient vanished"
             if self.iterations >= strategy.iterations:
@@ -215,8 +223,7 @@ class BFGS:
             if search.best is None:
                 raise
             status, reason = Status.INTERRUPTED, "interrupted"
-        assert search.best is not None
-        return Minimum(search.best, walk.iterations, search.evaluations, status, reason)
+        return Minimum(search.lowest, walk.iterations, search.evaluations, status, reason)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,8 +297,7 @@ class Adam:
                 point = point - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
         except KeyboardInterrupt:
             status, reason = Status.INTERRUPTED, "interrupted"
-        assert search.best is not None
-        return Minimum(search.best, step, search.evaluations, status, reason)
+        return Minimum(search.lowest, step, search.evaluations, status, reason)
 
 
 def _scipy(
@@ -313,15 +319,15 @@ def _scipy(
             report(search.best)
 
     def finish(status: Status, reason: str) -> Minimum:
-        assert search.best is not None
-        return Minimum(search.best, done, search.evaluations, status, reason)
+        return Minimum(search.lowest, done, search.evaluations, status, reason)
 
     point, before = np.zeros(scale.shape[1]), math.inf
     try:
         for _ in range(strategy.restarts + 1):
             left = {"maxiter": max(strategy.iterations - done, 1), **options}
             scipy.optimize.minimize(search.numbers, point, jac=True, method=name, callback=callback, options=left)
-            assert search.best is not None
+            if search.best is None:
+                return finish(Status.STALLED, NOWHERE)
             if search.best.scaled_gradient <= strategy.tolerance:
                 return finish(Status.CONVERGED, "the gradient vanished")
             if done >= strategy.iterations:

@@ -93,8 +93,10 @@ class OuterSearch:
         before = math.inf
         optimality: Optimality | None = None
         for _ in range(ROUNDS):
-            found = self.stands = self.round(vector, scale)
-            vector = found.iterate.vector
+            found = self.round(vector, scale)
+            if not math.isfinite(found.iterate.value):
+                return self.lost(found, optimality)
+            self.stands, vector = found, found.iterate.vector
             if found.status in (Status.INTERRUPTED, Status.ITERATIONS_USED):
                 return Ended(found, optimality)
             optimality = self.examine(vector, found.iterate.gradient)
@@ -116,6 +118,13 @@ class OuterSearch:
             if idle >= 2:
                 break
         return Ended(failed(found, optimality), optimality)
+
+    def lost(self, found: Minimum, optimality: Optimality | None) -> Ended:
+        """What stands where a round could not even begin, because a subject's mode was not found again."""
+        if self.stands is None:
+            return Ended(found, None)
+        reason = "the objective has no value where the search was to go on"
+        return Ended(self.stands._replace(status=Status.STALLED, reason=reason), optimality)
 
     def kinked(self, found: Minimum, scale: Tensor, sides: Sides) -> Minimum:
         """The lowest point nearby by values alone, which is no proof of a maximum."""
