@@ -230,8 +230,11 @@ class SAEMAlgorithm:
             values = {**values, **moved}
             if float(taken.rise.max()) < WORTHWHILE:
                 break
-        shift = self.density.at(values).mean - before
-        return state._replace(values=values, transformed=state.transformed + shift[:, None])
+        conditional = self.density.at(values)
+        shifted = state.transformed + (conditional.mean - before)[:, None]
+        # a draw that cannot be evaluated there stays where it was
+        usable = torch.isfinite(conditional.log_likelihood(shifted - conditional.mean[:, None]))
+        return state._replace(values=values, transformed=torch.where(usable, shifted, state.transformed))
 
     def _move_chains(self, state: SAEMState, conditional: Conditional, generator: torch.Generator) -> SAEMState:
         mean = conditional.mean[:, None]

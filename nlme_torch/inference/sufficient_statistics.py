@@ -88,7 +88,8 @@ def residual_squares(
         scales: What :func:`nlme_torch.model.residual_scale.residual_scales` found.
 
     Returns:
-        Residual-scale name to ``(chain, start, subject)``; zero where the model cannot be solved.
+        Residual-scale name to ``(chain, start, subject)``; zero where the model cannot be solved or a prediction is
+        not finite.
     """
     if not scales:
         return {}
@@ -100,5 +101,5 @@ def residual_squares(
             outcome = conditional.density.batch.outcomes[outcome_name]
             residuals = scaled_residuals(observed[outcome_name], outcome.value[:, None, None, :])
             total = total + torch.where(outcome.mask[:, None, None, :], residuals.square(), 0.0).sum(0)
-        sums[name] = torch.where(solved, total, 0.0)
+        sums[name] = torch.where(solved & torch.isfinite(total), total, 0.0)
     return sums

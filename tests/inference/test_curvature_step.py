@@ -193,3 +193,13 @@ def test_the_given_values_are_not_changed():
     before = {name: value.clone() for name, value in values.items()}
     curvature_step(density, values, NAMES, phi_draws(), None, 1.0, hold_effects=True)
     assert all(torch.equal(values[name], before[name]) for name in values)
+
+
+def test_draws_that_predict_nothing_finite_do_not_carry_the_residual_error_away(theophylline):
+    # one concentration mistyped by 1e4: typical values move far, and some draws with them
+    frame = theophylline.frame
+    frame.loc[20, "conc"] *= 1e4
+    data = nlme.Dataset.from_frame(frame, id="Subject", time="Time", outputs="conc", covariates=("Wt", "Dose"))
+    method = nlme.SAEM(schedule=nlme.StepSchedule(exploration=12, smoothing=3))
+    fit = nlme.fit(nlme.examples.TheophyllineClosedForm(), data, method, progress=False)
+    assert np.isfinite(fit.trace[["ka", "cl", "v", "sigma", "omega_ka"]].to_numpy()).all()
