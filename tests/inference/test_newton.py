@@ -92,3 +92,10 @@ def test_noise_ends_the_search_without_a_failure():
     found = inner_modes(g, torch.zeros(1, 1, 2, dtype=DOUBLE))
     assert found.usable.all() and found.evaluations < 30
     torch.testing.assert_close(found.effects, torch.ones(1, 1, 2, dtype=DOUBLE), rtol=0, atol=0.05)
+
+
+def test_a_mode_that_is_very_far_away_is_reached():
+    # one value in another unit: the mode lies a million standard deviations out
+    found = inner_modes(lambda z: 0.5 * (z - 1e6).square().sum(0), torch.zeros(2, 1, 3, dtype=torch.float64))
+    torch.testing.assert_close(found.effects, torch.full((2, 1, 3), 1e6, dtype=torch.float64))
+    assert (found.status == ModeStatus.CONVERGED).all() and found.evaluations < 30

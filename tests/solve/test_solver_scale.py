@@ -93,5 +93,5 @@ def test_a_tolerance_that_is_given_is_kept():
     torch.testing.assert_close(found[0], found[1], rtol=1e-8, atol=1e-12)
     assert ((found[0][1:, 1] / central((1e-9,))[1:] - 1).abs() > 0.01).any()
     for wrong in (0.0, -1.0, math.nan):
-        with pytest.raises(SolveError, match="must be positive"):
+        with pytest.raises(SolveError, match="must be"):
             Tsit5(atol=wrong)
