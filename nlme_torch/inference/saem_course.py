@@ -186,11 +186,15 @@ class Course:
 
 
 def short_of_maximum(certificate: Certificate) -> str:
-    """Say how much is left, and what to do about it."""
+    """Say how much is left, or that it is not known exactly enough, and what to do about it."""
+    left = f"{2 * certificate.gain:.2g} +- {2 * certificate.standard_error:.2g} of -2LL"
+    if certificate.gain > certificate.standard_error:
+        found = f"the estimates are short of the maximum: about {left} is still to be had"
+    else:
+        found = f"whether the estimates are at the maximum is not known exactly enough: {left} may still be had"
     return (
-        f"the estimates are short of the maximum: about {2 * certificate.gain:.2g} +- "
-        f"{2 * certificate.standard_error:.2g} of -2LL is still to be had; begin again at these estimates, with more "
-        "chains (chains=...) or a longer schedule=nlme.StepSchedule(smoothing=...)"
+        f"{found}; begin again at these estimates, with more chains (chains=...) or a longer "
+        "schedule=nlme.StepSchedule(smoothing=...)"
     )
 
 

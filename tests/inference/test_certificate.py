@@ -9,10 +9,11 @@ from mixed_linear import lines_data, simulate_lines
 from small_models import Line, number
 
 import nlme_torch as nlme
-from nlme_torch.inference.certificate import judge, rise
+from nlme_torch.inference.certificate import Certificate, judge, rise
 from nlme_torch.inference.complete_data import louis_sums, prior_derivatives
 from nlme_torch.inference.free_scalars import FreeScalars
 from nlme_torch.inference.saem_algorithm import SAEMAlgorithm
+from nlme_torch.inference.saem_course import short_of_maximum
 from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 from nlme_torch.model.scalars import all_scalars
@@ -132,6 +133,12 @@ def test_what_is_left_is_said_where_means_are_used_up(lines):
     (message,) = estimation.warnings
     assert "short of the maximum" in message and "begin again" in message and "chains" in message
     assert estimation.status is Status.ITERATIONS_USED and estimation.certificate.gain > 0.05
+
+
+def test_noise_is_not_called_a_shortfall():
+    noisy = Certificate(gain=0.01, standard_error=0.13, converged=False, rounds=1, iterations=9, chains=2)
+    assert "not known exactly enough: 0.02 +- 0.26 of -2LL may" in short_of_maximum(noisy)
+    assert "short of the maximum: about 2 +- 0.26" in short_of_maximum(noisy._replace(gain=1.0))
 
 
 def test_settings_are_checked():
