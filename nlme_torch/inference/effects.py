@@ -16,6 +16,9 @@ from nlme_torch.inference.modes import Modes
 from nlme_torch.inference.saem_kernels import ConditionalModes, Moves, PhiMoments, build_cycle
 from nlme_torch.model.density import Conditional, Density
 
+MOST_CHAINS = 40
+"""Chains that go on from given draws: about 600 draws are kept, and more chains would all have to settle first."""
+
 
 @dataclass(frozen=True)
 class EffectEstimates:
@@ -50,7 +53,8 @@ def estimate_effects(
 
     Args:
         density: The model, joined to data and solver, at the estimated parameters.
-        draws: Draws of the effects to begin at, ``(effect, chain, subject)``, or None to begin at the prior.
+        draws: Draws of the effects to begin at, ``(effect, chain, subject)``, or None to begin at the prior; of very
+            many some are taken, evenly.
         generator: Source of randomness.
         iterations: Iterations of the chains whose draws are kept; None keeps about 600 draws per subject.
         starts: Starting points of the search of each mode: zero and some of the draws.
@@ -66,6 +70,9 @@ def estimate_effects(
             return EffectEstimates(modes.effects, modes.precision, modes.value, modes.effects, modes.precision, draws)
         if draws is None:
             draws = conditional.sample(20, generator)[:, :, 0]
+        elif draws.shape[1] > MOST_CHAINS:
+            places = torch.linspace(0, draws.shape[1] - 1, MOST_CHAINS, device=draws.device).round().long()
+            draws = draws[:, places]
         count = max(20, math.ceil(600 / draws.shape[1])) if iterations is None else iterations
         kept = conditional_draws(conditional, draws, generator, count)
     means = kept.mean(1)

@@ -12,7 +12,14 @@ from small_models import DOUBLE, Line, number
 
 import nlme_torch as nlme
 from nlme_torch.inference.columns import column_density
-from nlme_torch.inference.effects import EffectEstimates, estimate_effects, find_modes, mode_warnings, shrinkage
+from nlme_torch.inference.effects import (
+    MOST_CHAINS,
+    EffectEstimates,
+    estimate_effects,
+    find_modes,
+    mode_warnings,
+    shrinkage,
+)
 from nlme_torch.inference.predictions import prediction_table
 from nlme_torch.model.density import Density
 
@@ -160,3 +167,9 @@ def test_saem_names_the_subject_without_a_mode(caplog):
     alone = fit.individualise(broken_data())
     assert alone.query("id == 3")["IPRED"].isna().all() and alone.query("id != 3")["IPRED"].notna().all()
     assert "1 subjects (3)" in caplog.text
+
+
+def test_of_very_many_draws_some_are_gone_on_from(theophylline, generator):
+    density = Density(nlme.examples.TheophyllineClosedForm(), theophylline.batch(), nlme.Auto())
+    many = 0.1 * torch.randn(3, 500, 12, generator=generator, dtype=torch.float64)
+    assert estimate_effects(density, many, generator, iterations=2).draws.shape == (3, 2 * MOST_CHAINS, 12)
