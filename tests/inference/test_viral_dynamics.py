@@ -47,8 +47,9 @@ def test_network_model_where_the_reference_began_and_stopped(reference, point, r
     block = json.loads(REFERENCE.read_text())["deepnlme_v"]
     data, named, solver = reference.read(TABLE, range(1, 21)), reference.network(block[point]), nlme.Tsit5(rtol, 1e-6)
     value = nlme.ofv(nlme.examples.ViralNetwork(), data, nlme.FOCE(mode_starts=1), named, solver=solver)
-    # so coarse a solve leaves the last digits of a mode to its noise: STALLED
-    assert set(value.subjects["status"]) <= {"CONVERGED", "STALLED"}
+    # at 5e-5 the solve's noise on subject 20's flat ridge is above what a mode is asked for
+    borne = {"CONVERGED", "STALLED"} if rtol == 5e-5 else {"CONVERGED"}
+    assert set(value.subjects["status"]) <= borne
     assert value.penalised / 2 == pytest.approx(block[f"objective_{point}"], abs=2e-2)
 
 
