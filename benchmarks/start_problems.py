@@ -34,29 +34,34 @@ class Problem:
     methods: tuple[str, ...] = ("saem", "focei", "laplace")
 
 
-class TheophyllineProportional(nlme.examples.TheophyllineClosedForm):
+class TheophyllineProportional(nlme.Model):
     """Proportional error; the samples before the dose, where the prediction is zero, are not in the data."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.ka = nlme.LogNormal(1.5, omega=0.4)  # 1/h
+        self.cl = nlme.LogNormal(2.7, omega=0.1)  # L/h
+        self.v = nlme.LogNormal(32.0, omega=0.1)  # L
         self.sigma = nlme.Positive(0.15)
+
+    individual = nlme.examples.TheophyllineClosedForm.individual
+    predict = nlme.examples.TheophyllineClosedForm.predict
 
     def observe(self, t: Tensor, y: Tensor, p: Individual) -> dict[str, Any]:
         """Concentrations (mg/L)."""
         return {"conc": nlme.observation.Proportional(y, p.sigma)}
 
 
-class TheophyllineCombined(nlme.examples.TheophyllineClosedForm):
+class TheophyllineCombined(TheophyllineProportional):
     """Additive and proportional error, variances added."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.sigma = nlme.Positive(0.5)
-        self.b = nlme.Positive(0.1)
+        self.a = nlme.Positive(0.5)  # mg/L
 
     def observe(self, t: Tensor, y: Tensor, p: Individual) -> dict[str, Any]:
         """Concentrations (mg/L)."""
-        return {"conc": nlme.observation.Combined2(y, p.sigma, p.b)}
+        return {"conc": nlme.observation.Combined2(y, p.a, p.sigma)}
 
 
 class PhenobarbitalBase(nlme.Model):
