@@ -19,8 +19,6 @@ LABORIOUS, PATIENCE = 5, 3
 """Trials from which a line search has been hard, and how many hard or useless ones in a row are borne."""
 
 FAR = 2.0
-GROWTH = 4.0
-"""How much farther than its last step a search tries to go at first; its line search goes on from there."""
 NOTHING = 1e-10
 """Falls that are rounding, in units of the objective."""
 
@@ -162,7 +160,6 @@ class _QuasiNewton:
         value, gradient = search(point)
         identity = torch.eye(len(point), dtype=point.dtype, device=point.device)
         inverse, fresh, restarts, laborious, idle = identity, True, 0, 0, 0
-        farthest = 1.0
         while True:
             if not math.isfinite(value):
                 return Status.STALLED, NOWHERE
@@ -172,7 +169,7 @@ class _QuasiNewton:
                 return Status.ITERATIONS_USED, "all iterations were used"
             direction = -inverse @ gradient
             # without a memory a step of one unit is tried: scores far from a maximum overstate how near it is
-            first = min(1.0, (1.0 if fresh else farthest) / float(direction.norm()))
+            first = min(1.0, 1.0 / float(gradient.norm())) if fresh else 1.0
             step = search_line(search, point, value, gradient, direction, first, self.longest(point, direction))
             laborious = 0 if step is None or step.trials < LABORIOUS else laborious + 1
             useless = step is None or value - step.value <= NOTHING * (1 + abs(value))
@@ -184,7 +181,6 @@ class _QuasiNewton:
                 laborious = idle = 0
                 continue
             move = step.length * direction
-            farthest = GROWTH * float(move.norm())
             inverse = updated(inverse, move, step.gradient - gradient)
             point, value, gradient, fresh = point + move, step.value, step.gradient, False
             self.iterations += 1
