@@ -33,9 +33,11 @@ class SAEM:
 
     Attributes:
         schedule: Burn-in, exploration and smoothing iterations.
-        chains: Chains per subject; None takes ``ceil(400 / subjects)``, at least 2: small data sets leave the most
-            Monte-Carlo noise in the estimates, and columns of a batch cost little. A quarter of it with more than
-            eight effects, whose kernels cost more.
+        chains: Chains per subject; None begins with ``ceil(400 / subjects)``, at least 2 (a quarter of it with more
+            than eight effects, whose kernels cost more), and in the middle of the exploration lets them branch until
+            the chains of all subjects give about 800 independent draws per iteration by their measured
+            autocorrelation: noise drives variances of which the data tell little away from the maximum, and columns
+            of a batch cost little.
         starts: Independent fits from different initial values, run at once on the batch axis; the best is kept.
         spread: How far the further starts are jittered on the estimation scale.
         race: How the starts compete before the fit, so that many can be tried; None lets all of them be fitted.
@@ -134,11 +136,12 @@ class SAEM:
             drift_tolerance=self.drift_tolerance,
             window=self.window,
             certification=self.certification,
+            branching=self.chains is None and density.model.n_effects <= MANY_EFFECTS,
         )
         return course.run(generator, progress)
 
 
 def default_chains(density: Density) -> int:
-    """Return how many chains per subject SAEM runs unless told otherwise."""
+    """Return with how many chains per subject SAEM begins unless told otherwise."""
     columns = 400 if density.model.n_effects <= MANY_EFFECTS else 100
     return max(2, math.ceil(columns / density.batch.n_subjects))

@@ -1,5 +1,7 @@
 """The course of a fit by SAEM: starts, exploration, smoothing, and the judgement of its end."""
 
+import math
+from collections import deque
 from dataclasses import dataclass
 
 import pandas as pd
@@ -7,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import NLMEError
+from nlme_torch.inference.autocorrelation import autocorrelation_time
 from nlme_torch.inference.certificate import Certificate, Certification, Certifier, Chains
 from nlme_torch.inference.estimation import Estimation
 from nlme_torch.inference.free_scalars import FreeScalars, raw_labels
@@ -21,6 +24,11 @@ from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
 from nlme_torch.model.scalars import all_scalars, omega_scalars, scalar_matrix, structural_scalars
 from nlme_torch.model.values import ParameterValues, flatten_values, free_names, parameter_values, unflatten_values
+
+LOOK_BACK = 40
+"""Iterations from which autocorrelation is measured."""
+INDEPENDENT_DRAWS, MOST_AUTOCORRELATION = 800, 3.0
+"""Independent draws of all subjects per iteration, and the autocorrelation time up to which chains make up for it."""
 
 
 @dataclass
@@ -37,6 +45,7 @@ class Course:
         drift_tolerance: When the exploration ends.
         window: Iterations of a window of drift.
         certification: How the end is judged.
+        branching: Whether the number of chains follows their autocorrelation.
     """
 
     algorithm: SAEMAlgorithm
@@ -48,6 +57,7 @@ class Course:
     drift_tolerance: float
     window: int
     certification: Certification
+    branching: bool
 
     def run(self, generator: torch.Generator, progress: bool) -> Estimation:
         """Go through all phases, or until the user stops it; return what stands then."""
@@ -85,8 +95,12 @@ class Course:
         assert self.state is not None
         with progress_line(schedule.total, "SAEM", progress) as line:
             self.reason = f"exploration used all of its {schedule.exploration} iterations"
+            recent: deque[Tensor] = deque(maxlen=LOOK_BACK)
             while self.state.iteration < schedule.burn_in + schedule.exploration:
                 self.state = algorithm.step(self.state, generator, smoothing=False)
+                recent.append(self.state.transformed)
+                if self.branching and self.state.iteration == schedule.burn_in + schedule.exploration // 2:
+                    self.state = branched(self.state, autocorrelation_time(recent))
                 self._report("burn-in" if self.state.iteration <= schedule.burn_in else "explore", line)
                 since = self.state.iteration - schedule.burn_in - schedule.exploration // 2
                 if since >= 2 * self.window and since % 10 == 0:
@@ -183,6 +197,15 @@ class Course:
             draws=draws,
             certificate=certificate,
         )
+
+
+def branched(state: SAEMState, autocorrelation: float) -> SAEMState:
+    """Let chains go on as several until one iteration of all subjects gives enough independent draws."""
+    chains, subjects = state.transformed.shape[1], state.transformed.shape[-1]
+    wanted = math.ceil(INDEPENDENT_DRAWS * min(autocorrelation, MOST_AUTOCORRELATION) / subjects)
+    if wanted <= chains:
+        return state
+    return state._replace(transformed=state.transformed[:, torch.arange(wanted) % chains])
 
 
 def short_of_maximum(certificate: Certificate) -> str:
