@@ -38,8 +38,8 @@ from nlme_torch.settings import check_above, check_at_least, check_types
 BLOCK, SETTLE, THIN = 20, 20, 2
 FEWEST_CHAINS, MOST_COLUMNS = 4, 2000
 """Chains per subject from which differences between chains are told, and most chains of all subjects together."""
-FLAT, ASSUMED = 0.01, 0.25
-"""Fraction of the complete information below which a direction counts as flat, and the fraction assumed there."""
+FLAT = 0.01
+"""Fraction of the complete information below which a direction counts as flat: no quadratic tells what is left there."""
 FARTHEST = 4.0
 """Most log-likelihood that one step may promise to gain."""
 
@@ -78,6 +78,7 @@ class Certificate(NamedTuple):
         rounds: Rounds of draws.
         iterations: Iterations of the chains in all of them.
         chains: Chains per subject in the last.
+        flat: The parameter that moves most along a direction in which the likelihood is flat; empty if there is none.
     """
 
     gain: float
@@ -86,6 +87,7 @@ class Certificate(NamedTuple):
     rounds: int
     iterations: int
     chains: int
+    flat: str = ""
 
     def __str__(self) -> str:
         return (
@@ -102,17 +104,33 @@ class Judgement(NamedTuple):
         noise: What of it is expected from noise alone.
         standard_error: Monte-Carlo error of the gain.
         step: Newton's step, ``(kept,)``.
+        fraction: The smallest fraction of the complete information that the data carry in any direction.
+        fraction_error: Its Monte-Carlo error.
+        flattest: Which parameter moves most along that direction, by its complete information.
     """
 
     gain: float
     noise: float
     standard_error: float
     step: Tensor
+    fraction: float
+    fraction_error: float
+    flattest: int
 
     @property
     def left(self) -> float:
         """The gain without what noise alone shows."""
         return max(self.gain - self.noise, 0.0)
+
+    @property
+    def flat(self) -> bool:
+        """Whether the likelihood is flat along some direction."""
+        return self.fraction < FLAT
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether more draws might decide otherwise about that."""
+        return abs(self.fraction - FLAT) < 2 * self.fraction_error
 
 
 def judge(sums: LouisSums, prior_slope: Tensor, prior_curvature: Tensor) -> Judgement | None:
@@ -128,7 +146,8 @@ def judge(sums: LouisSums, prior_slope: Tensor, prior_curvature: Tensor) -> Judg
     """
     score = sums.mean_scores().sum(0) + prior_slope
     complete = sums.complete() - prior_curvature
-    complete = complete + torch.diag((complete.diagonal() == 0).to(complete))  # what nothing depends on stays
+    idle = torch.diag((complete.diagonal() == 0).to(complete))  # what nothing depends on stays
+    complete = complete + idle
     size = complete.diagonal().clamp_min(1e-300).sqrt()
     factor = cholesky(complete / size / size[:, None])
     if not bool(torch.isfinite(factor).all() & torch.isfinite(score).all()):
@@ -137,17 +156,27 @@ def judge(sums: LouisSums, prior_slope: Tensor, prior_curvature: Tensor) -> Judg
     def whiten(columns: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(factor, columns / size[:, None], upper=False)
 
-    information = whiten(whiten(sums.information().mean(0) - prior_curvature).mT)
+    by_chain = sums.information()
+    information = whiten(whiten(by_chain.mean(0) - prior_curvature + idle).mT)
     fractions, directions = torch.linalg.eigh(0.5 * (information + information.mT))
-    fractions = torch.where(fractions > FLAT, fractions, ASSUMED)
+    back = torch.linalg.solve_triangular(factor.mT, directions, upper=True)
+    flattest = back[:, 0] / size
+    each_fraction = torch.einsum("i,cij,j->c", flattest, by_chain, flattest)
+    smallest, fraction_error = float(fractions[0]), float(each_fraction.std()) / math.sqrt(len(each_fraction))
+    fractions = fractions.clamp_min(FLAT)
     each = sums.scores.sum(1) / sums.iterations
     along = (directions.mT @ whiten(score[:, None]))[:, 0] / fractions.sqrt()
     spread = directions.mT @ whiten((each - each.mean(0)).mT) / fractions.sqrt()[:, None]
     noise = spread @ spread.mT / (len(each) - 1) / len(each)
-    back = torch.linalg.solve_triangular(factor.mT, directions @ (along / fractions.sqrt())[:, None], upper=True)
     error = along @ noise @ along + 0.5 * noise.square().sum()
     return Judgement(
-        0.5 * float(along.square().sum()), 0.5 * float(noise.trace()), math.sqrt(float(error)), back[:, 0] / size
+        0.5 * float(along.square().sum()),
+        0.5 * float(noise.trace()),
+        math.sqrt(float(error)),
+        back @ (along / fractions.sqrt()) / size,
+        smallest,
+        fraction_error,
+        int(back[:, 0].abs().argmax()),
     )
 
 
@@ -259,11 +288,18 @@ class Certifier:
             found = self._round(settle=SETTLE if number == 1 else 2 * SETTLE)
             if found is None:
                 return
-            converged = found.left + found.standard_error <= self.settings.tolerance or (
+            small = found.left + found.standard_error <= self.settings.tolerance or (
                 found.left <= self.settings.tolerance and found.standard_error <= self.settings.tolerance
             )
+            converged = small and not found.flat
             self.certificate = Certificate(
-                found.left, found.standard_error, converged, number, self.chains.iterations, self.chains.count
+                found.left,
+                found.standard_error,
+                converged,
+                number,
+                self.chains.iterations,
+                self.chains.count,
+                self.scalars.labels[found.flattest] if found.flat else "",
             )
             if converged and found.left <= max(0.2 * self.settings.tolerance, 3 * found.standard_error):
                 return  # a step would exchange averaged noise for that of one round
@@ -291,7 +327,7 @@ class Certifier:
             self.draws = torch.cat(kept, 1)
             if found is None:
                 return None
-            enough = found.noise <= 0.25 * tolerance
+            enough = found.noise <= 0.25 * tolerance and not found.doubtful
             plain = found.left > 2 * tolerance + 4 * found.standard_error
             if enough or plain or chains.iterations >= self.budget:
                 return found

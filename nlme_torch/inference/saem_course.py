@@ -211,6 +211,12 @@ def branched(state: SAEMState, autocorrelation: float) -> SAEMState:
 def short_of_maximum(certificate: Certificate) -> str:
     """Say how much is left, or that it is not known exactly enough, and what to do about it."""
     left = f"{2 * certificate.gain:.2g} +- {2 * certificate.standard_error:.2g} of -2LL"
+    if certificate.flat:
+        return (
+            f"the likelihood is flat along {certificate.flat} at the estimates, so that its score and information "
+            f"cannot tell how far the maximum is ({left} by a quadratic): begin again with a larger initial value of "
+            f"it, with more chains (chains=...), and compare fit.loglik; or fix it"
+        )
     if certificate.gain > certificate.standard_error:
         found = f"the estimates are short of the maximum: about {left} is still to be had"
     else:

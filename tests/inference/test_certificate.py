@@ -141,6 +141,39 @@ def test_noise_is_not_called_a_shortfall():
     assert "short of the maximum: about 2 +- 0.26" in short_of_maximum(noisy._replace(gain=1.0))
 
 
+def test_a_variance_on_a_plateau_is_not_called_the_maximum(lines):
+    """Far below its estimate the likelihood does not depend on a log variance: score and information vanish there."""
+    frame, design = lines
+    b, omega, sigma, best = design.maximum()
+    b, omega, sigma = b.tolist(), np.diag(omega).tolist(), float(sigma)
+    model = Line(
+        a=nlme.Normal(b[0], omega=omega[0]),
+        b=nlme.Normal(b[1], nlme.Shift("x", coefficient=b[2]), omega=1e-6 * omega[1]),
+        sigma=nlme.Positive(sigma),
+    )
+    density = Density(model, lines_data(frame).batch(), SOLVER)
+    scalars = FreeScalars(density.model, parameter_values(density.model))
+    draws = exact_draws(design, density.model, 20, 100) + density.at().mean[:, None].detach()
+    assert exact(design, density, scalars.values) - best > 5
+    found = judge(louis_sums(density, scalars, draws, SCALES), *prior_derivatives(density, scalars))
+    assert found.flat and not found.doubtful and scalars.labels[found.flattest] == "omega_b"
+    near = displaced(lines)[1]
+    scalars = FreeScalars(near.model, parameter_values(near.model))
+    draws = exact_draws(design, near.model, 20, 100) + near.at().mean[:, None].detach()
+    assert not judge(louis_sums(near, scalars, draws, SCALES), *prior_derivatives(near, scalars)).flat
+
+
+def test_a_fit_that_ends_on_a_plateau_names_the_parameter():
+    """Lines without any spread of slopes: the maximum lies at a variance of zero."""
+    frame, _ = simulate_lines(subjects=30, seed=3, sigma=0.25, omega=((0.3, 0.0), (0.0, 0.0)))
+    density = Density(Line(), lines_data(frame).batch(), SOLVER)
+    schedule = nlme.StepSchedule(exploration=200, smoothing=40)
+    method = nlme.SAEM(schedule=schedule, certification=nlme.Certification(rounds=1))
+    estimation = method.estimate(density, torch.Generator().manual_seed(1), progress=False)
+    assert estimation.status is Status.ITERATIONS_USED and estimation.certificate.flat == "omega_b"
+    assert any("the likelihood is flat along omega_b" in message for message in estimation.warnings)
+
+
 def test_settings_are_checked():
     with pytest.raises(nlme.FitError, match="tolerance must be finite and above 0"):
         nlme.Certification(tolerance=0.0)
