@@ -39,7 +39,7 @@ BLOCK, SETTLE, THIN = 20, 20, 2
 FEWEST_CHAINS, MOST_COLUMNS = 4, 2000
 """Chains per subject from which differences between chains are told, and most chains of all subjects together."""
 FLAT = 0.01
-"""Fraction of the complete information below which a direction counts as flat: no quadratic tells what is left there."""
+"""Fraction of the complete information below which a direction is flat: no quadratic tells what is left there."""
 FARTHEST = 4.0
 """Most log-likelihood that one step may promise to gain."""
 
