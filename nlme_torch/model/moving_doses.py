@@ -1,14 +1,15 @@
-"""Whether the times of doses move with parameters: where the likelihood has kinks."""
+"""Whether the times of doses and switches move with parameters: where the likelihood has kinks."""
 
 import torch
 
 from nlme_torch.model.density import Density
 from nlme_torch.model.dosing_events import given_doses
+from nlme_torch.model.system import DifferentialSystem
 from nlme_torch.model.values import parameter_values
 
 
 def dose_times_move(density: Density) -> bool:
-    """Return whether lags, or the ends of infusions, depend on parameters or random effects.
+    """Return whether lags, the ends of infusions or switches in time depend on parameters or random effects.
 
     Where such a time passes an observation the likelihood is continuous and its gradient is not: a search by gradients
     may end at a kink, which is no maximum.
@@ -17,12 +18,21 @@ def dose_times_move(density: Density) -> bool:
         density: A model with its data.
     """
     plan, model, batch = density._plan, density.model, density.batch
-    if plan is None or plan.extras is None:
+    if not model.has_dynamics:
         return False
     with torch.enable_grad():
         values = {name: value.detach().requires_grad_() for name, value in parameter_values(model).items()}
         effects = torch.zeros(
             model.n_effects, 1, 1, batch.n_subjects, dtype=batch.dtype, device=batch.device, requires_grad=True
         )
-        given = given_doses(plan, model.dosing(density.at(values).individual(effects)))
-    return any(value is not None and value.requires_grad for value in (given.lag, given.duration))
+        conditional = density.at(values)
+        individual = conditional.individual(effects)
+        if plan is not None and plan.extras is not None:
+            given = given_doses(plan, model.dosing(individual))
+            if any(value is not None and value.requires_grad for value in (given.lag, given.duration)):
+                return True
+        trajectory = conditional.trajectory(individual, effects)
+        system = trajectory.system
+        if not isinstance(system, DifferentialSystem) or system.switched is None:
+            return False
+        return system.posed(trajectory.initial, trajectory.timeline)[1].times.requires_grad

@@ -8,6 +8,8 @@ from torch import Tensor
 from nlme_torch._typing import VectorField
 from nlme_torch.model.dosing_events import Timeline
 from nlme_torch.model.steady_state import Cycle, SteadyState, constant_state, periodic_state
+from nlme_torch.model.switch_events import at_switches
+from nlme_torch.model.switched_field import SwitchedVectorField
 from nlme_torch.solve import Events, Solution, Solver, solve
 from nlme_torch.solve.refine import sharpen
 
@@ -37,12 +39,14 @@ class DifferentialSystem:
         parameters: Tensors that broadcast to ``(chain, start, subject)``.
         solver: How it is solved.
         passengers: Number of last states that only carry what changes at records.
+        switched: The same equation with its switches in time apart; None where it has none.
     """
 
     field: VectorField
     parameters: tuple[Tensor, ...]
     solver: Solver
     passengers: int = 0
+    switched: SwitchedVectorField | None = None
 
     def advance(self, initial: Tensor, line: Timeline) -> Solution:
         """Solve from the first stop to the last.
@@ -54,9 +58,29 @@ class DifferentialSystem:
         return self._solve(initial, line.times, line.events)
 
     def _solve(self, initial: Tensor, times: Tensor, events: Events | None) -> Solution:
-        return solve(
-            self.field, initial, times, self.parameters, solver=self.solver, events=events, passengers=self.passengers
+        field, switched, passengers = self.field, self.switched, self.passengers
+        if switched is None:
+            return solve(
+                field, initial, times, self.parameters, solver=self.solver, events=events, passengers=passengers
+            )
+        begin, line = self.posed(initial, Timeline(times, events, None))
+        passengers += len(begin) - len(initial)
+        solution = solve(
+            switched, begin, line.times, self.parameters, solver=self.solver, events=line.events, passengers=passengers
         )
+        solution = line.at_records(solution)
+        return replace(solution, states=solution.states[:, : len(initial)])
+
+    def posed(self, initial: Tensor, line: Timeline) -> tuple[Tensor, Timeline]:
+        """Initial states and stops of the equation with its switches apart.
+
+        Args:
+            initial: ``(state, chain, start, subject)``.
+            line: When to stop anyway.
+        """
+        if self.switched is None:
+            return initial, line
+        return at_switches(self.switched.found, initial, line, self.parameters, self.passengers)
 
     def select(self, columns: Tensor, records: Tensor, subjects: int) -> "DifferentialSystem":
         """The equations of some of the subjects.
@@ -78,7 +102,8 @@ class DifferentialSystem:
         Returns:
             The states just before the dose's row.
         """
-        exact = replace(self, solver=sharpen(self.solver))
+        # under a constant infusion time has no meaning
+        exact = replace(self, solver=sharpen(self.solver), switched=None if cycle.constant else self.switched)
         held = replace(exact, parameters=tuple(parameter.detach() for parameter in self.parameters))
         states = len(initial) - self.passengers
         if not cycle.constant:

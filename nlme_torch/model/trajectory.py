@@ -1,5 +1,6 @@
 """The states of all subjects at all records: equations, doses, steady states and changing quantities put together."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -89,6 +90,11 @@ class Trajectory:
         if flat.changing and not model.has_compartments:
             after, until = _carried(individual, flat.changing, like)
             self.initial = torch.cat([self.initial, after[0]])
+        if isinstance(self.system, DifferentialSystem):
+            interpolated = until is not after
+            self.system = replace(
+                self.system, switched=fields.switched(flat.specification, self.initial, leaves, interpolated)
+            )
         if plan is not None:
             given = given_doses(plan, model.dosing(individual))
             amounts, changes = record_events(plan, given)

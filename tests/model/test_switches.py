@@ -1,0 +1,328 @@
+"""Equations that switch in time are stopped where they switch: values, gradients to the switch times, likelihoods."""
+
+import numpy as np
+import pandas as pd
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+
+import nlme_torch as nlme
+from nlme_torch.model.density import Density
+from nlme_torch.model.moving_doses import dose_times_move
+from nlme_torch.solve import Auto, Rodas5P, Tsit5
+
+RATE, WIDTH, K = 100.0, 0.1, 0.3
+SOLVERS = {
+    "compiled": Auto(rtol=1e-9, atol=1e-11),
+    "plain": Auto(rtol=1e-9, atol=1e-11, compile=False),
+    "stiff": Rodas5P(rtol=1e-9, atol=1e-11),
+    "explicit": Tsit5(rtol=1e-9, atol=1e-11, compile=False),
+}
+
+
+class Input(nlme.Model):
+    """dy/dt = input(t, p) - k y from 0."""
+
+    states = ("amount",)
+
+    def __init__(self, inflow, tsw=5.05, individual=None):
+        super().__init__()
+        self.k, self.tsw, self.s = nlme.LogNormal(K), nlme.LogNormal(tsw), nlme.Positive(0.1)
+        self.inflow = inflow
+        if individual is not None:
+            self.individual = individual
+
+    def initial(self, p):
+        return (0.0,)
+
+    def dynamics(self, t, y, p):
+        return (self.inflow(t, p) - p.k * y.amount,)
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y.amount, p.s)}
+
+
+def table(times=(0.0, 5.0, 10.0), subjects=2, **columns):
+    rows = [{"ID": i, "TIME": t, "DV": 1.0} for i in range(subjects) for t in times]
+    return nlme.Dataset.from_frame(pd.DataFrame(rows).assign(**columns), time_varying=list(columns))
+
+
+def solved(model, data, solver="compiled", eta=None, of=(-1, 0)):
+    """States ``(record, state, subject)``, and of one of them first and second derivatives by effects."""
+    density = Density(model, data.batch(), SOLVERS[solver])
+    subjects = density.batch.n_subjects
+    eta = torch.zeros(model.n_effects, 1, 1, subjects).double() if eta is None else eta[:, None, None]
+    eta = eta.clone().requires_grad_()
+    conditional = density.at()
+    solution = conditional.solution(conditional.individual(eta), eta)
+    assert bool((solution.status == 0).all())
+    states = solution.states[:, :, 0, 0]
+    first = torch.autograd.grad(states[of].sum(), eta, create_graph=True)[0]
+    second = torch.stack([torch.autograd.grad(row.sum(), eta, retain_graph=True)[0] for row in first])
+    return states.detach(), first[:, 0, 0].detach(), second[:, :, 0, 0]
+
+
+def after_pulses(k, pulses, when):
+    """dy/dt = RATE within the pulses, - k y, at a time: the closed form."""
+    total = torch.zeros((), dtype=torch.float64)
+    for begin, end in pulses:
+        begin, end = (torch.as_tensor(time, dtype=torch.float64).clamp(0.0, when) for time in (begin, end))
+        total = total + RATE / k * (torch.exp(-k * (when - end)) - torch.exp(-k * (when - begin)))
+    return total
+
+
+def expected(pulses, tsw, when=10.0):
+    """Value, gradient and Hessian with respect to log k and log tsw, by the closed form."""
+
+    def value(logs):
+        return after_pulses(logs[0].exp(), pulses(logs[1].exp()), when)
+
+    at = torch.tensor([K, tsw], dtype=torch.float64).log()
+    return value(at), torch.func.grad(value)(at), torch.func.hessian(value)(at)
+
+
+PULSES = {
+    "mask": (lambda t, p: RATE * ((t >= p.tsw) & (t < p.tsw + WIDTH)), lambda s: [(s, s + WIDTH)]),
+    "where": (lambda t, p: torch.where((t < p.tsw) | (p.tsw + WIDTH <= t), 0.0, RATE), lambda s: [(s, s + WIDTH)]),
+    "difference": (
+        lambda t, p: RATE * ((p.tsw - t <= 0).double() - torch.gt(t - WIDTH, p.tsw).to(t.dtype)),
+        lambda s: [(s, s + WIDTH)],
+    ),
+    "scaled": (lambda t, p: RATE * (~((t / p.tsw < 1) | (3 * (p.tsw + WIDTH - t) < 0))), lambda s: [(s, s + WIDTH)]),
+    "sign": (lambda t, p: RATE / 2 * (1 - torch.sign((t - p.tsw) * (2 + p.tsw))), lambda s: [(0.0, s)]),
+    "twice": (
+        lambda t, p: RATE * (t < p.tsw) * (t >= p.tsw - WIDTH) + RATE * ((t > 7.01) & (t < 7.03)),
+        lambda s: [(s - WIDTH, s), (7.01, 7.03)],
+    ),
+    "unsorted": (
+        lambda t, p: torch.where(t < p.tsw, torch.where(t < p.tsw / 2, RATE, 0.0), torch.where(t > 9, RATE, RATE)),
+        lambda s: [(0.0, s / 2), (s, 10.0)],
+    ),
+    "square wave": (
+        lambda t, p: RATE * (torch.remainder(t, p.tsw / 5) < WIDTH),
+        lambda s: [(n * s / 5, n * s / 5 + WIDTH) for n in range(10)],
+    ),
+    "shifted wave": (
+        lambda t, p: RATE * ((t - p.tsw) % 4.0 >= 3.9),
+        lambda s: [(s + n * 4 - WIDTH, s + n * 4) for n in (-1, 0, 1)],
+    ),
+    "fmod": (lambda t, p: RATE * (torch.fmod(t + p.tsw, 6.0) < 0.5), lambda s: [(6 - s, 6.5 - s), (12 - s, 12.5 - s)]),
+    "floor": (lambda t, p: RATE * (torch.floor(t / p.tsw) == 1), lambda s: [(s, 2 * s)]),
+    "whole part": (lambda t, p: RATE * ((t + p.tsw) // 9 > 0) * (torch.ceil(t) < 9), lambda s: [(9 - s, 8.0)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PULSES)
+@pytest.mark.parametrize("solver", ["compiled", "plain"])
+def test_switches_are_followed_with_their_derivatives(name, solver):
+    inflow, pulses = PULSES[name]
+    states, first, second = solved(Input(inflow), table(), solver)
+    value, gradient, hessian = expected(pulses, 5.05)
+    torch.testing.assert_close(states[-1, 0], value.expand(2), rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(states[1, 0], expected(pulses, 5.05, 5.0)[0].expand(2), rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(first, gradient[:, None].expand(2, 2), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(second, hessian[:, :, None].expand(2, 2, 2), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["stiff", "explicit"])
+def test_every_solver_stops_there(solver):
+    inflow, pulses = PULSES["mask"]
+    states, first, _ = solved(Input(inflow), table(), solver)
+    value, gradient, _ = expected(pulses, 5.05)
+    torch.testing.assert_close(states[-1, 0], value.expand(2), rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(first, gradient[:, None].expand(2, 2), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["compiled", "plain"])
+def test_a_switch_at_a_record_keeps_its_gradient(solver):
+    inflow, pulses = PULSES["mask"]
+    states, first, _ = solved(Input(inflow, tsw=5.0), table(), solver)
+    value, gradient, _ = expected(pulses, 5.0)
+    torch.testing.assert_close(states[-1, 0], value.expand(2), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(first, gradient[:, None].expand(2, 2), rtol=1e-6, atol=1e-6)
+
+
+def test_two_switches_at_one_time_keep_both_gradients():
+    def inflow(t, p):
+        return RATE * (t < p.tsw) + RATE * (t > 5 * p.k / K)
+
+    _, first, _ = solved(Input(inflow, tsw=5.0), table())
+
+    def value(logs):
+        k, tsw = logs.exp()
+        return after_pulses(k, [(0.0, tsw), (5 * k / K, 10.0)], 10.0)
+
+    gradient = torch.func.grad(value)(torch.tensor([K, 5.0], dtype=torch.float64).log())
+    torch.testing.assert_close(first, gradient[:, None].expand(2, 2), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tsw", [1e-5, 9.95, 10.5, 1e9])
+def test_switches_outside_the_records_do_nothing(tsw):
+    model = Input(lambda t, p: RATE * ((t >= p.tsw - WIDTH) & (t < p.tsw + WIDTH)), tsw=tsw)
+    states, first, _ = solved(model, table())
+    value, gradient, _ = expected(lambda s: [(s - WIDTH, s + WIDTH)], tsw)
+    torch.testing.assert_close(states[-1, 0], value.expand(2), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(first, gradient[:, None].expand(2, 2), rtol=1e-6, atol=1e-6)
+
+
+def test_each_subject_switches_at_its_own_time():
+    inflow, pulses = PULSES["mask"]
+    eta = torch.tensor([[0.1, -0.2, 0.0], [0.3, -0.4, -8.0]]).double()
+    states, first, _ = solved(Input(inflow), table(subjects=3), eta=eta)
+    for subject in range(3):
+        logs = torch.tensor([K, 5.05]).double().log() + eta[:, subject]
+
+        def value(logs):
+            return after_pulses(logs[0].exp(), pulses(logs[1].exp()), 10.0)
+
+        torch.testing.assert_close(states[-1, 0, subject], value(logs), rtol=1e-7, atol=1e-8)
+        torch.testing.assert_close(first[:, subject], torch.func.grad(value)(logs), rtol=1e-6, atol=1e-6)
+
+
+def test_a_covariate_that_changes_may_hold_the_switch_time():
+    def individual(p, cov):
+        return {**vars(p), "last": cov.LAST}
+
+    times = (0.0, 2.0, 4.0, 10.0)
+    data = table(times, subjects=1, LAST=[0.0, 2.0, 4.0, 4.0])
+    model = Input(lambda t, p: RATE * (t - p.last < p.tsw), tsw=0.7, individual=individual)
+    states, first, _ = solved(model, data)
+    value, gradient, _ = expected(lambda s: [(0.0, s), (2.0, 2.0 + s), (4.0, 4.0 + s)], 0.7)
+    torch.testing.assert_close(states[-1, 0, 0], value, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(first[:, 0], gradient, rtol=1e-6, atol=1e-6)
+
+
+class Dosed(nlme.Model):
+    """Saturable elimination that is induced by a factor between two moments."""
+
+    states = ("depot", "central")
+
+    def __init__(self):
+        super().__init__()
+        self.tsw, self.vmax, self.s = nlme.LogNormal(14.2), nlme.LogNormal(8.0), nlme.Positive(0.2)
+
+    def initial(self, p):
+        return 0.0, 3.0
+
+    def dosing(self, p):
+        return {"depot": nlme.Dosing(lag=0.4)}
+
+    def dynamics(self, t, y, p):
+        vmax = p.vmax * torch.where((t >= p.tsw) & (t < 20.0), 2.5, 1.0)
+        return -0.8 * y.depot, 0.8 * y.depot - vmax * y.central / (5.0 + y.central)
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y.central, p.s)}
+
+
+def dosed_rows():
+    events = [
+        (0, 1, 100),
+        (2, 0, 0),
+        (12, 1, 100),
+        (14.2, 0, 0),
+        (15, 4, 60),
+        (16, 0, 0),
+        (20, 3, 0),
+        (20, 1, 50),
+        (23, 0, 0),
+    ]
+    return [
+        {"ID": 1, "TIME": t, "EVID": code, "AMT": amount, "CMT": 1, "DV": 1.0 if code == 0 else np.nan}
+        for t, code, amount in events
+    ]  # fmt: skip
+
+
+def by_hand(tsw, vmax):
+    """States after each row, by intervals between all that happens."""
+    happens = [(row["TIME"] + (0.4 if row["AMT"] else 0.0), "dose", row["AMT"]) for row in dosed_rows() if row["AMT"]]
+    happens += [(row["TIME"], "reset", 0.0) for row in dosed_rows() if row["EVID"] in (3, 4)]
+    happens += [(time, "switch", 0.0) for time in (tsw, 20.0)]
+    happens += [(row["TIME"], "row", index) for index, row in enumerate(dosed_rows())]
+    state, now, found = np.array([0.0, 3.0]), 0.0, {}
+    for time, kind, value in sorted(
+        happens, key=lambda one: (one[0], ["dose", "reset", "switch", "row"].index(one[1]))
+    ):
+        if time > now:
+            rate = vmax * (2.5 if tsw <= (now + time) / 2 < 20.0 else 1.0)
+
+            def slope(_, y, rate=rate):
+                return [-0.8 * y[0], 0.8 * y[0] - rate * y[1] / (5.0 + y[1])]
+
+            state, now = solve_ivp(slope, (now, time), state, rtol=1e-12, atol=1e-13).y[:, -1], time
+        if kind == "dose":
+            state = state + np.array([value, 0.0])
+        elif kind == "reset":
+            state = np.array([0.0, 3.0])
+        elif kind == "row":
+            found[value] = state
+    return np.array([found[index] for index in range(len(found))])
+
+
+@pytest.mark.parametrize(
+    ("tsw", "solver"), [(t, "compiled") for t in (14.2, 15.4, 15.0, 12.4, 17.3)] + [(15.0, "plain")]
+)
+def test_switches_among_doses_lags_and_resets(tsw, solver):
+    model, data = Dosed(), nlme.Dataset.from_frame(pd.DataFrame(dosed_rows()))
+    eta = torch.tensor([[np.log(tsw / 14.2)], [0.0]]).double()
+    row = 6 if tsw > 16 else 5  # the last one that a switch at this time reaches
+    states, first, _ = solved(model, data, solver, eta=eta, of=(row, 1))
+    np.testing.assert_allclose(states[:, :, 0], by_hand(tsw, 8.0), rtol=2e-6, atol=2e-6)
+    # a switch at the time of a dose or a reset acts just after it: one-sided differences
+    step = 1e-5
+    for effect, name in enumerate(("tsw", "vmax")):
+        at = {"tsw": tsw, "vmax": 8.0}
+        now, later, last = (by_hand(**at | {name: at[name] * np.exp(n * step)})[row, 1] for n in range(3))
+        assert first[effect, 0] == pytest.approx((4 * later - 3 * now - last) / (2 * step), rel=1e-5, abs=1e-5)
+
+
+def test_what_does_not_switch_is_left_alone():
+    def field_of(inflow):
+        density = Density(Input(inflow), table().batch(), SOLVERS["compiled"])
+        conditional = density.at()
+        eta = torch.zeros(2, 1, 1, 2).double()
+        return conditional.trajectory(conditional.individual(eta), eta).system.switched
+
+    assert field_of(lambda t, p: torch.exp(-t) + torch.relu(t - p.tsw)) is None
+    assert field_of(lambda t, p: torch.where(p.k > p.tsw, 1.0, t)) is None
+    assert field_of(lambda t, p: 1.0 * (t < p.tsw)) is not None
+
+
+@pytest.mark.parametrize(
+    ("inflow", "moves"),
+    [(lambda t, p: 1.0 * (t < p.tsw), True), (lambda t, p: 1.0 * (t < 3.0), False), (lambda t, p: p.tsw, False)],
+)
+def test_whether_switch_times_move_with_parameters(inflow, moves):
+    assert dose_times_move(Density(Input(inflow), table().batch(), SOLVERS["compiled"])) is moves
+
+
+class ClosedForm(nlme.Model):
+    """The model of a step at a switch time, solved."""
+
+    def __init__(self, tsw):
+        super().__init__()
+        self.k, self.tsw, self.s = nlme.LogNormal(K), nlme.LogNormal(tsw), nlme.Positive(0.1)
+
+    def predict(self, t, p, cov):
+        late = (t - p.tsw).clamp(min=0.0)
+        return 10.0 / p.k * (1 - torch.exp(-p.k * t)) + 30.0 / p.k * (1 - torch.exp(-p.k * late))
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y, p.s)}
+
+
+def stepped(tsw):
+    return Input(lambda t, p: torch.where(t < p.tsw, 10.0, 40.0), tsw=tsw)
+
+
+def simulated(subjects=20):
+    frame = table((0.0, 1.0, 3.0, 4.5, 7.0, 8.0, 10.0), subjects)
+    return nlme.simulate(ClosedForm(5.2), frame, seed=3)
+
+
+@pytest.mark.parametrize("method", [nlme.FOCEI(), nlme.Laplace()])
+def test_likelihoods_are_those_of_the_closed_form(method):
+    data = simulated(8)
+    found, right = (nlme.ofv(model, data, method).minus2ll for model in (stepped(5.0), ClosedForm(5.0)))
+    assert found == pytest.approx(right, abs=2e-3)
