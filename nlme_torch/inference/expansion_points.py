@@ -15,7 +15,7 @@ from nlme_torch.model.values import ParameterValues
 
 RESCUE = 4
 TRIAL_STEPS = 30
-NARROW_FROM = 40  # below, leaving subjects out costs more than solving them
+NARROW_FROM = 40  # columns: below, leaving subjects out costs more than solving them
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ def expand(
         with torch.no_grad():
             return part.integrand(part.density.at(values))
 
-    density = approximation.density
-    few = narrow if density.model.has_dynamics and density.batch.n_subjects >= NARROW_FROM else None
+    few = narrow if approximation.density.model.has_dynamics and centre[0].numel() >= NARROW_FROM else None
     found = inner_modes(integrand, centre, narrow=few, steps=TRIAL_STEPS if follow else 60)
     count = found.evaluations
     if follow and not bool(found.usable.all()):

@@ -53,7 +53,7 @@ def inner_modes(
 
     A full step is tried first, or one of 12 standard deviations and as much as was gone; a subject for which g
     rises, or cannot be evaluated, shortens its own step and nobody else's. Where the Hessian is not positive
-    definite its eigenvalues enter by absolute value. A subject has converged when half its squared Newton decrement
+    definite its eigenvalues enter by absolute value; steps that promise little there double while g falls. A subject has converged when half its squared Newton decrement
     is below ``tolerance`` and the step that was due is small; it is still taken, so that the error left is of the
     order of the square of it. A subject that stays within 0.001 of its minimum for several steps without converging
     is as near as the solver's noise allows: it has stalled, which is no failure.
@@ -78,8 +78,8 @@ def inner_modes(
     active = torch.isfinite(value)
     status[~active] = int(ModeStatus.FAILED)
     step, expected, concave = _direction(gradient, hessian, active)
-    length = _first_length(step, points)
-    near, rejected = torch.zeros_like(status), torch.zeros_like(status)
+    length = _first_length(step, points).clamp(max=1.0)
+    near, rejected, stretch = torch.zeros_like(status), torch.zeros_like(status), torch.ones_like(value)
     among, part = torch.arange(batch[-1], device=points.device), integrand
     while True:
         done = active & (expected < tolerance) & concave & (step.abs().amax(0) < SMALL * (1 + points.abs().amax(0)))
@@ -109,13 +109,17 @@ def inner_modes(
         stuck = (risen & ((shorter < 1e-8) | (rejected > REJECTIONS))) | (active & (near > PATIENCE))
         status[stuck] = torch.where(concave, int(ModeStatus.STALLED), int(ModeStatus.NOT_CONCAVE))[stuck]
         active = active & ~stuck
+        # next to a fold g bends down by next to nothing and steps are too short: they double for as long as g falls
+        crawled = accepted & ~concave & (expected < NOISE)
+        stretch = torch.where(crawled, (2 * length).clamp_min(1.0), torch.where(accepted, 1.0, stretch))
         step, expected, concave = _direction(gradient, hessian, active)
-        length = torch.where(accepted, _first_length(step, points), shorter)
+        stretch = torch.where(concave, 1.0, stretch)
+        length = torch.where(accepted, _first_length(step, points).minimum(stretch), shorter)
 
 
 def _first_length(step: Tensor, points: Tensor) -> Tensor:
-    """One, or the fraction of a step that keeps within reach, which grows with the way that was gone."""
-    return ((REACH + points.norm(dim=0)) / step.norm(dim=0).clamp_min(1e-300)).clamp(max=1.0)
+    """The multiple of a step that keeps within reach, which grows with the way that was gone."""
+    return (REACH + points.norm(dim=0)) / step.norm(dim=0).clamp_min(1e-300)
 
 
 def _evaluate(integrand: Callable[[Tensor], Tensor], points: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -99,3 +99,19 @@ def test_a_mode_that_is_very_far_away_is_reached():
     found = inner_modes(lambda z: 0.5 * (z - 1e6).square().sum(0), torch.zeros(2, 1, 3, dtype=torch.float64))
     torch.testing.assert_close(found.effects, torch.full((2, 1, 3), 1e6, dtype=torch.float64))
     assert (found.status == ModeStatus.CONVERGED).all() and found.evaluations < 30
+
+
+def test_it_does_not_crawl_where_it_bends_down_by_next_to_nothing():
+    """Next to a fold slope and curvature nearly vanish: the minimum lies 250,000 of the first steps away."""
+
+    def g(effects):
+        along, across = effects
+        return 1e-5 * along - 0.0025 * along**2 + 0.0002 * along**4 + 20 * across**2
+
+    found = inner_modes(g, torch.zeros(2, 1, 3, dtype=DOUBLE))
+    minimum = -1.5 * 2.0**0.5  # of a quartic whose linear term is small
+    for _ in range(20):
+        minimum -= (1e-5 - 0.005 * minimum + 0.0008 * minimum**3) / (-0.005 + 0.0024 * minimum**2)
+    assert (found.status == ModeStatus.CONVERGED).all()
+    torch.testing.assert_close(found.effects[0], torch.full((1, 3), minimum, dtype=DOUBLE), rtol=0, atol=1e-6)
+    assert found.evaluations < 40
