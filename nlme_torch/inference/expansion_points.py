@@ -46,6 +46,7 @@ def expand(
     gradient: bool = False,
     weights: Tensor | None = None,
     follow: bool = False,
+    bearable: float = 1.0,
 ) -> Expansion:
     """Find the expansion points from a warm start and evaluate the approximation there.
 
@@ -56,6 +57,7 @@ def expand(
         gradient: Whether to differentiate.
         weights: Weight of every subject in the gradient, ``(start, subject)``; None for 1.
         follow: Give up at once where a mode is not found from the warm start, rather than search elsewhere.
+        bearable: Give up, too, where the modes of more than this share of the subjects are not.
 
     Returns:
         The evaluation; a subject without a mode has an infinite value.
@@ -76,12 +78,13 @@ def expand(
     few = narrow if approximation.density.model.has_dynamics and centre[0].numel() >= NARROW_FROM else None
     found = inner_modes(integrand, centre, narrow=few, steps=TRIAL_STEPS if follow else 60)
     count = found.evaluations
-    if follow and not bool(found.usable.all()):
+    missing = 1.0 - float(found.usable.double().mean())
+    if missing > (0.0 if follow else bearable):
         lost = torch.full_like(centre[0], torch.inf)
         nothing = lost.new_zeros(len(lost), sum(values[name][0].numel() for name in approximation.names))
         unknown = lost.new_full((len(centre), *centre.shape), torch.nan)
         return Expansion(Evaluation(lost, unknown, centre, nothing if gradient else None), found.status, count)
-    if not bool(found.usable.all()):
+    if missing:
         found = _rescued(approximation, values, centre, found)
         count = found.evaluations
     evaluation = approximation.evaluate(values, found.effects, gradient=gradient, weights=weights)

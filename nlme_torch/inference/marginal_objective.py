@@ -19,6 +19,7 @@ from nlme_torch.model.infinite_derivative import infinite_derivative
 from nlme_torch.model.values import ParameterValues, flatten_values, unflatten_values
 
 SEARCHES = 8
+BEARABLE = 0.5  # share of the subjects whose modes a step may lose
 CURVATURE_STEP = 3e-3
 FULL_SPACE_LIMIT = 1000  # unknowns, for dense linear algebra
 
@@ -69,16 +70,25 @@ class MarginalObjective:
         """Return the log prior density of the free parameters, ``()``."""
         return self.approximation.density.log_prior(self.at(vector))[0]
 
-    def expansion(self, vector: Tensor, *, gradient: bool, follow: bool = False) -> Expansion:
+    def expansion(self, vector: Tensor, *, gradient: bool, follow: bool = False, bearable: float = 1.0) -> Expansion:
         """Evaluate from the current modes, without keeping the new ones."""
-        found = expand(self.approximation, self.at(vector), self.centre, gradient=gradient, follow=follow)
+        found = expand(
+            self.approximation, self.at(vector), self.centre, gradient=gradient, follow=follow, bearable=bearable
+        )
         self.evaluations += 1
         self.inner_evaluations += found.inner_evaluations
         return found
 
     def __call__(self, vector: Tensor) -> tuple[float, Tensor]:
         """Return the penalised objective and its gradient, ``(parameter,)``; infinite where it has no value."""
-        return self._evaluate(vector, follow=False)
+        return self._evaluate(vector)
+
+    def step(self, vector: Tensor) -> tuple[float, Tensor]:
+        """Return the same; infinite, too, where the modes of most subjects would have to be searched elsewhere.
+
+        A step after which that is so was too long, and searches are dear where nothing fits.
+        """
+        return self._evaluate(vector, bearable=BEARABLE)
 
     def trial(self, vector: Tensor) -> tuple[float, Tensor]:
         """Return the same from the modes that were kept last; infinite where one cannot be followed."""
@@ -193,8 +203,8 @@ class MarginalObjective:
         self.centre = torch.where(better, found.effects, self.centre)
         return bool(better.any())
 
-    def _evaluate(self, vector: Tensor, *, follow: bool) -> tuple[float, Tensor]:
-        found = self.expansion(vector, gradient=True, follow=follow)
+    def _evaluate(self, vector: Tensor, *, follow: bool = False, bearable: float = 1.0) -> tuple[float, Tensor]:
+        found = self.expansion(vector, gradient=True, follow=follow, bearable=bearable)
         gradient = found.evaluation.gradient
         assert gradient is not None
         value = float(found.evaluation.value.sum())

@@ -37,6 +37,8 @@ from nlme_torch.model.values import ParameterValues, parameter_values
 
 DENSE_LIMIT = 150
 SCALING_SUBJECTS = 24
+BACK = 4.0
+"""Change of the logarithm of what ran away, before another search begins."""
 
 
 def maximise(method: MarginalMethod, density: Density, generator: torch.Generator, progress: bool) -> Estimation:
@@ -82,7 +84,7 @@ def _rescued(run: "_Run", generator: torch.Generator) -> "list[_Run]":
     method, density = run.method, run.approximation.density
     assert method.rescue is not None
     try:
-        values = method.rescue.beginning(density, run.objective.values, generator)
+        values = method.rescue.beginning(density, run.farther_in(), generator)
         if values is None:
             return []
         other = _Run(method, run.approximation, values, run.progress)
@@ -114,6 +116,7 @@ class _Run:
         self.numbers: list[dict[str, float]] = []
         self.minimum: Minimum
         self.optimality: Optimality | None = None
+        self.outward: Tensor | None = None
 
     def go(self) -> None:
         """Minimise; where posteriors may have several modes, look for better ones at the end and go on from there."""
@@ -136,7 +139,7 @@ class _Run:
             found = search.go(start)
             if attempt and not math.isfinite(found.minimum.iterate.value):
                 break  # with other modes it cannot be evaluated: what was found before stands
-            self.minimum, self.optimality = found
+            self.minimum, self.optimality, self.outward = found
             start = self.minimum.iterate.vector
             over = self.minimum.iterations >= strategy.iterations or self.interrupted
             if objective.mode_starts == 1 or not self.approximation.has_modes or over:
@@ -170,15 +173,26 @@ class _Run:
     def doubtful(self) -> bool:
         """Whether a search from elsewhere should have its say, too."""
         rescue, density = self.method.rescue, self.approximation.density
-        ended = self.minimum.status in (Status.CONVERGED, Status.STALLED)
+        ended = self.minimum.status in (Status.CONVERGED, Status.STALLED, Status.UNBOUNDED)
         if rescue is None or density.model.has_network or not ended:
             return False
         poor = rescue.poor(self.begun_at, self.minimum.iterate.value, density.batch.n_observations)
         return poor or not self.minimum.converged
 
-    def rank(self) -> tuple[float, bool]:
+    @property
+    def unbounded(self) -> bool:
+        """Whether it went where the likelihood grows without end: its value is then no achievement."""
+        return self.minimum.status is Status.UNBOUNDED
+
+    def farther_in(self) -> ParameterValues:
+        """The initial values; what ran away from them is put a good way back first."""
+        if self.outward is None:
+            return self.objective.values
+        return self.objective.at(self.objective.initial - BACK * self.outward)
+
+    def rank(self) -> tuple[bool, float, bool]:
         """What makes one search better than another: the objective, and among equals the proof of a maximum."""
-        return round(self.minimum.iterate.value, 2), not self.minimum.converged
+        return self.unbounded, round(self.minimum.iterate.value, 2), not self.minimum.converged
 
     def _scale(self, start: Tensor) -> Tensor:
         r"""T with :math:`T T^\top` near the inverse Hessian: from some subjects' scores, drawn to their diagonal."""
@@ -227,7 +241,7 @@ class _Run:
             trace=trace,
             status=self.minimum.status,
             termination=self._termination(runs),
-            warnings=self._warnings(found),
+            warnings=self._warnings(found, runs),
             effects=effect_estimates(self.approximation, values, found, generator),
             log_likelihood=with_next_modes(
                 log_likelihood(self.approximation, values, self.method.name, found), self._gap
@@ -252,8 +266,11 @@ class _Run:
             text += f"; best of {len(runs)} starts (objectives {ranking})"
         return text
 
-    def _warnings(self, found: Expansion) -> tuple[str, ...]:
+    def _warnings(self, found: Expansion, runs: "list[_Run]") -> tuple[str, ...]:
         messages = list(self.still)
+        elsewhere = [run.minimum.reason for run in runs if run.unbounded and not self.unbounded]
+        if elsewhere:
+            messages.append(f"this is a local maximum, found by another search, but {elsewhere[0]}")
         if self.interrupted:
             messages.append("the fit was interrupted: these are the best values seen, not a maximum")
         elif not self.minimum.converged:

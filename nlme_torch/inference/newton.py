@@ -53,10 +53,11 @@ def inner_modes(
 
     A full step is tried first, or one of 12 standard deviations and as much as was gone; a subject for which g
     rises, or cannot be evaluated, shortens its own step and nobody else's. Where the Hessian is not positive
-    definite its eigenvalues enter by absolute value; steps that promise little there double while g falls. A subject has converged when half its squared Newton decrement
-    is below ``tolerance`` and the step that was due is small; it is still taken, so that the error left is of the
-    order of the square of it. A subject that stays within 0.001 of its minimum for several steps without converging
-    is as near as the solver's noise allows: it has stalled, which is no failure.
+    definite its eigenvalues enter by absolute value; steps that promise little there double while g falls. A subject
+    has converged when half its squared Newton decrement is below ``tolerance`` and the step that was due is small; it
+    is still taken, so that the error left is of the order of the square of it. A subject that stays within 0.001 of
+    its minimum for several steps without converging is as near as the solver's noise allows: it has stalled, which is
+    no failure.
 
     Args:
         integrand: g, ``(effect, chain, start, subject) -> (chain, start, subject)``; infinite where it cannot be

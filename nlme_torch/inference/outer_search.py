@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from nlme_torch.inference.both_sides import Sides, both_sides, search_by_values
+from nlme_torch.inference.furthest import furthest
 from nlme_torch.inference.linearised import Linearised
 from nlme_torch.inference.marginal_objective import MarginalObjective
 from nlme_torch.inference.objective_noise import noise
@@ -38,10 +40,27 @@ class Ended(NamedTuple):
     Attributes:
         minimum: The lowest point, with the counts of all rounds.
         optimality: What is known of it; None where it was not asked for.
+        outward: Which way parameters run without end, ``(parameter,)``; None where none does.
     """
 
     minimum: Minimum
     optimality: Optimality | None
+    outward: Tensor | None = None
+
+
+class Endless(Exception):
+    """The search stands as far away as it may go, and the objective still falls.
+
+    Args:
+        vector: Where, within the bounds.
+        value: Objective there.
+        slope: Gradient there.
+        outward: Which way parameters run, ``(parameter,)``.
+    """
+
+    def __init__(self, vector: Tensor, value: float, slope: Tensor, outward: Tensor) -> None:
+        super().__init__("the objective falls without end")
+        self.vector, self.value, self.slope, self.outward = vector, value, slope, outward
 
 
 class OuterSearch:
@@ -61,21 +80,35 @@ class OuterSearch:
         scaled: Callable[[Tensor], Tensor],
         report: Callable[[Iterate], None],
     ) -> None:
-        self.objective, self.strategy, self.scaled, self.report = objective, strategy, scaled, report
-        self.iterations = self.evaluations = 0
+        self.objective, self.strategy, self.scaled = objective, strategy, scaled
+        self.furthest = furthest(objective.approximation, objective.initial)
+        self.shown = report
+        self.iterations = self.evaluations = self.reported = self.called = 0
         self.lowest = math.inf
         # where the model moves doses, derivatives jump as one of them meets an observation
         self.timed = type(objective.approximation.density.model).dosing is not Model.dosing
 
     def evaluate(self, vector: Tensor) -> tuple[float, Tensor]:
-        """Value and gradient, the modes followed from those of the lowest point."""
-        objective = self.objective
+        """Value and gradient, the modes followed from those of the lowest point.
+
+        Beyond the furthest that a logarithm may go the objective is taken to be what it is there.
+        """
+        objective, inside = self.objective, self.furthest.inside(vector)
         objective.centre = objective.kept
-        value, slope = objective(vector)
+        value, slope = objective.step(inside) if math.isfinite(self.lowest) else objective(inside)
+        self.called += 1
         if value < self.lowest:
             self.lowest = value
             objective.keep()
-        return value, slope
+            outward = self.furthest.outward(inside, slope)
+            if bool(outward.any()):
+                raise Endless(inside, value, slope, outward)
+        return value, torch.where(inside == vector, slope, 0.0)
+
+    def report(self, point: Iterate) -> None:
+        """Show an iteration."""
+        self.reported += 1
+        self.shown(point._replace(vector=self.furthest.inside(point.vector)))
 
     def go(self, start: Tensor) -> Ended:
         """Search from a point until nothing is left to gain; after Ctrl-C, what stands."""
@@ -86,6 +119,8 @@ class OuterSearch:
             if self.stands is None:
                 raise
             return Ended(self.stands._replace(status=Status.INTERRUPTED, reason="interrupted"), None)
+        except Endless as end:
+            return Ended(self.unbounded(end), None, end.outward)
 
     def rounds(self, start: Tensor) -> Ended:
         """Search round by round, each judged where it ends."""
@@ -144,6 +179,17 @@ class OuterSearch:
             )
         return found._replace(status=Status.STALLED, reason=reason, evaluations=self.evaluations)
 
+    def unbounded(self, end: Endless) -> Minimum:
+        """The point at which a search without end was left, and why."""
+        reason = (
+            f"the likelihood has no maximum, it grows without bound as {self.furthest.described(end.outward)}: so "
+            "it does where an error may vanish because the model meets an observation exactly, such as a zero before any drug is there"
+        )
+        self.objective.centre = self.objective.kept
+        iterate = Iterate(end.vector, end.value, end.slope, float(end.slope.abs().max()))
+        iterations, evaluations = self.iterations + self.reported, self.evaluations + self.called
+        return Minimum(iterate, iterations, evaluations, Status.UNBOUNDED, reason)
+
     def examine(self, vector: Tensor, slope: Tensor) -> Optimality:
         """Judge a point: by the Hessian, or with many parameters by the expected information where there is one."""
         objective = self.objective
@@ -165,11 +211,12 @@ class OuterSearch:
     def round(self, vector: Tensor, scale: Tensor) -> Minimum:
         """One minimisation; the modes kept afterwards are those of its lowest point."""
         left = dataclasses.replace(self.strategy, iterations=max(self.strategy.iterations - self.iterations, 0))
-        self.lowest = math.inf
+        self.lowest, self.reported, self.called = math.inf, 0, 0
         found = left.minimise(self.evaluate, vector, scale, self.report)
+        iterate = found.iterate._replace(vector=self.furthest.inside(found.iterate.vector))
         self.objective.centre = self.objective.kept
         self.iterations, self.evaluations = self.iterations + found.iterations, self.evaluations + found.evaluations
-        return found._replace(iterations=self.iterations, evaluations=self.evaluations)
+        return found._replace(iterate=iterate, iterations=self.iterations, evaluations=self.evaluations)
 
     def down(self, vector: Tensor, optimality: Optimality) -> Tensor:
         """The lowest point to either side of a saddle."""

@@ -11,6 +11,7 @@ class Status(Enum):
         ITERATIONS_USED: All iterations were used before the criterion was met.
         STALLED: No further progress was possible although the criterion was not met.
         INTERRUPTED: The user stopped it; what stands is the best that was seen.
+        UNBOUNDED: The likelihood grows without end as a parameter runs to zero or to infinity: there is no maximum.
         COMPLETED: A method that takes a given number of steps and judges nothing took them.
 
     Example:
@@ -25,4 +26,5 @@ class Status(Enum):
     ITERATIONS_USED = "all iterations were used; allow more of them, or begin at these estimates"
     STALLED = "no further progress was possible; begin elsewhere, or choose another method"
     INTERRUPTED = "interrupted; these are the best values seen, not a maximum"
+    UNBOUNDED = "the likelihood grows without bound; fix the parameter that runs away, or begin elsewhere"
     COMPLETED = "all steps were taken; whether this is a maximum was not judged"
