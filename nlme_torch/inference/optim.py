@@ -18,6 +18,9 @@ from nlme_torch.settings import check_above, check_at_least, check_types
 LABORIOUS, PATIENCE = 5, 3
 """Trials from which a line search has been hard, and how many hard or useless ones in a row are borne."""
 
+WINDOW, CREEPING, HARD = 60, 0.5, 3
+"""A search creeps where so many evaluations, with so many hard line searches among them, lower -2LL by less."""
+
 FAR = 2.0
 NOTHING = 1e-10
 """Falls that are rounding, in units of the objective."""
@@ -51,6 +54,7 @@ class Minimum(NamedTuple):
         evaluations: Calls of the objective.
         status: How the search ended; converged where the gradient is as small as asked.
         reason: The same as a clause.
+        creeping: Whether it was stopped because jumps or kinks blocked its steps.
     """
 
     iterate: Iterate
@@ -58,6 +62,7 @@ class Minimum(NamedTuple):
     evaluations: int
     status: Status
     reason: str
+    creeping: bool = False
 
     @property
     def converged(self) -> bool:
@@ -143,6 +148,8 @@ class _QuasiNewton:
     def __init__(self, search: _Scaled, strategy: "BFGS") -> None:
         self.search, self.strategy = search, strategy
         self.iterations = 0
+        self.creeping = False
+        self.course: list[tuple[int, float, bool]] = []  # evaluations, value, whether the line search was hard
 
     def longest(self, point: Tensor, direction: Tensor) -> float:
         """How far one line search may go: no parameter changes by more than two and its own size.
@@ -152,6 +159,13 @@ class _QuasiNewton:
         search = self.search
         here, change = search.start + search.scale @ point, (search.scale @ direction).abs()
         return float(((FAR + here.abs()) / change.clamp_min(1e-300)).min())
+
+    def creeps(self) -> bool:
+        """Whether it goes on and on along a jump or a kink, where curvature teaches nothing and lines are short."""
+        now, value, _ = self.course[-1]
+        before = [earlier for evaluations, earlier, _ in self.course if evaluations <= now - WINDOW]
+        hard = sum(was for evaluations, _, was in self.course if evaluations > now - WINDOW)
+        return bool(before) and hard >= HARD and before[-1] - value < CREEPING
 
     def go(self, report: Callable[[Iterate], None]) -> tuple[Status, str]:
         """Search until something stops it, and say what."""
@@ -186,6 +200,10 @@ class _QuasiNewton:
             self.iterations += 1
             assert search.best is not None
             report(search.best)
+            self.course.append((search.evaluations, value, step.trials >= LABORIOUS))
+            self.creeping = self.creeps()
+            if self.creeping:
+                return Status.STALLED, "steps are blocked by jumps or kinks and lead on by next to nothing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +241,7 @@ class BFGS:
             if search.best is None:
                 raise
             status, reason = Status.INTERRUPTED, "interrupted"
-        return Minimum(search.lowest, walk.iterations, search.evaluations, status, reason)
+        return Minimum(search.lowest, walk.iterations, search.evaluations, status, reason, walk.creeping)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,7 +124,7 @@ class OuterSearch:
 
     def rounds(self, start: Tensor) -> Ended:
         """Search round by round, each judged where it ends."""
-        vector, scale, idle = start, self.scaled(start), 0
+        vector, scale, idle, creeping = start, self.scaled(start), 0, 0
         before = math.inf
         optimality: Optimality | None = None
         for _ in range(ROUNDS):
@@ -150,7 +150,8 @@ class OuterSearch:
                 vector = sides.lowest if sides.fall > 0 else vector
             elif optimality.saddle:
                 vector = self.down(vector, optimality)
-            if idle >= 2:
+            creeping = creeping + 1 if found.creeping else 0
+            if max(idle, creeping) >= 2:
                 break
         return Ended(failed(found, optimality), optimality)
 
@@ -182,8 +183,9 @@ class OuterSearch:
     def unbounded(self, end: Endless) -> Minimum:
         """The point at which a search without end was left, and why."""
         reason = (
-            f"the likelihood has no maximum, it grows without bound as {self.furthest.described(end.outward)}: so "
-            "it does where an error may vanish because the model meets an observation exactly, such as a zero before any drug is there"
+            f"the likelihood has no maximum, it grows without bound as {self.furthest.described(end.outward)}: as it "
+            "does where an error may vanish because the model meets an observation exactly, such as a zero before any "
+            "drug is there"
         )
         self.objective.centre = self.objective.kept
         iterate = Iterate(end.vector, end.value, end.slope, float(end.slope.abs().max()))
