@@ -16,6 +16,9 @@ from nlme_torch.model.transforms import Log
 FURTHEST = 25.0
 """Change of a logarithm, a factor of 7e10, that no error of an initial value explains."""
 
+MARGIN = 10.0
+"""How much earlier, at a factor of 3e6, a search is said to run away that is stopped there by jumps and kinks."""
+
 SLOPE = 0.01
 """Fall of -2 log-likelihood per unit of a logarithm from which it is said to fall without end."""
 
@@ -38,16 +41,17 @@ class Furthest(NamedTuple):
         return vector.clamp(self.lower, self.upper)
 
     def outward(
-        self, vector: Float[Tensor, "parameter"], slope: Float[Tensor, "parameter"]
+        self, vector: Float[Tensor, "parameter"], slope: Float[Tensor, "parameter"], margin: float = 0.0
     ) -> Float[Tensor, "parameter"]:
         """Return where the objective still falls towards the end of an entry that stands there: -1, 1, and 0 elsewhere.
 
         Args:
             vector: Where.
             slope: Gradient there.
+            margin: How far within the bounds an entry is taken to stand there.
         """
-        down = (vector <= self.lower) & (slope > SLOPE)
-        return ((vector >= self.upper) & (slope < -SLOPE)).to(vector) - down.to(vector)
+        down = (vector <= self.lower + margin) & (slope > SLOPE)
+        return ((vector >= self.upper - margin) & (slope < -SLOPE)).to(vector) - down.to(vector)
 
     def described(self, outward: Float[Tensor, "parameter"]) -> str:
         """Say which parameters run where."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.inference.both_sides import Sides, both_sides, search_by_values
-from nlme_torch.inference.furthest import furthest
+from nlme_torch.inference.furthest import MARGIN, furthest
 from nlme_torch.inference.linearised import Linearised
 from nlme_torch.inference.marginal_objective import MarginalObjective
 from nlme_torch.inference.objective_noise import noise
@@ -134,6 +134,10 @@ class OuterSearch:
             self.stands, vector = found, found.iterate.vector
             if found.status in (Status.INTERRUPTED, Status.ITERATIONS_USED):
                 return Ended(found, optimality)
+            outward = self.furthest.outward(vector, found.iterate.gradient, MARGIN)
+            if found.status is Status.STALLED and bool(outward.any()):
+                end = Endless(vector, found.iterate.value, found.iterate.gradient, outward)
+                return Ended(self.unbounded(end, found), optimality, outward)
             optimality = self.examine(vector, found.iterate.gradient)
             unsure = self.unsure(found, optimality)
             flat = optimality.gain <= max(GAIN, unsure) and not optimality.saddle
@@ -180,14 +184,16 @@ class OuterSearch:
             )
         return found._replace(status=Status.STALLED, reason=reason, evaluations=self.evaluations)
 
-    def unbounded(self, end: Endless) -> Minimum:
-        """The point at which a search without end was left, and why."""
+    def unbounded(self, end: Endless, found: Minimum | None = None) -> Minimum:
+        """The point at which a search without end was left, during a round or where one ended, and why."""
         reason = (
             f"the likelihood has no maximum, it grows without bound as {self.furthest.described(end.outward)}: as it "
             "does where an error may vanish because the model meets an observation exactly, such as a zero before any "
             "drug is there"
         )
         self.objective.centre = self.objective.kept
+        if found is not None:
+            return found._replace(status=Status.UNBOUNDED, reason=reason)
         iterate = Iterate(end.vector, end.value, end.slope, float(end.slope.abs().max()))
         iterations, evaluations = self.iterations + self.reported, self.evaluations + self.called
         return Minimum(iterate, iterations, evaluations, Status.UNBOUNDED, reason)

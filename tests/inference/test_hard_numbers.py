@@ -99,11 +99,7 @@ def test_a_fit_to_strange_values_ends_with_estimates(values, tmp_path):
     fit = nlme.fit(Line(), data, nlme.FOCEI(), progress=False)
     assert fit.parameters["estimate"].notna().all()
     assert "Line fitted" in str(fit)
-    if values == "outlier":  # the estimates lie so far out that no subject can be evaluated at zero effects
-        with pytest.raises(nlme.FitError, match="not finite at zero effects"):
-            fit.with_standard_errors(kind="R")
-    else:
-        assert "Line fitted" in str(fit.with_standard_errors(kind="R"))
+    assert "Line fitted" in str(fit.with_standard_errors(kind="R"))
     assert (fit.save(tmp_path / "run") / "fit.json").is_file()
 
 
