@@ -22,6 +22,7 @@ from nlme_torch.inference.optim import BFGS, LBFGS, Iterate, Minimum
 from nlme_torch.inference.optimality import Optimality, examine, expect
 from nlme_torch.inference.status import Status
 from nlme_torch.model.model import Model
+from nlme_torch.model.moving_doses import dose_times_move
 
 ROUNDS = 8
 MANY = 20
@@ -85,8 +86,9 @@ class OuterSearch:
         self.shown = report
         self.iterations = self.evaluations = self.reported = self.called = 0
         self.lowest = math.inf
-        # where the model moves doses, derivatives jump as one of them meets an observation
-        self.timed = type(objective.approximation.density.model).dosing is not Model.dosing
+        # where the model moves doses, or switches in time, derivatives jump as one of them meets an observation
+        density = objective.approximation.density
+        self.timed = type(density.model).dosing is not Model.dosing or dose_times_move(density)
 
     def evaluate(self, vector: Tensor) -> tuple[float, Tensor]:
         """Value and gradient, the modes followed from those of the lowest point.

@@ -19,7 +19,7 @@ from nlme_torch.model.dosing_events import Timeline
 from nlme_torch.model.switch_moments import Moments, together, whole_moments, zero_moments
 from nlme_torch.model.switch_trace import Switches
 from nlme_torch.model.time_jumps import ABOVE
-from nlme_torch.model.time_tape import Switch, chosen
+from nlme_torch.model.time_tape import Switch, Tape, chosen
 from nlme_torch.solve import Events
 
 
@@ -67,29 +67,19 @@ def at_switches(
     for level in range(1 + max(event.level for event in events) if not held else 0):
         after, until = _changing(initial, stops, states)
         times, known = stops.times.detach(), dict(held)
-        begin = tape.evaluate((times[:-1], *after, *parameters), known)
-        end = tape.evaluate((times[1:], *until, *parameters), known)
-        lines: dict[Any, Line] = {}
+        sides = ((times[:-1], *after, *parameters), (times[1:], *until, *parameters))
         now = [(number, event) for number, event in enumerate(events) if event.level == level]
+        causes: dict[Any, Cause] = {}
         for _, event in now:
-            if _key(event) not in lines:
-                sides = (_level(event, values, times[1:]) for values in (begin, end))
-                lines[_key(event)] = Line(len(lines), *sides)
-        moments = together(
-            [
-                (whole_moments if event.jump.whole else zero_moments)(
-                    lines[key].begin, lines[key].end, times, event.moves, lines[key].number
-                )
-                for key, event in {_key(event): event for _, event in now}.items()
-            ],
-            times,
-        )
+            if _key(event) not in causes:
+                causes[_key(event)] = _cause(len(causes), event, tape, sides, known)
+        moments = together([one for cause in causes.values() for one in cause.moments(times)], times)
         following, order = _inserted(stops, moments)
         source = torch.cat([_numbers(times).expand_as(times), moments.interval]).gather(0, order)
         source = source.clamp(max=len(times) - 2)[:-1]
         with torch.no_grad():
             for number, event in now:
-                when = _within(lines[_key(event)], event.jump.whole, times, moments, order, source)
+                when = _within(causes[_key(event)], times, moments, order, source)
                 part = (when - times.gather(0, source)) / _positive(times[1:] - times[:-1]).gather(0, source)
                 moved = (
                     a.gather(0, source) + part * (b - a).gather(0, source) for a, b in zip(after, until, strict=True)
@@ -106,18 +96,50 @@ def at_switches(
 
 
 @dataclass(frozen=True)
-class Line:
-    """What moves in straight lines and makes a switch.
+class Cause:
+    """What moves in straight lines and makes switches.
 
     Attributes:
         number: Its number among those of a level.
-        begin: ``(interval, *batch)``, its value at the beginning of every interval.
-        end: The same at the ends.
+        moves: Whether the lines may depend on parameters.
+        whole: Whether it is at whole numbers, or at 0, that something jumps.
+        lines: Values ``(interval, *batch)`` at the beginning of every interval, and at the end.
     """
 
     number: int
-    begin: Tensor
-    end: Tensor
+    moves: bool
+    whole: bool
+    lines: tuple[tuple[Tensor, Tensor], ...]
+
+    def moments(self, times: Tensor) -> list[Moments]:
+        """When something jumps, for ``(stop, *batch)`` times at the ends of the intervals."""
+        find = whole_moments if self.whole else zero_moments
+        return [find(begin, end, times, self.moves, self.number) for begin, end in self.lines]
+
+    def turns(self) -> Tensor:
+        """At least how many times it happens in each interval, and 1."""
+        counts = [(end - begin).abs().nan_to_num(0.0) for begin, end in self.lines]
+        return torch.stack(counts).amax(0).clamp(min=1.0) if self.whole else torch.ones_like(counts[0])
+
+
+def _cause(
+    number: int, event: Switch, tape: Tape, sides: tuple[tuple[Tensor, ...], ...], held: dict[int, Tensor]
+) -> Cause:
+    """What makes a switch, from the inputs of its operands at both sides of every interval."""
+    like = sides[0][0]
+    if event.bend is None:
+        line = [event.jump.level(*chosen(event.operands, tape.evaluate(side, held))) for side in sides]
+        ends = [value.to(like.dtype).expand(like.shape) for value in line]
+        return Cause(number, event.moves, event.jump.whole, ((ends[0], ends[1]),))
+    curve, place, line_place = event.bend.curve, event.bend.value.index, event.bend.line.index
+    low, high = (
+        event.jump.level(*chosen(event.operands, tape.evaluate(sides[0], held, {place: torch.full_like(like, value)})))
+        for value in (0.0, 1.0)
+    )
+    steep = high != low
+    level = torch.where(steep, -low / torch.where(steep, high - low, 1.0), torch.nan).expand(like.shape)
+    rows = [curve.crossings(level, tape.evaluate(side, held)[line_place].expand(like.shape)) for side in sides]
+    return Cause(number, event.moves, curve.period is not None, tuple(zip(*rows, strict=True)))
 
 
 def _key(event: Switch) -> Any:
@@ -125,13 +147,12 @@ def _key(event: Switch) -> Any:
     return frozenset(map(repr, event.operands)) if event.jump is ABOVE else (id(event.jump.level), event.operands)
 
 
-def _within(line: Line, whole: bool, times: Tensor, moments: Moments, order: Tensor, source: Tensor) -> Tensor:
+def _within(cause: Cause, times: Tensor, moments: Moments, order: Tensor, source: Tensor) -> Tensor:
     """For every interval between new stops a time, between the same two jumps of a line, at which to look.
 
-    A jump may be at the very time of a stop: the time then lies outside the interval, where the same straight line is
-    followed on.
+    A jump may be at the very time of a stop: the time then lies outside the interval, where the same lines go on.
     """
-    own = torch.cat([torch.zeros_like(times, dtype=torch.bool), moments.there & (moments.owner == line.number)])
+    own = torch.cat([torch.zeros_like(times, dtype=torch.bool), moments.there & (moments.owner == cause.number)])
     base = _numbers(order).expand_as(order) < len(times)
     base, own = (value.gather(0, order) for value in (base, own))
     row, last = _numbers(order).expand_as(order), len(order) - 1
@@ -140,10 +161,11 @@ def _within(line: Line, whole: bool, times: Tensor, moments: Moments, order: Ten
     actual = torch.cat([times, torch.where(moments.there, moments.times, times[-1:])]).gather(0, order)
     low, high = actual.gather(0, before), actual.gather(0, after)
     jumps_low, jumps_high = own.gather(0, before), own.gather(0, after)
-    turns = (line.end - line.begin).abs().clamp(min=1.0) if whole else torch.ones_like(line.end)
-    aside = ((times[1:] - times[:-1]) / (4 * turns)).gather(0, source)
-    when = torch.where(jumps_high & ~jumps_low, high - aside, (low + high) / 2)
-    return torch.where(jumps_low & ~jumps_high, low + aside, when)
+    length = (times[1:] - times[:-1]).gather(0, source)
+    aside = length / (1000 * cause.turns().gather(0, source))
+    met = high - low < 1e-9 * length
+    when = torch.where(met & jumps_high & ~jumps_low, high - aside, (low + high) / 2)
+    return torch.where(met & jumps_low & ~jumps_high, low + aside, when)
 
 
 def _positive(length: Tensor) -> Tensor:
@@ -182,11 +204,6 @@ def _changing(initial: Tensor, stops: Stops, states: int) -> tuple[tuple[Tensor,
             now = now + stops.rates[stop, states:] * (times[stop + 1] - times[stop])
         until.append(now)
     return tuple(torch.stack(after, 1).unbind(0)), tuple(torch.stack(until, 1).unbind(0))
-
-
-def _level(event: Switch, values: list[Any], like: Tensor) -> Tensor:
-    level = event.jump.level(*chosen(event.operands, values))
-    return level.to(like.dtype).expand(like.shape)
 
 
 def _inserted(stops: Stops, moments: Moments) -> tuple[Stops, Tensor]:

@@ -1,9 +1,9 @@
 """Where ``dynamics`` switches in time: comparisons of the time with what no state enters.
 
 ``dynamics`` is called once, and every tensor that appears is known by how it moves between two records: fixed, held
-(it may jump from one interval to the next), in a straight line, otherwise, or with the states. An operation that jumps
-while its operands move in straight lines is a switch; its operands are written down, so that the moments at which it
-jumps can be found at any parameters.
+(it may jump from one interval to the next), in a straight line, as a known function of one (a sine, a power),
+otherwise, or with the states. An operation that jumps while its operands move in straight lines, or as such a function,
+is a switch; its operands are written down, so that the moments at which it jumps can be found at any parameters.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from nlme_torch.model.time_curves import CURVES
 from nlme_torch.model.time_jumps import ABOVE, COMPARISONS, JUMPS, Restored, jump_name, restored
-from nlme_torch.model.time_tape import Operation, Place, Switch, Tape
+from nlme_torch.model.time_tape import Bend, Operation, Place, Switch, Tape
 
 
 class Motion(IntEnum):
@@ -26,8 +27,9 @@ class Motion(IntEnum):
     FIXED = 0
     HELD = 1
     STRAIGHT = 2
-    OTHERWISE = 3
-    WITH_STATES = 4
+    CURVED = 3
+    OTHERWISE = 4
+    WITH_STATES = 5
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Tracing(TorchFunctionMode):
         self._moves = [False] + [True] * (self._inputs - 1)
         for value in states:
             self._motion[id(value)] = Motion.WITH_STATES
+        self._bends: dict[int, Bend] = {}
         self._switches: list[Switch] = []
         self._numbers: dict[Any, int] = {}
         self._calls: list[tuple[int, Restored] | None] = []
@@ -116,7 +119,7 @@ class Tracing(TorchFunctionMode):
         self._calls += [None] if jump else []
         if name in _READS and tensors:
             self._lost = True
-            self._branches = self._branches or motion in (Motion.HELD, Motion.STRAIGHT, Motion.OTHERWISE)
+            self._branches = self._branches or motion not in (Motion.FIXED, Motion.WITH_STATES)
         in_place = name in _IN_PLACE or (name.endswith("_") and not name.endswith("__"))
         self._lost = self._lost or in_place or "out" in kwargs
         if not isinstance(result, Tensor):
@@ -141,8 +144,20 @@ class Tracing(TorchFunctionMode):
             return
         if motion is Motion.WITH_STATES:
             self._label(result, motion)
-        elif jump is not None and motion is Motion.STRAIGHT:
+        elif jump is not None and motion in (Motion.STRAIGHT, Motion.CURVED):
             self._switch(func, jump, args, kwargs, result)
+        elif motion is Motion.STRAIGHT and self._is_bend(name, args, kwargs, result):
+            place = self._record(func, name, args, kwargs)
+            self._bends[place] = Bend(CURVES[name], Place(place), Place(self._place[id(args[0])]))
+            self._label(result, Motion.CURVED, place)
+        elif motion is Motion.CURVED and name != "where" and self._is_linear(name, args, kwargs, result):
+            bend = self._bend_of(args)
+            if bend is None:
+                self._label(result, Motion.OTHERWISE)
+                return
+            place = self._record(func, name, args, kwargs)
+            self._bends[place] = bend
+            self._label(result, Motion.CURVED, place)
         elif (motion <= Motion.HELD and name in _ELEMENTWISE) or (
             motion is Motion.STRAIGHT and self._is_linear(name, args, kwargs, result)
         ):
@@ -204,6 +219,10 @@ class Tracing(TorchFunctionMode):
             jump, operands = JUMPS[name], self._placed(args)
             usable = len(args) == jump.level.__code__.co_argcount and set(kwargs) <= {"rounding_mode"}
             usable = usable and (len(args) == 1 or self._is_linear("div", args, {}, result))
+        motions = [self._motion_of(arg) for arg in args if isinstance(arg, Tensor)]
+        bend = self._bend_of(args) if Motion.CURVED in motions else None
+        if Motion.CURVED in motions:
+            usable = usable and bend is not None and not jump.whole
         if not usable or result.shape != self._shape:
             self._label(result, Motion.OTHERWISE)
             return
@@ -211,12 +230,24 @@ class Tracing(TorchFunctionMode):
         key = (id(jump), _hashable(operands))
         if key not in self._numbers:
             self._numbers[key] = len(self._switches)
-            self._switches.append(Switch(jump, operands, level, moves))
+            self._switches.append(Switch(jump, operands, level, moves, bend))
         number, how = self._numbers[key], restored(name)
         self._calls[-1] = number, how
         operation = Operation(func, self._placed(args), tuple(kwargs.items()), number, how)
         place = self._write(operation, level + 1, moves)
         self._label(result, Motion.STRAIGHT if jump.moves else Motion.HELD, place)
+
+    def _is_bend(self, name: str, args: Any, kwargs: Any, result: Tensor) -> bool:
+        """Whether an operation is a known function of a straight line alone."""
+        squared = isinstance(args[0], Tensor) and args[1:] in ((2,), (2.0,))
+        alone = squared if name == "pow" else len(args) == 1
+        return name in CURVES and alone and not kwargs and result.dtype is self._alive[0].dtype
+
+    def _bend_of(self, args: Any) -> Bend | None:
+        """The one curve in which operands are linear, if there is one."""
+        moving = [arg for arg in args if isinstance(arg, Tensor) and self._motion_of(arg) > Motion.HELD]
+        bends = [self._bends.get(self._place[id(arg)]) for arg in moving]
+        return bends[0] if bends and all(bend is bends[0] for bend in bends) else None
 
     def _origin(self, operands: Any) -> tuple[int, bool]:
         places = [operand.index for operand in operands if isinstance(operand, Place)]
@@ -227,7 +258,7 @@ class Tracing(TorchFunctionMode):
 
     def _is_linear(self, name: str, args: Any, kwargs: Any, result: Tensor) -> bool:
         """Whether an operation on what moves in straight lines gives what does so too."""
-        straight = [isinstance(arg, Tensor) and self._motion_of(arg) is Motion.STRAIGHT for arg in args]
+        straight = [isinstance(arg, Tensor) and self._motion_of(arg) > Motion.HELD for arg in args]
         if any(isinstance(value, Tensor) for value in kwargs.values()) or result.dtype is not self._alive[0].dtype:
             return False
         if name in _SAME or name in _SUMS or name == "where":

@@ -6,7 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from nlme_torch.model.time_curves import Curve
 from nlme_torch.model.time_jumps import Jump, Restored
+
+_NOTHING: Mapping[int, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,29 @@ class Switch:
         operands: Of the jump.
         level: 0 if its operands move in one straight line, else one more than that of the switches they depend on.
         moves: Whether the times may depend on parameters.
+        bend: The curve that its operands are linear in; None where they move in straight lines.
     """
 
     jump: Jump
     operands: tuple[Any, ...]
     level: int
     moves: bool
+    bend: "Bend | None" = None
+
+
+@dataclass(frozen=True)
+class Bend:
+    """A curve on a tape.
+
+    Attributes:
+        curve: The function.
+        value: Where its value is.
+        line: Where what it is a function of is.
+    """
+
+    curve: Curve
+    value: Place
+    line: Place
 
 
 @dataclass(frozen=True)
@@ -64,18 +84,24 @@ class Tape:
     inputs: int
     operations: tuple[Operation, ...]
 
-    def evaluate(self, inputs: Sequence[Tensor], held: Mapping[int, Tensor]) -> list[Any]:
+    def evaluate(
+        self, inputs: Sequence[Tensor], held: Mapping[int, Tensor], given: Mapping[int, Any] = _NOTHING
+    ) -> list[Any]:
         """Compute everything.
 
         Args:
             inputs: The time ``(*shape)``, what changes ``(*shape)`` each, and parameters that broadcast to it.
             held: By switch, what it holds; the others are computed.
+            given: By place, values to take in place of what would be computed.
 
         Returns:
             Inputs, then the results of the operations.
         """
         values: list[Any] = list(inputs)
         for operation in self.operations:
+            if len(values) in given:
+                values.append(given[len(values)])
+                continue
             operands = chosen(operation.operands, values)
             if operation.switch in held:
                 assert operation.switch is not None and operation.restored is not None

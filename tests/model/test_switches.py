@@ -48,8 +48,8 @@ def table(times=(0.0, 5.0, 10.0), subjects=2, **columns):
     return nlme.Dataset.from_frame(pd.DataFrame(rows).assign(**columns), time_varying=list(columns))
 
 
-def solved(model, data, solver="compiled", eta=None, of=(-1, 0)):
-    """States ``(record, state, subject)``, and of one of them first and second derivatives by effects."""
+def solved(model, data, solver="compiled", eta=None, of=(-1, 0), twice=False):
+    """States ``(record, state, subject)``, and of one of them first and, if wanted, second derivatives by effects."""
     density = Density(model, data.batch(), SOLVERS[solver])
     subjects = density.batch.n_subjects
     eta = torch.zeros(model.n_effects, 1, 1, subjects).double() if eta is None else eta[:, None, None]
@@ -58,7 +58,9 @@ def solved(model, data, solver="compiled", eta=None, of=(-1, 0)):
     solution = conditional.solution(conditional.individual(eta), eta)
     assert bool((solution.status == 0).all())
     states = solution.states[:, :, 0, 0]
-    first = torch.autograd.grad(states[of].sum(), eta, create_graph=True)[0]
+    first = torch.autograd.grad(states[of].sum(), eta, create_graph=twice)[0]
+    if not twice:
+        return states.detach(), first[:, 0, 0], None
     second = torch.stack([torch.autograd.grad(row.sum(), eta, retain_graph=True)[0] for row in first])
     return states.detach(), first[:, 0, 0].detach(), second[:, :, 0, 0]
 
@@ -110,14 +112,35 @@ PULSES = {
     "fmod": (lambda t, p: RATE * (torch.fmod(t + p.tsw, 6.0) < 0.5), lambda s: [(6 - s, 6.5 - s), (12 - s, 12.5 - s)]),
     "floor": (lambda t, p: RATE * (torch.floor(t / p.tsw) == 1), lambda s: [(s, 2 * s)]),
     "whole part": (lambda t, p: RATE * ((t + p.tsw) // 9 > 0) * (torch.ceil(t) < 9), lambda s: [(9 - s, 8.0)]),
+    "sine": (
+        lambda t, p: RATE * (torch.sin(2 * torch.pi * (t - p.tsw) / 4) > 0.5),
+        lambda s: [(s + 4 * n + 1 / 3, s + 4 * n + 5 / 3) for n in (-2, -1, 0, 1)],
+    ),
+    "cosine": (
+        lambda t, p: RATE * (3 * torch.cos(2 * torch.pi * t / p.tsw) - 1.5 >= 0.0),
+        lambda s: [(n * s - s / 6, n * s + s / 6) for n in (0, 1, 2)],
+    ),
+    "distance": (lambda t, p: RATE * ((t - p.tsw).abs() < WIDTH), lambda s: [(s - WIDTH, s + WIDTH)]),
+    "square": (lambda t, p: RATE * (1 - (t - p.tsw) ** 2 > 1 - p.tsw**2 / 1e4), lambda s: [(0.99 * s, 1.01 * s)]),
+    "decay": (lambda t, p: RATE * (torch.exp(-t / p.tsw) > 0.5), lambda s: [(0.0, s * np.log(2))]),
+    "phase": (
+        lambda t, p: RATE * (torch.log((t % 2.5 + 1) / p.tsw) < -1.0),
+        lambda s: [(n * 2.5, n * 2.5 + s / np.e - 1) for n in range(4)],
+    ),
+    "half a period": (
+        lambda t, p: RATE * torch.sign(torch.sin(torch.pi * t / p.tsw)).clamp(min=0.0),
+        lambda s: [(0.0, s)],
+    ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PULSES)
-@pytest.mark.parametrize("solver", ["compiled", "plain"])
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [(name, "plain") for name in PULSES] + [(name, "compiled") for name in ("mask", "unsorted", "square wave", "sine")],
+)
 def test_switches_are_followed_with_their_derivatives(name, solver):
     inflow, pulses = PULSES[name]
-    states, first, second = solved(Input(inflow), table(), solver)
+    states, first, second = solved(Input(inflow), table(), solver, twice=True)
     value, gradient, hessian = expected(pulses, 5.05)
     torch.testing.assert_close(states[-1, 0], value.expand(2), rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(states[1, 0], expected(pulses, 5.05, 5.0)[0].expand(2), rtol=1e-7, atol=1e-7)
@@ -261,7 +284,7 @@ def by_hand(tsw, vmax):
 
 
 @pytest.mark.parametrize(
-    ("tsw", "solver"), [(t, "compiled") for t in (14.2, 15.4, 15.0, 12.4, 17.3)] + [(15.0, "plain")]
+    ("tsw", "solver"), [(t, "compiled") for t in (14.2, 15.4, 15.0, 12.4, 17.3)] + [(15.4, "plain")]
 )
 def test_switches_among_doses_lags_and_resets(tsw, solver):
     model, data = Dosed(), nlme.Dataset.from_frame(pd.DataFrame(dosed_rows()))
@@ -321,8 +344,96 @@ def simulated(subjects=20):
     return nlme.simulate(ClosedForm(5.2), frame, seed=3)
 
 
-@pytest.mark.parametrize("method", [nlme.FOCEI(), nlme.Laplace()])
-def test_likelihoods_are_those_of_the_closed_form(method):
-    data = simulated(8)
-    found, right = (nlme.ofv(model, data, method).minus2ll for model in (stepped(5.0), ClosedForm(5.0)))
+def test_likelihood_and_fit_are_those_of_the_closed_form():
+    data = simulated()
+    found, right = (nlme.ofv(model, data, nlme.FOCEI()).minus2ll for model in (stepped(5.0), ClosedForm(5.0)))
     assert found == pytest.approx(right, abs=2e-3)
+    fit, exact = (nlme.fit(model, data, nlme.FOCEI(), seed=1) for model in (stepped(4.0), ClosedForm(4.0)))
+    assert fit.converged
+    assert fit.warnings == ()
+    assert fit.minus2ll == pytest.approx(exact.minus2ll, abs=2e-3)
+    assert fit.parameters.estimate["tsw"] == pytest.approx(exact.parameters.estimate["tsw"], rel=1e-3)
+
+
+def test_subjects_with_few_records_switch_as_often_as_they_are_observed():
+    rows = [(1, 0.0), (1, 3.0), (1, 9.0), (1, 20.0), (2, 0.0), (2, 30.0), (3, 5.0)]
+    data = nlme.Dataset.from_frame(pd.DataFrame([{"ID": i, "TIME": t, "DV": 1.0} for i, t in rows]))
+    model = Input(lambda t, p: RATE * (((t % 24.0) < 12.0) & (t >= p.tsw)), tsw=6.0)
+    states, first, _ = solved(model, data)
+    k = torch.tensor(K, dtype=torch.float64)
+    for record, subject, pulses, when in (
+        (2, 0, [(6.0, 12.0)], 9.0),
+        (3, 0, [(6.0, 12.0)], 20.0),
+        (1, 1, [(6.0, 12.0), (24.0, 36.0)], 30.0),
+        (3, 2, [], 5.0),
+    ):
+        assert float(states[record, 0, subject]) == pytest.approx(float(after_pulses(k, pulses, when)), rel=1e-7)
+    assert float(first[1, 1]) == pytest.approx(-6.0 * RATE * np.exp(-K * 24.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["compiled", "plain"])
+def test_a_covariate_in_straight_lines_switches_where_it_passes(solver):
+    def individual(p, cov):
+        return {**vars(p), "weight": cov.W}
+
+    frame = pd.DataFrame([{"ID": 1, "TIME": t, "DV": 1.0, "W": w} for t, w in ((0.0, 0.0), (4.0, 8.0), (10.0, 2.0))])
+    data = nlme.Dataset.from_frame(frame, time_varying={"W": "linear"})
+    model = Input(lambda t, p: RATE * (p.weight > p.tsw), tsw=5.0, individual=individual)
+    states, first, _ = solved(model, data, solver)
+    value, gradient, _ = expected(lambda s: [(s / 2, 12.0 - s)], 5.0)
+    torch.testing.assert_close(states[-1, 0, 0], value, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(first[:, 0], gradient, rtol=1e-6, atol=1e-6)
+
+
+class Circadian(nlme.Model):
+    """Elimination twice as fast in the first ten hours of the day."""
+
+    states = ("amount",)
+
+    def __init__(self):
+        super().__init__()
+        self.k, self.s = nlme.LogNormal(0.2), nlme.Positive(0.1)
+
+    def initial(self, p):
+        return (0.0,)
+
+    def dynamics(self, t, y, p):
+        return (-p.k * torch.where(torch.remainder(t, 24.0) < 10.0, 2.0, 1.0) * y.amount,)
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y.amount, p.s)}
+
+
+def test_a_steady_state_knows_of_switches_that_repeat_with_it():
+    rows = [{"ID": 1, "TIME": 24.0, "AMT": 10.0, "SS": 1, "II": 24.0, "EVID": 1, "DV": np.nan}]
+    rows += [{"ID": 1, "TIME": t, "AMT": 0.0, "SS": 0, "II": 0.0, "EVID": 0, "DV": 1.0} for t in (30.0, 36.0, 50.0)]
+    states, first, _ = solved(Circadian(), nlme.Dataset.from_frame(pd.DataFrame(rows)))
+
+    def exact(log_k):
+        passed = torch.tensor([0.0, 12.0, 22.0, 38.0], dtype=torch.float64)  # hours, those of fast elimination twice
+        return 10.0 * torch.exp(-log_k.exp() * passed) / (1 - torch.exp(-34.0 * log_k.exp()))
+
+    log_k = torch.tensor(0.2, dtype=torch.float64).log()
+    torch.testing.assert_close(states[:, 0, 0], exact(log_k), rtol=1e-7, atol=1e-9)
+    gradient = torch.func.jacfwd(exact)(log_k)[-1]
+    torch.testing.assert_close(first[0, 0], gradient, rtol=1e-6, atol=1e-8)
+
+
+def test_a_subject_that_switches_without_end_is_not_solved():
+    density = Density(Input(PULSES["square wave"][0], tsw=1e-4), table().batch(), SOLVERS["compiled"])
+    conditional = density.at()
+    eta = torch.zeros(2, 1, 1, 2).double()
+    eta[1, 0, 0, 1] = np.log(5e4)
+    solution = conditional.solution(conditional.individual(eta), eta)
+    assert (solution.status == 0)[0, 0].tolist() == [False, True]
+
+
+def test_dynamics_that_compare_differently_from_call_to_call_are_refused():
+    calls = []
+
+    def inflow(t, p):
+        calls.append(t)
+        return RATE * (t < p.tsw) * ((t > 1.0) if len(calls) < 3 else 1.0)
+
+    with pytest.raises(nlme.ModelError, match="the same in every call"):
+        solved(Input(inflow), table(), "plain")
