@@ -88,6 +88,33 @@ def test_what_is_fixed_stays_bit_for_bit_and_the_rest_adapts(lines):
     assert rest.minus2ll(np.array([found["b"]]), omega, found["sigma"]) - rest.maximum()[3] < 0.01
 
 
+def test_the_rest_of_a_partly_fixed_omega_reaches_its_maximum(lines):
+    """A given covariance between intercept and slope, both variances free."""
+    frame, design = lines
+    given = -0.1
+
+    class Given(Line):
+        def __init__(self):
+            super().__init__()
+            self.ab = nlme.Omega("a", "b", structure=nlme.Full([[0.6], [nlme.Fixed(given), 0.3]]))
+
+    model = Given()
+    found = natural(scalars(model, estimate(model, lines_data(frame), chains=40, exploration=70, smoothing=90)))
+    assert found[1][0, 1] == pytest.approx(given, rel=1e-12)
+
+    def objective(vector):
+        omega = np.array([[math.exp(vector[0]), given], [given, math.exp(vector[1])]])
+        if np.linalg.det(omega) <= 0:
+            return math.inf
+        sigma = math.exp(vector[2])
+        return design.minus2ll(design.gls(omega, sigma), omega, sigma)
+
+    options = {"xatol": 1e-7, "fatol": 1e-9, "maxiter": 4000, "maxfev": 4000}
+    best = minimize(objective, [-0.5, -1.2, -1.0], method="Nelder-Mead", options=options)
+    assert design.minus2ll(*found) - best.fun < 0.01
+    assert best.fun - design.maximum(full=True)[3] > 1.0, "what is given must matter"
+
+
 def test_priors_give_the_maximum_a_posteriori(lines):
     frame, design = lines
     prior = {"a": dist.Normal(number(2.5), number(0.1)), "sigma": dist.LogNormal(number(math.log(0.5)), number(0.1))}
