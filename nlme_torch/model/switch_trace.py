@@ -41,7 +41,7 @@ class Switches:
         switches: Each of them.
         calls: For every call in ``dynamics`` of an operation that may jump, the switch that decides and how the
             result follows from it; None where the operation itself decides.
-        branches: Whether Python decided by something that depends on the time.
+        branches: Whether Python or whole numbers decide by something that depends on the time, and is not followed.
     """
 
     tape: Tape
@@ -56,7 +56,7 @@ class Notice(TorchFunctionMode):
     noticed = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.noticed = self.noticed or jump_name(func, kwargs) is not None
+        self.noticed = self.noticed or jump_name(func, args, kwargs) is not None
         return func(*args, **(kwargs or {}))
 
 
@@ -107,15 +107,20 @@ class Tracing(TorchFunctionMode):
         """What was found; nothing where what happens cannot be followed."""
         if self._lost:
             return Switches(Tape(self._inputs, ()), (), (), self._branches)
-        return Switches(Tape(self._inputs, tuple(self._operations)), tuple(self._switches), tuple(self._calls))
+        return Switches(
+            Tape(self._inputs, tuple(self._operations)), tuple(self._switches), tuple(self._calls), self._branches
+        )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        with torch.no_grad():  # some operations have no derivative
+            result = func(*args, **kwargs)
+        if isinstance(result, Tensor) and result.is_floating_point():
+            result.requires_grad_()  # what PyTorch does not show gives a tensor that requires a gradient and is no leaf
         name = getattr(func, "__name__", "")
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         motion = max((self._motion_of(tensor) for tensor in tensors), default=Motion.FIXED)
-        jump = jump_name(func, kwargs)
+        jump = jump_name(func, args, kwargs)
         self._calls += [None] if jump else []
         if name in _READS and tensors:
             self._lost = True
@@ -135,7 +140,7 @@ class Tracing(TorchFunctionMode):
         self, func: Any, name: str, jump: str | None, args: Any, kwargs: Any, motion: Motion, result: Tensor
     ) -> None:
         """Label what an operation gave, and write the operation down if it can be repeated at other times."""
-        if name in _CONVERSIONS and isinstance(args[0], Tensor):
+        if name in _CONVERSIONS and isinstance(args[0], Tensor) and jump is None:
             motion = self._motion_of(args[0])
             func, args, kwargs = _convert, (args[0], result.dtype), {}
         elif self._is_constant(name, args, kwargs, result):
@@ -169,7 +174,7 @@ class Tracing(TorchFunctionMode):
         """Whether a tensor was made of plain numbers."""
         given = args[1:] if name in _LIKE else args
         plain = not any(isinstance(leaf, Tensor) for leaf in tree_leaves((given, kwargs)))
-        return (name in _LIKE or name in _MADE) and plain and result.numel() == 1 and not result.requires_grad
+        return (name in _LIKE or name in _MADE) and plain and result.numel() == 1
 
     def _motion_of(self, value: Tensor) -> Motion:
         if id(value) not in self._motion:
@@ -217,14 +222,16 @@ class Tracing(TorchFunctionMode):
             operands = self._placed(args[::-1] if exchanged else args)
         else:
             jump, operands = JUMPS[name], self._placed(args)
-            usable = len(args) == jump.level.__code__.co_argcount and set(kwargs) <= {"rounding_mode"}
-            usable = usable and (len(args) == 1 or self._is_linear("div", args, {}, result))
+            operands = operands[:1] if name in ("long", "int") else operands
+            usable = len(operands) == jump.level.__code__.co_argcount and set(kwargs) <= {"rounding_mode", "dtype"}
+            usable = usable and (len(operands) == 1 or self._is_linear("div", args, {}, result))
         motions = [self._motion_of(arg) for arg in args if isinstance(arg, Tensor)]
         bend = self._bend_of(args) if Motion.CURVED in motions else None
         if Motion.CURVED in motions:
             usable = usable and bend is not None and not jump.whole
         if not usable or result.shape != self._shape:
             self._label(result, Motion.OTHERWISE)
+            self._branches = self._branches or not result.is_floating_point()
             return
         level, moves = self._origin(operands)
         key = (id(jump), _hashable(operands))

@@ -1,6 +1,6 @@
 """Dynamics that switch in time as a vector field: what is held between two switches rides along with the states."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -64,7 +64,7 @@ class _Holding(TorchFunctionMode):
         self._calls, self._held, self._count = switches.calls, held, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if jump_name(func, kwargs) is not None:
+        if jump_name(func, args, kwargs) is not None:
             self._count += 1
             call = self._calls[self._count - 1] if self._count <= len(self._calls) else None
             if call is not None:
@@ -97,18 +97,17 @@ def find_switches(
         What was found; None where nothing is called that may jump.
     """
 
-    def example(value: Tensor) -> Tensor:
-        one = value.detach()[..., :1, :1, :1].clone()
-        return one.requires_grad_() if one.is_floating_point() else one
+    def examples(values: Iterable[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(value.detach()[..., :1, :1, :1].clone() for value in values)
 
-    with torch.enable_grad():
-        rows = [example(row) for row in initial]
-        time, given = example(torch.zeros_like(initial[0])), tuple(example(value) for value in parameters)
-        known, changing = tuple(rows[:states]), tuple(rows[states:])
-        with Notice() as notice:
-            dynamics(time, known, changing, given)
-        if not notice.noticed:
-            return None
-        with Tracing(time, changing, given, known, interpolated) as tracing:
-            dynamics(time, known, changing, given)
+    (time, *rows), given = examples((torch.zeros_like(initial[0]), *initial)), examples(parameters)
+    known, changing = tuple(rows[:states]), tuple(rows[states:])
+    with torch.no_grad(), Notice() as notice:
+        dynamics(time, known, changing, given)
+    if not notice.noticed:
+        return None
+    for value in (time, *rows, *given):
+        value.requires_grad_(value.is_floating_point())
+    with torch.enable_grad(), Tracing(time, changing, given, known, interpolated) as tracing:
+        dynamics(time, known, changing, given)
     return tracing.found()

@@ -40,6 +40,9 @@ JUMPS: dict[str, Jump] = {
     "trunc": Jump(lambda x: x, True, torch.trunc),
     "fix": Jump(lambda x: x, True, torch.trunc),
     "round": Jump(lambda x: x + 0.5, True, torch.round),
+    "heaviside": Jump(lambda x, value: x, False, lambda x, value: (x > 0).to(x.dtype)),
+    "long": Jump(lambda x: x, True, torch.trunc),
+    "int": Jump(lambda x: x, True, torch.trunc),
     "floor_divide": _DIVISION,
     "floordiv": _DIVISION,
     "div_floor": _DIVISION,
@@ -56,12 +59,18 @@ COMPARISONS: dict[str, tuple[bool, bool]] = {
 }  # fmt: skip
 """By name, whether the operands of :data:`ABOVE` are exchanged, and whether its opposite is meant."""
 
+_WHOLE = {torch.int64: "long", torch.int32: "int"}
+_KINDS = {name: kind for kind, name in _WHOLE.items()}
+
 Restored = Callable[[tuple[Any, ...], Tensor], Tensor]
 
 
-def jump_name(function: Any, named: Any) -> str | None:
+def jump_name(function: Any, operands: tuple[Any, ...], named: Any) -> str | None:
     """The name of an operation that may jump; None for any other."""
     name = getattr(function, "__name__", "").strip("_")
+    if name in ("to", "type"):
+        given = (*operands[1:], *(named or {}).values())
+        return next((_WHOLE[value] for value in given if isinstance(value, torch.dtype) and value in _WHOLE), None)
     if name in COMPARISONS:
         return name
     if name in ("div", "divide", "true_divide"):
@@ -77,4 +86,6 @@ def restored(name: str) -> Restored:
         return (lambda operands, held: held < 0.5) if opposite else (lambda operands, held: held > 0.5)
     if JUMPS[name].moves:
         return lambda operands, held: operands[0] - operands[1] * held
+    if name in _KINDS:
+        return lambda operands, held: held.to(_KINDS[name])
     return lambda operands, held: held

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nlme_torch.model.time_curves import Curve
@@ -107,7 +108,9 @@ class Tape:
                 assert operation.switch is not None and operation.restored is not None
                 values.append(operation.restored(operands, held[operation.switch]))
             else:
-                values.append(operation.function(*operands, **dict(operation.named)))
+                # where a switch decides, results are wanted in gradients only once it is held
+                with torch.set_grad_enabled(torch.is_grad_enabled() and operation.switch is None):
+                    values.append(operation.function(*operands, **dict(operation.named)))
         return values
 
 

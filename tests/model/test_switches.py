@@ -111,6 +111,12 @@ PULSES = {
     ),
     "fmod": (lambda t, p: RATE * (torch.fmod(t + p.tsw, 6.0) < 0.5), lambda s: [(6 - s, 6.5 - s), (12 - s, 12.5 - s)]),
     "floor": (lambda t, p: RATE * (torch.floor(t / p.tsw) == 1), lambda s: [(s, 2 * s)]),
+    "unit step": (
+        lambda t, p: RATE * torch.heaviside(p.tsw - t, torch.zeros((), dtype=t.dtype)),
+        lambda s: [(0.0, s)],
+    ),
+    "integer": (lambda t, p: RATE * ((t / p.tsw).long() == 1), lambda s: [(s, 2 * s)]),
+    "kind": (lambda t, p: RATE * ((t / p.tsw).to(torch.int64) < 1), lambda s: [(0.0, s)]),
     "whole part": (lambda t, p: RATE * ((t + p.tsw) // 9 > 0) * (torch.ceil(t) < 9), lambda s: [(9 - s, 8.0)]),
     "sine": (
         lambda t, p: RATE * (torch.sin(2 * torch.pi * (t - p.tsw) / 4) > 0.5),
