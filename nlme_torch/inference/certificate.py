@@ -284,15 +284,16 @@ class Certifier:
 
     def run(self) -> None:
         """Repeat rounds until nothing is left to be had, or means are used up."""
+        best: tuple[bool, float] | None = None
         for number in range(1, self.settings.rounds + 1):
             found = self._round(settle=SETTLE if number == 1 else 2 * SETTLE)
             if found is None:
-                return
+                break
             small = found.left + found.standard_error <= self.settings.tolerance or (
                 found.left <= self.settings.tolerance and found.standard_error <= self.settings.tolerance
             )
             converged = small and not found.flat
-            self.certificate = Certificate(
+            certificate = self.certificate = Certificate(
                 found.left,
                 found.standard_error,
                 converged,
@@ -301,13 +302,21 @@ class Certifier:
                 self.chains.count,
                 self.scalars.labels[found.flattest] if found.flat else "",
             )
+            left = (found.flat, found.left + found.standard_error)
+            if best is None or left < best:
+                best, standing = left, (self.vector, certificate, self.draws)
             if converged and found.left <= max(0.2 * self.settings.tolerance, 3 * found.standard_error):
                 return  # a step would exchange averaged noise for that of one round
             over = number == self.settings.rounds or self.chains.iterations >= self.budget
             if over and not converged:  # what was measured is said of where it was measured
+                break
+            if not self._step(found):
+                break
+            if converged:
                 return
-            if not self._step(found) or converged:
-                return
+        if best is not None:  # a step along noise may have led away from a better point
+            self.vector, certificate, self.draws = standing
+            self.certificate = certificate._replace(rounds=number, iterations=self.chains.iterations)
 
     def _round(self, settle: int) -> Judgement | None:
         """Draw at the best parameters until the noise is small, or the gap is plain."""

@@ -1,6 +1,7 @@
 """What SAEM says is left to be had, against the exact likelihood of linear models."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from mixed_linear import lines_data, simulate_lines
 from small_models import Line, number
 
 import nlme_torch as nlme
-from nlme_torch.inference.certificate import Certificate, judge, rise
+from nlme_torch.inference.certificate import Certificate, Certifier, Judgement, judge, rise
 from nlme_torch.inference.complete_data import louis_sums, prior_derivatives
 from nlme_torch.inference.free_scalars import FreeScalars
 from nlme_torch.inference.saem_algorithm import SAEMAlgorithm
@@ -172,6 +173,28 @@ def test_a_fit_that_ends_on_a_plateau_names_the_parameter():
     estimation = method.estimate(density, torch.Generator().manual_seed(1), progress=False)
     assert estimation.status is Status.ITERATIONS_USED and estimation.certificate.flat == "omega_b"
     assert any("the likelihood is flat along omega_b" in message for message in estimation.warnings)
+
+
+def test_the_best_point_that_was_measured_stays(monkeypatch):
+    """Steps along noise lead from 0.3 to 0.9 and 0.7 below the maximum."""
+    judgements = iter(
+        Judgement(left, 0.0, 0.01, torch.ones(2), fraction=0.5, fraction_error=0.0, flattest=0)
+        for left in (0.3, 0.9, 0.7)
+    )
+    monkeypatch.setattr(Certifier, "_round", lambda self, settle: next(judgements))
+
+    def step(self, found):
+        self.vector = self.vector + found.step
+        return True
+
+    monkeypatch.setattr(Certifier, "_step", step)
+    certifier = object.__new__(Certifier)
+    certifier.settings, certifier.budget = nlme.Certification(rounds=3), 1000
+    certifier.vector, certifier.draws = torch.zeros(2), torch.zeros(2, 1, 4, 3)
+    certifier.chains = SimpleNamespace(iterations=60, count=4)
+    certifier.run()
+    assert torch.equal(certifier.vector, torch.zeros(2))
+    assert certifier.certificate == Certificate(0.3, 0.01, False, 3, 60, 4)
 
 
 def test_settings_are_checked():
