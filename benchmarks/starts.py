@@ -30,6 +30,7 @@ from start_problems import PROBLEMS, Problem
 
 import nlme_torch as nlme
 from nlme_torch.inference.natural import values_from_natural
+from nlme_torch.inference.status import Status
 from nlme_torch.model.individual_parameters import IndividualParameter
 from nlme_torch.model.parameters import PopulationParameter
 from nlme_torch.model.values import assign
@@ -87,7 +88,8 @@ def attempt(name: str, method: str, start: int | None, shared: Path) -> Outcome:
     if method == "saem":
         nodes = 15 if fit.model.n_effects <= 3 else 9
         value = nlme.ofv(fit.model, problem.data, nlme.Quadrature(nodes=nodes)).minus2ll
-    value = value if math.isfinite(value) else math.inf
+    # what grows without bound is no maximum to be reached
+    value = value if math.isfinite(value) and fit.status is not Status.UNBOUNDED else math.inf
     return Outcome(name, method, start, value, fit.converged, bool(fit.warnings), seconds, "")
 
 

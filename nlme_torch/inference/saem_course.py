@@ -13,6 +13,7 @@ from nlme_torch.inference.autocorrelation import autocorrelation_time
 from nlme_torch.inference.certificate import Certificate, Certification, Certifier, Chains
 from nlme_torch.inference.estimation import Estimation
 from nlme_torch.inference.free_scalars import FreeScalars, raw_labels
+from nlme_torch.inference.furthest import run_away
 from nlme_torch.inference.kernels import Tuning
 from nlme_torch.inference.pooled import Pooled
 from nlme_torch.inference.progress import Progress, progress_line
@@ -175,6 +176,13 @@ class Course:
             done = 0 if self.state is None else self.state.iteration
             self.reason = f"interrupted after {done} iterations" + (f" ({self.reason})" if self.reason else "")
             warnings.append(f"the fit was interrupted after {done} iterations: these are the values that stood then")
+        elif endless := run_away(density.model, parameter_values(density.model), values):
+            self.status = Status.UNBOUNDED
+            self.reason += f"; {endless}"
+            warnings.append(
+                f"{endless}: the likelihood has no maximum, as where an error may vanish because the model meets an "
+                "observation exactly; fix it, leave such records out, or begin elsewhere"
+            )
         elif certificate is not None:
             self.status = Status.CONVERGED if certificate.converged else Status.ITERATIONS_USED
             self.reason += f"; {certificate}"

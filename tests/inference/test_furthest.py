@@ -8,7 +8,7 @@ import torch
 
 import nlme_torch as nlme
 from nlme_torch.inference import expansion_points
-from nlme_torch.inference.furthest import FURTHEST, furthest
+from nlme_torch.inference.furthest import FURTHEST, furthest, run_away
 from nlme_torch.inference.marginal_objective import MarginalObjective
 from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
@@ -99,3 +99,25 @@ def test_a_step_that_loses_most_modes_is_refused_without_a_search(delayed, monke
     assert math.isinf(objective.step(nowhere)[0])
     with pytest.raises(AssertionError, match="searched"):
         objective(nowhere)
+
+
+def test_saem_says_so_too(delayed):
+    """A record of exactly zero at time zero in every subject, met exactly by any parameters."""
+    frame = delayed.to_frame()[["ID", "TIME", "DV"]]
+    frame = frame[frame["TIME"] >= 4]
+    zeros = frame.groupby("ID", as_index=False).first().assign(TIME=0.0, DV=0.0)
+    data = nlme.Dataset.from_frame(pd.concat([zeros, frame]).sort_values(["ID", "TIME"]))
+    schedule = nlme.StepSchedule(exploration=60, smoothing=10)
+    fit = nlme.fit(Delayed(), data, nlme.SAEM(schedule=schedule), seed=1, progress=False)
+    assert fit.status is Status.UNBOUNDED and "a runs to 0" in fit.termination
+    assert any("a runs to 0: the likelihood has no maximum" in message for message in fit.warnings)
+
+
+def test_what_ran_away_is_told_from_what_moved():
+    model = Delayed()
+    before = parameter_values(model)
+    far = {**before, "a.unconstrained": before["a.unconstrained"] - FURTHEST - 1}
+    near = {**before, "a.unconstrained": before["a.unconstrained"] - FURTHEST + 1}
+    assert run_away(model, before, far) == "a runs to 0" and run_away(model, before, near) == ""
+    both = {**far, "rate.typical": before["rate.typical"] + FURTHEST + 1}
+    assert run_away(model, before, both) == "rate runs to infinity and a runs to 0"
