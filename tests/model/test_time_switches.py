@@ -44,6 +44,7 @@ FOLLOWED = {
     "steps": lambda t, y, p: torch.floor(t / p.tsw),
 }
 SMOOTH = {
+    "softplus": lambda t, y, p: torch.nn.functional.softplus(30 * (t - p.tsw)),
     "ramp": lambda t, y, p: (t - p.tsw).clamp(min=0.0),
     "kink": lambda t, y, p: torch.relu(p.tsw - t),
     "of a state": lambda t, y, p: torch.where(y.amount < p.tsw, 1.0, 0.5),

@@ -26,7 +26,9 @@ def jumps_in_time(field: FieldProgram) -> bool:
     smooth = {
         operands[0].index
         for name, operands in program.instructions
-        if name == "select" and isinstance(operands[0], Ref) and _is_clamp(program, operands)
+        if name == "select"
+        and isinstance(operands[0], Ref)
+        and (_is_clamp(program, operands) or _is_softplus(program, operands))
     }
     return bool(switches - smooth)
 
@@ -37,6 +39,23 @@ def _is_clamp(program: Program, operands: tuple[object, ...]) -> bool:
     assert isinstance(condition, Ref)
     name, sides = program.instructions[condition.index]
     return name in _COMPARISONS and set(map(repr, branches)) == set(map(repr, sides))
+
+
+def _is_softplus(program: Program, operands: tuple[object, ...]) -> bool:
+    """Whether a choice is between x and softplus(x), by the size of x: equal to 2e-9 where torch changes over."""
+    condition, *branches = operands
+    assert isinstance(condition, Ref)
+    name, sides = program.instructions[condition.index]
+    if name not in _COMPARISONS or len(branches) != 2:
+        return False
+    soft = [
+        program.instructions[branch.index][1][0]
+        for branch in branches
+        if isinstance(branch, Ref) and program.instructions[branch.index][0] == "softplus"
+    ]
+    plain = [branch for branch in branches if branch in soft]
+    limits = [side for side in sides if isinstance(side, int | float)]
+    return bool(plain) and plain[0] in sides and bool(limits) and limits[0] >= 20
 
 
 def _depending(program: Program, kind: str, below: int | None = None) -> set[int]:
