@@ -32,6 +32,7 @@ from nlme_torch.model.observation.unchecked import unchecked
 from nlme_torch.model.observed import ObservedRecords, observed_records
 from nlme_torch.model.occasions import occasions, of_occasion
 from nlme_torch.model.parameters import PopulationParameter
+from nlme_torch.model.plain_arithmetic import PlainArithmetic
 from nlme_torch.model.probe import probe, refuse_unread
 from nlme_torch.model.random_weights import RandomWeights
 from nlme_torch.model.regressors import regressors
@@ -53,13 +54,14 @@ class Density:
         solver: How differential equations are solved; closed-form models ignore it.
 
     Raises:
-        ModelError: The data lack a covariate or an outcome that the model needs, or user code returns wrong shapes.
+        ModelError: The data lack a covariate or an outcome that the model needs, or user code returns wrong shapes or
+            takes numbers out of tensors.
     """
 
     def __init__(self, model: Model, batch: Batch, solver: Solver) -> None:
         self.model, self.solver = with_levels(model, batch), solver
         self._join(batch)
-        with torch.no_grad():
+        with torch.no_grad(), PlainArithmetic(self.model):
             if begins_at_zero(self):
                 self._join(batch.starting_at(0.0))
             probe(self)
@@ -97,7 +99,7 @@ class Density:
     def _read_dosing(self) -> DosePlan | None:
         if not self.model.has_dynamics:
             return None
-        with torch.no_grad():
+        with torch.no_grad(), PlainArithmetic(self.model):
             effects = self._times.new_zeros(self.model.n_effects, 1, 1, self.batch.n_subjects)
             dosing = self.model.dosing(self.at().individual(effects))
         check_dosing(dosing, self.model.states)

@@ -10,7 +10,6 @@ from nlme_torch.data.batch import Batch
 from nlme_torch.errors import ModelError, SolveError
 from nlme_torch.model.individual import Individual, at_records, flatten
 from nlme_torch.model.model import Model
-from nlme_torch.model.no_numpy import NoNumPy
 from nlme_torch.model.observation import Censored, Truncated
 from nlme_torch.model.observed import ObservedRecords
 from nlme_torch.model.time_zero import check_hazard
@@ -26,24 +25,22 @@ def probe(density: "Density") -> None:
         density: The model with its data.
 
     Raises:
-        ModelError: User code returns the wrong number or shape of things or calls NumPy, an outcome is missing on one
-            side, a distribution has an invalid parameter, or an observation lies outside the support of its
-            distribution.
+        ModelError: User code returns the wrong number or shape of things, an outcome is missing on one side, a
+            distribution has an invalid parameter, or an observation lies outside the support of its distribution.
     """
     model, batch = density.model, density.batch
     conditional = density.at()
     eta = conditional.mean.new_zeros(model.n_effects, 1, 1, batch.n_subjects)
-    with NoNumPy(model):
-        individual = conditional.individual(eta)
-        if model.has_dynamics:
-            flat = flatten(vars(individual))
-            initial = conditional.trajectory(individual, eta).initial
-            if not model.has_compartments:
-                density.fields.of(flat.specification)(density._times[0].expand_as(initial[0]), initial, flat.leaves)
-                # once with the covariates themselves, which refuse what their bare numbers would take
-                first = Individual(at_records(vars(individual), lambda value: value[0]))
-                model.dynamics(density._times[0], model.state_tuple()(*initial[: len(model.states)]), first)
-        observations, _ = conditional.as_written(eta)
+    individual = conditional.individual(eta)
+    if model.has_dynamics:
+        flat = flatten(vars(individual))
+        initial = conditional.trajectory(individual, eta).initial
+        if not model.has_compartments:
+            density.fields.of(flat.specification)(density._times[0].expand_as(initial[0]), initial, flat.leaves)
+            # once with the covariates themselves, which refuse what their bare numbers would take
+            first = Individual(at_records(vars(individual), lambda value: value[0]))
+            model.dynamics(density._times[0], model.state_tuple()(*initial[: len(model.states)]), first)
+    observations, _ = conditional.as_written(eta)
     for group, observed in observations:
         if not isinstance(observed, dict):
             raise ModelError(

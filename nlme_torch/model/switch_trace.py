@@ -246,7 +246,8 @@ class Tracing(TorchFunctionMode):
 
     def _is_bend(self, name: str, args: Any, kwargs: Any, result: Tensor) -> bool:
         """Whether an operation is a known function of a straight line alone."""
-        squared = isinstance(args[0], Tensor) and args[1:] in ((2,), (2.0,))
+        numbers = [arg for arg in args[1:] if not isinstance(arg, Tensor)]  # an exponent of the subject's own may move
+        squared = isinstance(args[0], Tensor) and len(args) == 2 and numbers in ([2], [2.0])
         alone = squared if name == "pow" else len(args) == 1
         return name in CURVES and alone and not kwargs and result.dtype is self._alive[0].dtype
 

@@ -1,5 +1,6 @@
 """User code that leaves PyTorch is an error that says where, and never ends the process."""
 
+import math
 import threading
 
 import numpy as np
@@ -40,6 +41,99 @@ def decays():
 def test_numpy_on_a_state_is_an_error_that_names_the_line(arguments, where):
     with pytest.raises(nlme.ModelError, match=rf"Decay\.{where}, line \d+, hands .* to NumPy"):
         nlme.simulate(Decay(*arguments), decays(), seed=1)
+
+
+def men_heavier(value, cov):
+    return value if cov.SEX == "male" else 2 * value
+
+
+def chosen(value, cov):
+    if (value > 0.2) and (value < 30):
+        return value
+    return 2 * value
+
+
+BRANCHES = {
+    "a level": men_heavier,
+    "a covariate": lambda value, cov: 2 * value if cov.WT > 60 else value,
+    "if": chosen,
+    "max": lambda value, cov: max(value, 0.01 * value),
+}
+NUMBERS = {
+    "math.exp": lambda value, cov: value * math.exp(value),
+    "item": lambda value, cov: value.item() + 0 * value,
+    "tolist": lambda value, cov: value * sum(value.flatten().tolist()),
+    "range": lambda value, cov: sum((value for _ in range(value)), 0 * value),
+    "format": lambda value, cov: value * len(f"{value:.3f}"),
+}
+
+
+def written(method, function):
+    """A decay one of whose methods applies a function to a value of its own."""
+
+    class Written(Decay):
+        def individual(self, p, cov):
+            return {"rate": function(p.k, cov)} if method == "individual" else {"rate": p.k}
+
+        def dosing(self, p):
+            return {"amount": nlme.Dosing(lag=function(p.k, None))} if method == "dosing" else {}
+
+        def initial(self, p):
+            return (function(p.k, None) if method == "initial" else 1.0,)
+
+        def dynamics(self, t, y, p):
+            return (-p.rate * (function(y.amount, None) if method == "dynamics" else y.amount),)
+
+        def observe(self, t, y, p):
+            return {"DV": dist.Normal(function(y.amount, None) if method == "observe" else y.amount, p.sigma)}
+
+    class Closed(nlme.Model):
+        def __init__(self):
+            super().__init__()
+            self.k, self.sigma = nlme.LogNormal(0.3), nlme.Positive(0.1)
+
+        def predict(self, t, p, cov):
+            return torch.exp(-p.k * function(t, cov))
+
+        def observe(self, t, y, p):
+            return {"DV": dist.Normal(y, p.sigma)}
+
+    return Closed() if method == "predict" else Written()
+
+
+def people(subjects):
+    frame = pd.concat([decays().frame] * 2).drop_duplicates().query(f"ID < {subjects}")
+    frame["SEX"], frame["WT"] = np.where(frame.ID == 1, "female", "male"), 55.0 + 10 * frame.ID
+    return nlme.Dataset.from_frame(frame, covariates=["SEX", "WT"])
+
+
+OF_COVARIATES = ("a level", "a covariate")
+METHODS = ("individual", "dosing", "initial", "dynamics", "observe", "predict")
+CASES = [
+    (method, name)
+    for name in (*BRANCHES, *NUMBERS)
+    for method in METHODS
+    if name not in OF_COVARIATES or method in ("individual", "predict")
+]
+
+
+@pytest.mark.parametrize(("method", "name"), CASES)
+def test_python_that_asks_for_one_number_is_an_error_that_says_what_to_write(method, name):
+    says = "torch.where" if name in BRANCHES else "function of the same name in torch"
+    for subjects in (
+        (3,) if name in (*OF_COVARIATES, "tolist") else (3, 1)
+    ):  # one subject would decide for all its chains
+        with pytest.raises(nlme.ModelError, match=rf"{method}, line \d+, .*{says}"):
+            nlme.simulate(written(method, (BRANCHES | NUMBERS)[name]), people(subjects), seed=1)
+
+
+def test_one_number_for_all_may_be_asked_for():
+    def checked(value, cov):
+        assert (value > -100).all() and f"{value}"
+        return value
+
+    for method in ("individual", "initial", "dynamics", "observe", "predict"):
+        nlme.simulate(written(method, checked), people(3), seed=1)
 
 
 def test_overlapping_evaluations_in_threads_leave_the_checks_as_they_were():
