@@ -178,6 +178,15 @@ def exact_curvature(
     return evaluation.curvature[:, :, 0] if isinstance(approximation, Curved) else None
 
 
+def is_laplace(approximation: Approximation) -> bool:
+    """Return whether an approximation consists of a mode and the determinant of the exact Hessian there.
+
+    Args:
+        approximation: Any.
+    """
+    return isinstance(approximation, Curved) and approximation.nodes == 1
+
+
 class _Shape(NamedTuple):
     """A value that depends on mode and curvature, and its derivatives with respect to both."""
 

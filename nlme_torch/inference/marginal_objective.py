@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.approximation import Approximation
+from nlme_torch.inference.curved import is_laplace
 from nlme_torch.inference.expansion_points import TRIAL_STEPS, Expansion, expand, search_modes, solves_equations
 from nlme_torch.inference.free_scalars import raw_labels
 from nlme_torch.inference.full_space import FullSpace
@@ -14,6 +15,7 @@ from nlme_torch.inference.linearised import Linearised
 from nlme_torch.inference.modes import ModeStatus
 from nlme_torch.inference.newton import inner_modes
 from nlme_torch.inference.scaling import expected_information, prior_curvature
+from nlme_torch.inference.singular_hessian import SINGULAR, smallest_eigenvalues
 from nlme_torch.inference.start_check import check_start
 from nlme_torch.model.infinite_derivative import infinite_derivative
 from nlme_torch.model.values import ParameterValues, flatten_values, unflatten_values
@@ -21,6 +23,9 @@ from nlme_torch.model.values import ParameterValues, flatten_values, unflatten_v
 SEARCHES = 8
 BEARABLE = 0.5  # share of the subjects whose modes a step may lose
 CURVATURE_STEP = 3e-3
+AT_EDGE = 0.1
+"""How near the edge of where Laplace's approximation is defined, as a share of it, counts as standing there."""
+
 FULL_SPACE_LIMIT = 1000  # unknowns, for dense linear algebra
 
 
@@ -54,6 +59,8 @@ class MarginalObjective:
         self.centre = approximation.origin(1)
         self.gap: Tensor | None = None
         self.evaluations = self.inner_evaluations = 0
+        # Laplace's: the smallest eigenvalue of every subject's Hessian at the last evaluation and where modes were kept
+        self.least = self.kept_least = torch.full_like(self.centre[0, 0], torch.inf)
         check_start(approximation.density, values)
         if begin is not None:
             self.centre = begin.nan_to_num(0.0)
@@ -84,11 +91,13 @@ class MarginalObjective:
         return self._evaluate(vector)
 
     def step(self, vector: Tensor) -> tuple[float, Tensor]:
-        """Return the same; infinite, too, where the modes of most subjects would have to be searched elsewhere.
+        """Return the same; infinite, too, where most modes are lost, or a Hessian is singular.
 
-        A step after which that is so was too long, and searches are dear where nothing fits.
+        A step after which the modes of most subjects would have to be searched elsewhere was too long, and searches are
+        dear where nothing fits. One that brings a subject's Hessian nearer to being singular than Laplace's
+        approximation bears leads to where that falls without bound.
         """
-        return self._evaluate(vector, bearable=BEARABLE)
+        return self._evaluate(vector, bearable=BEARABLE, defined=True)
 
     def trial(self, vector: Tensor) -> tuple[float, Tensor]:
         """Return the same from the modes that were kept last; infinite where one cannot be followed."""
@@ -97,7 +106,16 @@ class MarginalObjective:
 
     def keep(self) -> None:
         """Keep the modes of the last evaluation."""
-        self.kept = self.centre
+        self.kept, self.kept_least = self.centre, self.least
+
+    @property
+    def edge(self) -> Tensor:
+        """The eigenvalue below which no step may take a subject, or where it stands already, ``(subject,)``."""
+        return self.kept_least.clamp_max(SINGULAR)
+
+    def blocking(self) -> Tensor:
+        """Which subjects stand at the edge and were taken over it by the last evaluation, ``(subject,)``."""
+        return (self.kept_least < (1 + AT_EDGE) * self.edge) & (self.least < self.edge)
 
     def exchange(self, vector: Tensor) -> bool:
         """Return to the kept modes, or to those of the last trial for subjects where they are better.
@@ -156,9 +174,12 @@ class MarginalObjective:
         starts = len(vectors)
         values = self.at_several(vectors)
         centre = self.kept.expand(-1, starts, -1).contiguous()
-        found = expand(self.approximation, values, centre).evaluation.value.sum(-1)
+        evaluation = expand(self.approximation, values, centre).evaluation
         self.evaluations += 1
-        total = found - 2 * self.approximation.density.log_prior(values)
+        value = evaluation.value
+        if is_laplace(self.approximation):
+            value = torch.where(smallest_eigenvalues(evaluation.curvature) < self.edge, torch.inf, value)
+        total = value.sum(-1) - 2 * self.approximation.density.log_prior(values)
         return torch.where(torch.isfinite(total), total, torch.inf).detach()
 
     def at_several(self, vectors: Tensor) -> dict[str, Tensor]:
@@ -203,7 +224,9 @@ class MarginalObjective:
         self.centre = torch.where(better, found.effects, self.centre)
         return bool(better.any())
 
-    def _evaluate(self, vector: Tensor, *, follow: bool = False, bearable: float = 1.0) -> tuple[float, Tensor]:
+    def _evaluate(
+        self, vector: Tensor, *, follow: bool = False, bearable: float = 1.0, defined: bool = False
+    ) -> tuple[float, Tensor]:
         found = self.expansion(vector, gradient=True, follow=follow, bearable=bearable)
         gradient = found.evaluation.gradient
         assert gradient is not None
@@ -215,8 +238,13 @@ class MarginalObjective:
             if log_prior.requires_grad:
                 total = total - 2 * torch.autograd.grad(log_prior, free)[0]
         value -= 2 * float(log_prior.detach())
+        self.least = torch.full_like(self.kept_least, torch.inf)
         if not (found.finite and bool(torch.isfinite(total).all())):
             return float("inf"), torch.zeros_like(vector)
+        if is_laplace(self.approximation):
+            self.least = smallest_eigenvalues(found.evaluation.curvature)[0]
+            if defined and bool((self.least < self.edge).any()):
+                return float("inf"), torch.zeros_like(vector)
         self.centre = self._modes(found)
         return value, total
 

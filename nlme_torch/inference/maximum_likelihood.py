@@ -173,7 +173,12 @@ class _Run:
     def doubtful(self) -> bool:
         """Whether a search from elsewhere should have its say, too."""
         rescue, density = self.method.rescue, self.approximation.density
-        ended = self.minimum.status in (Status.CONVERGED, Status.STALLED, Status.UNBOUNDED)
+        ended = self.minimum.status in (
+            Status.CONVERGED,
+            Status.STALLED,
+            Status.UNBOUNDED,
+            Status.SINGULAR,
+        )
         if rescue is None or density.model.has_network or not ended:
             return False
         poor = rescue.poor(self.begun_at, self.minimum.iterate.value, density.batch.n_observations)
@@ -181,8 +186,8 @@ class _Run:
 
     @property
     def unbounded(self) -> bool:
-        """Whether it went where the likelihood grows without end: its value is then no achievement."""
-        return self.minimum.status is Status.UNBOUNDED
+        """Whether it went where the likelihood, or its approximation, grows without end: no achievement then."""
+        return self.minimum.status in (Status.UNBOUNDED, Status.SINGULAR)
 
     def farther_in(self) -> ParameterValues:
         """The initial values; what ran away from them is put a good way back first."""

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.inference.likelihood import LogLikelihood
+from nlme_torch.inference.singular_hessian import SINGULAR, smallest_eigenvalues
 
 NEAR = 5.0  # units of -2 log joint density
-FLAT = 0.05  # of the prior's own curvature: the conditional spread would exceed four prior standard deviations
 SHOWN = 5
 
 
@@ -56,10 +56,8 @@ def doubtful_modes(
             "(nlme.ImportanceSampling(modes=4)) is"
         )
     if hessian is not None:
-        finite = torch.isfinite(hessian).all(0).all(0)
-        matrices = torch.where(finite, hessian, torch.eye(len(hessian)).to(hessian)[..., None])
-        smallest = torch.linalg.eigvalsh(matrices.movedim(-1, 0))[:, 0]
-        flat = (smallest < FLAT).nonzero()[:, 0].tolist()
+        smallest = smallest_eigenvalues(hessian)
+        flat = (smallest < SINGULAR).nonzero()[:, 0].tolist()
         if flat:
             messages.append(
                 f"{_counted(flat, subjects)} a nearly singular Hessian at the conditional mode (smallest eigenvalue "

@@ -34,6 +34,9 @@ NOISY, MOST_NOISE = 4.0, 0.05
 GAIN = 1e-3
 """-2 log-likelihood that may be left where a search is said to have converged."""
 
+REFUSALS = 5
+"""Steps over the edge of where the approximation is defined, from next to it, after which a search ends there."""
+
 
 class Ended(NamedTuple):
     """Where an outer search ended.
@@ -64,6 +67,18 @@ class Endless(Exception):
         self.vector, self.value, self.slope, self.outward = vector, value, slope, outward
 
 
+class Edge(Exception):
+    """The search stands where the approximation ends: the objective falls beyond, and means nothing there.
+
+    Args:
+        subjects: Positions of those whose Hessian is nearly singular.
+    """
+
+    def __init__(self, subjects: list[int]) -> None:
+        super().__init__("the approximation is not defined beyond this point")
+        self.subjects = subjects
+
+
 class OuterSearch:
     """Rounds of a line search.
 
@@ -84,8 +99,9 @@ class OuterSearch:
         self.objective, self.strategy, self.scaled = objective, strategy, scaled
         self.furthest = furthest(objective.approximation, objective.initial)
         self.shown = report
-        self.iterations = self.evaluations = self.reported = self.called = 0
+        self.iterations = self.evaluations = self.reported = self.called = self.refusals = 0
         self.lowest = math.inf
+        self.lowest_at = objective.initial, torch.zeros_like(objective.initial)  # with the gradient there
         # where the model moves doses, or switches in time, derivatives jump as one of them meets an observation
         density = objective.approximation.density
         self.timed = type(density.model).dosing is not Model.dosing or dose_times_move(density)
@@ -100,12 +116,24 @@ class OuterSearch:
         value, slope = objective.step(inside) if math.isfinite(self.lowest) else objective(inside)
         self.called += 1
         if value < self.lowest:
-            self.lowest = value
+            self.lowest, self.lowest_at = value, (inside, slope)
             objective.keep()
             outward = self.furthest.outward(inside, slope)
             if bool(outward.any()):
                 raise Endless(inside, value, slope, outward)
+        elif math.isinf(value):
+            self.refuse(objective.blocking())
         return value, torch.where(inside == vector, slope, 0.0)
+
+    def refuse(self, blocking: Tensor) -> None:
+        """Count steps over the edge of where the approximation is defined; after some, the search ends there.
+
+        Args:
+            blocking: Subjects for whom it is not defined beyond, ``(subject,)``.
+        """
+        self.refusals += int(blocking.any())
+        if self.refusals >= REFUSALS and bool(blocking.any()):
+            raise Edge(blocking.nonzero()[:, 0].tolist())
 
     def report(self, point: Iterate) -> None:
         """Show an iteration."""
@@ -123,6 +151,8 @@ class OuterSearch:
             return Ended(self.stands._replace(status=Status.INTERRUPTED, reason="interrupted"), None)
         except Endless as end:
             return Ended(self.unbounded(end), None, end.outward)
+        except Edge as end:
+            return Ended(self.at_edge(end.subjects), None)
 
     def rounds(self, start: Tensor) -> Ended:
         """Search round by round, each judged where it ends."""
@@ -200,6 +230,21 @@ class OuterSearch:
         iterations, evaluations = self.iterations + self.reported, self.evaluations + self.called
         return Minimum(iterate, iterations, evaluations, Status.UNBOUNDED, reason)
 
+    def at_edge(self, places: list[int]) -> Minimum:
+        """The lowest point of a search that was stopped where the approximation ends."""
+        objective, (vector, slope) = self.objective, self.lowest_at
+        objective.centre = objective.kept
+        subjects = objective.approximation.density.batch.subjects
+        named = ", ".join(str(subjects[place]) for place in places)
+        reason = (
+            f"Laplace's approximation falls without bound from here on, because the Hessian of subject {named} becomes "
+            f"singular (smallest eigenvalue {float(objective.kept_least[places].min()):.2g} in units of the prior's) "
+            "where two conditional modes merge: fit by nlme.Quadrature, nlme.SAEM or nlme.FOCEI instead"
+        )
+        iterate = Iterate(vector, self.lowest, slope, float(slope.abs().max()))
+        iterations, evaluations = self.iterations + self.reported, self.evaluations + self.called
+        return Minimum(iterate, iterations, evaluations, Status.SINGULAR, reason)
+
     def examine(self, vector: Tensor, slope: Tensor) -> Optimality:
         """Judge a point: by the Hessian, or with many parameters by the expected information where there is one."""
         objective = self.objective
@@ -221,7 +266,7 @@ class OuterSearch:
     def round(self, vector: Tensor, scale: Tensor) -> Minimum:
         """One minimisation; the modes kept afterwards are those of its lowest point."""
         left = dataclasses.replace(self.strategy, iterations=max(self.strategy.iterations - self.iterations, 0))
-        self.lowest, self.reported, self.called = math.inf, 0, 0
+        self.lowest, self.reported, self.called, self.refusals = math.inf, 0, 0, 0
         found = left.minimise(self.evaluate, vector, scale, self.report)
         iterate = found.iterate._replace(vector=self.furthest.inside(found.iterate.vector))
         self.objective.centre = self.objective.kept

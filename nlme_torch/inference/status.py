@@ -12,6 +12,8 @@ class Status(Enum):
         STALLED: No further progress was possible although the criterion was not met.
         INTERRUPTED: The user stopped it; what stands is the best that was seen.
         UNBOUNDED: The likelihood grows without end as a parameter runs to zero or to infinity: there is no maximum.
+        SINGULAR: The approximation of the likelihood ends where a subject's Hessian becomes singular, and falls without
+            bound towards there although the likelihood does not.
         COMPLETED: A method that takes a given number of steps and judges nothing took them.
 
     Example:
@@ -27,4 +29,5 @@ class Status(Enum):
     STALLED = "no further progress was possible; begin elsewhere, or choose another method"
     INTERRUPTED = "interrupted; these are the best values seen, not a maximum"
     UNBOUNDED = "the likelihood grows without bound; fix the parameter that runs away, or begin elsewhere"
+    SINGULAR = "Laplace's approximation ends here, where a subject's Hessian becomes singular; choose another method"
     COMPLETED = "all steps were taken; whether this is a maximum was not judged"
