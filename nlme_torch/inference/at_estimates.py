@@ -23,6 +23,7 @@ from nlme_torch.inference.likelihood import (
 from nlme_torch.inference.solver_error import solver_warnings
 from nlme_torch.inference.status import Status
 from nlme_torch.model.density import Density
+from nlme_torch.solve import despite_compiler
 
 Found = TypeVar("Found")
 
@@ -98,7 +99,7 @@ class _Stages:
         if self.interrupted:
             return None
         try:
-            return compute()
+            return despite_compiler(compute)
         except (NLMEError, ArithmeticError, torch.linalg.LinAlgError) as error:
             self.problem = f"{error}".rstrip(".") or type(error).__name__
             self.messages.append(f"the {what} could not be computed at the estimates: {self.problem}")

@@ -18,7 +18,7 @@ from nlme_torch.model.levels import learn_levels
 from nlme_torch.model.model import Model
 from nlme_torch.model.network_scales import set_awaited_scales
 from nlme_torch.model.values import assign
-from nlme_torch.solve import Solver, choose_solver
+from nlme_torch.solve import Solver, choose_solver, despite_compiler
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
@@ -74,7 +74,7 @@ def fit(
     learn_levels(fitted, batch)
     density = Density(fitted, batch, choose_solver(solver))
     set_awaited_scales(density)
-    estimation = chosen.estimate(density, generator, progress)
+    estimation = despite_compiler(lambda: chosen.estimate(density, generator.manual_seed(seed), progress))
     assign(fitted, estimation.values)
     there = at_estimates(density, estimation, likelihood, generator, progress)
     return Fit(

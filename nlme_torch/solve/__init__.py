@@ -4,6 +4,7 @@ from .adaptive import Adaptive as Adaptive
 from .auto import Auto as Auto
 from .choose import choose_solver as choose_solver
 from .events import Events as Events
+from .failed_compiler import despite_compiler as despite_compiler
 from .fixed import RK4 as RK4
 from .integrate import solve as solve
 from .problem import Problem as Problem

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.solve.isolate import mask_states
-from nlme_torch.solve.kernel import Kernel, Limits, Outcome, Solve, find_kernel
+from nlme_torch.solve.kernel import BuildError, Kernel, Limits, Outcome, Solve, find_kernel
 from nlme_torch.solve.moving_times import drop_times, hold_times
 from nlme_torch.solve.problem import Problem
 from nlme_torch.solve.replay import is_differentiated, is_transformed
@@ -24,7 +24,7 @@ def solve_compiled(problem: Problem, method: Method, control: Control) -> Soluti
 
     Returns:
         The solution; None off the CPU, without a C++ compiler, under forward-mode or torch.func transforms, for an
-        empty batch, and for a vector field that cannot be written out in scalars.
+        empty batch, for a vector field that cannot be written out in scalars, and where the compiler fails.
     """
     if is_transformed() or 0 in problem.batch:
         return None
@@ -32,6 +32,12 @@ def solve_compiled(problem: Problem, method: Method, control: Control) -> Soluti
     moving = differentiated and problem.times.requires_grad and not hasattr(problem.vector_field, "__self__")
     posed = hold_times(problem) if moving else problem
     kernel = find_kernel(posed, method, differentiated)
+    if kernel is not None and differentiated:
+        kernel = kernel.differentiating(posed.parameters)
+        try:
+            kernel.backwards  # noqa: B018  a compiler that fails is noticed while there is another way
+        except BuildError:
+            return None
     if kernel is None:
         return None
     solution = _by_kernel(posed, control, kernel)
@@ -76,10 +82,7 @@ def _by_kernel(problem: Problem, control: Control, kernel: Kernel) -> Solution:
     atol, steps = float(control.atol), int(control.max_steps)
     limits = Limits(control.rtol, atol, steps, torch.get_num_threads(), control.to_scale)
     last = torch.where(torch.isfinite(schedule.times).all(0), schedule.last, 1).reshape(count)
-    differentiated = is_differentiated(problem)
-    if differentiated:
-        kernel = kernel.differentiating(problem.parameters)
-    run = Solve(kernel, limits, last, flat(schedule.resets, 1), differentiated)
+    run = Solve(kernel, limits, last, flat(schedule.resets, 1), is_differentiated(problem))
     arrivals = run.arrivals(
         flat(initial, 1),
         flat(schedule.times, 1),

@@ -6,6 +6,7 @@ from its first record to its last, each lane with its own step size. Whatever ca
 tensor operations.
 """
 
+from .build import BuildError as BuildError
 from .differentiate import Solve as Solve
 from .find import find_kernel as find_kernel
 from .kernel import Kernel as Kernel

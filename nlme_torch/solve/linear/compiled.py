@@ -12,7 +12,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -79,6 +79,7 @@ class Elementwise:
         own_inputs: number of inputs that a subject has one value of.
         record_outputs: operands, one value per record.
         own_outputs: operands whose sum over a subject's records is returned.
+        failures: what a compiler said that failed, on this function or on a derivative of it; shared among them.
     """
 
     program: Program
@@ -86,16 +87,23 @@ class Elementwise:
     own_inputs: int
     record_outputs: tuple[object, ...]
     own_outputs: tuple[object, ...] = ()
+    failures: list[str] = field(default_factory=list)
 
     @functools.cached_property
     def library(self) -> ctypes.CDLL:
         """The compiled function."""
-        field = FieldProgram(self.program, (*self.record_outputs, *self.own_outputs), self.own_inputs, 0)
+        program = FieldProgram(self.program, (*self.record_outputs, *self.own_outputs), self.own_inputs, 0)
         text = _DRIVER.format(
             record_in=self.record_inputs, own_in=self.own_inputs, record_out=len(self.record_outputs),
-            own_out=len(self.own_outputs), field=forward_source(field),
+            own_out=len(self.own_outputs), field=forward_source(program),
         )  # fmt: skip
-        return build(text)
+        try:
+            return build(text)
+        except BuildError as error:
+            if not self.failures:
+                _log.warning("no compiled closed form from now on, slower tensor operations instead: %s", error)
+            self.failures.append(str(error))
+            raise
 
     @functools.cached_property
     def transposed(self) -> "Elementwise":
@@ -108,7 +116,7 @@ class Elementwise:
         record = [found.get(places.get(("y", i), -1), 0.0) for i in range(self.record_inputs)]
         own = [found.get(places.get(("own", i), -1), 0.0) for i in range(self.own_inputs)]
         inputs = (self.record_inputs + len(self.record_outputs), self.own_inputs + len(self.own_outputs))
-        return Elementwise(program, *inputs, tuple(record), tuple(own))
+        return Elementwise(program, *inputs, tuple(record), tuple(own), self.failures)
 
     def __call__(self, record: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate.
@@ -158,7 +166,7 @@ def evaluate(function: ClosedForm, elapsed: Tensor, parameters: Sequence[Tensor]
     components = tuple(tuple(value.shape[: value.ndim - axes]) for value in parameters)
     if elapsed.numel() >= _SMALLEST and _may_compile(elapsed, *parameters):
         found = _find(function, components)
-        if found is not None:
+        if found is not None and not found[0].failures:
             return _run(*found, elapsed, parameters, components)
     extra = (1,) * max(elapsed.ndim - axes, 0)
     aligned = [
@@ -212,7 +220,9 @@ def _find(
         if len(function.transposed.program.instructions) > _LARGEST:
             return None
         function.library  # noqa: B018  a compiler that fails is noticed here
-    except (NotScalarError, NoDerivativeError, BuildError) as error:
+    except BuildError:
+        return None
+    except (NotScalarError, NoDerivativeError) as error:
         _log.warning("no compiled closed form, slower tensor operations instead: %s", error)
         return None
     return function, result.shape[:-1]

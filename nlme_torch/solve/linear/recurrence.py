@@ -2,13 +2,16 @@
 
 import ctypes
 import functools
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nlme_torch.solve.kernel.build import build, compiler
+from nlme_torch.solve.kernel.build import BuildError, build, compiler
 from nlme_torch.solve.replay import is_transformed
+
+_log = logging.getLogger(__name__)
 
 _DRIVER = r"""
 #include "lanes.h"
@@ -47,7 +50,8 @@ def recurrence(matrices: Tensor, inputs: Tensor, backwards: bool = False) -> Ten
     Returns:
         (record, state, *batch).
     """
-    if matrices.is_cpu and matrices.dtype is torch.float64 and compiler() is not None and not is_transformed():
+    plain = matrices.is_cpu and matrices.dtype is torch.float64 and not is_transformed()
+    if plain and compiler() is not None and _library() is not None:
         return _Compiled.apply(matrices, inputs, backwards)
     return _ByOperations.apply(matrices, inputs, backwards)
 
@@ -60,7 +64,9 @@ class _Compiled(torch.autograd.Function):
         records, count = added.shape[:2]
         sizes = (ctypes.c_long(size) for size in (records, count, added[0, 0].numel()))
         places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (plain, added, states))
-        _library().run(*sizes, ctypes.c_int(backwards), *places)
+        library = _library()
+        assert library is not None
+        library.run(*sizes, ctypes.c_int(backwards), *places)
         ctx.backwards = backwards
         ctx.save_for_backward(matrices, states)
         return states
@@ -121,5 +127,9 @@ def _pull_back(ctx: Any, matrices: Tensor, states: Tensor, cotangent: Tensor) ->
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
-    return build(_DRIVER)
+def _library() -> ctypes.CDLL | None:
+    try:
+        return build(_DRIVER)
+    except BuildError as error:
+        _log.warning("no compiled recurrence, slower tensor operations instead: %s", error)
+        return None
