@@ -6,8 +6,10 @@ the log-likelihood that a better point would gain is
 .. math:: g = \tfrac12 s^\top I^{-1} s
 
 of which :math:`\tfrac12 \operatorname{tr}(I^{-1} V)` is seen at the maximum itself, V being the Monte-Carlo covariance
-of s by the differences between chains. EM loses a direction of which the data carry the fraction f of the complete
-information by 1 - f per iteration only; the Newton step :math:`I^{-1} s` does not care.
+of s by the differences between chains. Where they can be trusted, weighted draws about the chains' moments
+(``quasi_draws``) take the chains' place: they are independent and fill space evenly. EM loses a direction of which the
+data carry the fraction f of the complete information by 1 - f per iteration only; the Newton step :math:`I^{-1} s`
+does not care.
 
 References:
     Louis (1982), Finding the observed information matrix when using the EM algorithm.
@@ -29,7 +31,8 @@ from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
 from nlme_torch.inference.complete_data import LouisSums, louis_sums, prior_derivatives
 from nlme_torch.inference.free_scalars import FreeScalars
-from nlme_torch.inference.linear_algebra import cholesky
+from nlme_torch.inference.judgement import Judgement, judge
+from nlme_torch.inference.quasi_draws import QuasiDraws, Shape, moments, quasi_draws
 from nlme_torch.inference.saem_algorithm import SAEMAlgorithm, SAEMState
 from nlme_torch.model.density import Density
 from nlme_torch.model.values import ParameterValues
@@ -38,8 +41,13 @@ from nlme_torch.settings import check_above, check_at_least, check_types
 BLOCK, SETTLE, THIN = 20, 20, 2
 FEWEST_CHAINS, MOST_COLUMNS = 4, 2000
 """Chains per subject from which differences between chains are told, and most chains of all subjects together."""
-FLAT = 0.01
-"""Fraction of the complete information below which a direction is flat: no quadratic tells what is left there."""
+REPLICATES, DRAWS, WEIGHTED_COLUMNS = 16, (32, 256), 400_000
+"""Replicates of weighted draws, from which their noise is told; fewest and most draws of each per subject at once, and
+how many of all subjects are wanted."""
+ATTEMPTS, KEPT_COLUMNS = 3, 400_000
+"""How often weighted draws shape the next ones until they are trusted, and how many are kept of all subjects."""
+VALUES = 4
+"""Values of the model that an iteration of a chain costs at least, a weighted draw one."""
 FARTHEST = 4.0
 """Most log-likelihood that one step may promise to gain."""
 
@@ -79,6 +87,7 @@ class Certificate(NamedTuple):
         iterations: Iterations of the chains in all of them.
         chains: Chains per subject in the last.
         flat: The parameter that moves most along a direction in which the likelihood is flat; empty if there is none.
+        draws: Weighted draws per subject, which count among the iterations by what they cost.
     """
 
     gain: float
@@ -88,96 +97,20 @@ class Certificate(NamedTuple):
     iterations: int
     chains: int
     flat: str = ""
+    draws: int = 0
 
     def __str__(self) -> str:
+        means = f"{self.draws} weighted draws of every subject" if self.draws else f"{self.chains} chains"
         return (
             f"{self.gain:.3f} +- {self.standard_error:.3f} of log-likelihood still to be had by Louis's information "
-            f"({self.iterations} further iterations, {self.chains} chains)"
+            f"({self.iterations} further iterations, {means})"
         )
 
 
-class Judgement(NamedTuple):
-    """Score and information of one round in numbers.
-
-    Attributes:
-        gain: Half of s' I^-1 s, noise included.
-        noise: What of it is expected from noise alone.
-        standard_error: Monte-Carlo error of the gain.
-        step: Newton's step, ``(kept,)``.
-        fraction: The smallest fraction of the complete information that the data carry in any direction.
-        fraction_error: Its Monte-Carlo error.
-        flattest: Which parameter moves most along that direction, by its complete information.
-    """
-
-    gain: float
-    noise: float
-    standard_error: float
-    step: Tensor
-    fraction: float
-    fraction_error: float
-    flattest: int
-
-    @property
-    def left(self) -> float:
-        """The gain without what noise alone shows."""
-        return max(self.gain - self.noise, 0.0)
-
-    @property
-    def flat(self) -> bool:
-        """Whether the likelihood is flat along some direction."""
-        return self.fraction < FLAT
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether more draws might decide otherwise about that."""
-        return abs(self.fraction - FLAT) < 2 * self.fraction_error
-
-
-def judge(sums: LouisSums, prior_slope: Tensor, prior_curvature: Tensor) -> Judgement | None:
-    """Turn sums over draws into the gain still to be had and the step towards it.
-
-    Args:
-        sums: Over draws at the parameters in question.
-        prior_slope: First derivatives of the log prior, ``(kept,)``.
-        prior_curvature: Second derivatives, ``(kept, kept)``.
-
-    Returns:
-        The judgement; None where the complete data have no information on some direction, or numbers fail.
-    """
-    score = sums.mean_scores().sum(0) + prior_slope
-    complete = sums.complete() - prior_curvature
-    idle = torch.diag((complete.diagonal() == 0).to(complete))  # what nothing depends on stays
-    complete = complete + idle
-    size = complete.diagonal().clamp_min(1e-300).sqrt()
-    factor = cholesky(complete / size / size[:, None])
-    if not bool(torch.isfinite(factor).all() & torch.isfinite(score).all()):
-        return None
-
-    def whiten(columns: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(factor, columns / size[:, None], upper=False)
-
-    by_chain = sums.information()
-    information = whiten(whiten(by_chain.mean(0) - prior_curvature + idle).mT)
-    fractions, directions = torch.linalg.eigh(0.5 * (information + information.mT))
-    back = torch.linalg.solve_triangular(factor.mT, directions, upper=True)
-    flattest = back[:, 0] / size
-    each_fraction = torch.einsum("i,cij,j->c", flattest, by_chain, flattest)
-    smallest, fraction_error = float(fractions[0]), float(each_fraction.std()) / math.sqrt(len(each_fraction))
-    fractions = fractions.clamp_min(FLAT)
-    each = sums.scores.sum(1) / sums.iterations
-    along = (directions.mT @ whiten(score[:, None]))[:, 0] / fractions.sqrt()
-    spread = directions.mT @ whiten((each - each.mean(0)).mT) / fractions.sqrt()[:, None]
-    noise = spread @ spread.mT / (len(each) - 1) / len(each)
-    error = along @ noise @ along + 0.5 * noise.square().sum()
-    return Judgement(
-        0.5 * float(along.square().sum()),
-        0.5 * float(noise.trace()),
-        math.sqrt(float(error)),
-        back @ (along / fractions.sqrt()) / size,
-        smallest,
-        fraction_error,
-        int(back[:, 0].abs().argmax()),
-    )
+def corrected(sums: LouisSums, drawn: QuasiDraws) -> LouisSums:
+    """Scores of replicates whose weights have one common normaliser, so that their differences tell the noise."""
+    excess = drawn.weights.sum(0) - len(drawn.weights)
+    return sums._replace(scores=sums.scores - excess[..., None] * sums.mean_scores())
 
 
 def rise(
@@ -247,6 +180,12 @@ class Chains:
         """Go on under other parameters."""
         self.state = self.state._replace(values=dict(values))
 
+    def spend(self, draws: int) -> None:
+        """Count weighted draws of every subject as the iterations that cost as much."""
+        for _ in range(math.ceil(draws / (VALUES * self.count))):
+            self.iterations += 1
+            self.report()
+
     def draw(self, iterations: int, *, adapt: bool = False) -> Float[Tensor, "effect iteration chain subject"]:
         """Return the draws of some iterations; kernels whose shape goes on adapting would bias them."""
         moments, kept = self.state.moments, []
@@ -274,6 +213,8 @@ class Certifier:
         certificate: What was measured last, None before the first round ends.
     """
 
+    weighted = 0  # draws per subject
+
     def __init__(self, chains: Chains, scalars: FreeScalars, settings: Certification, budget: int) -> None:
         self.chains, self.scalars, self.settings, self.budget = chains, scalars, settings, budget
         self.density = chains.algorithm.density
@@ -281,6 +222,8 @@ class Certifier:
         self.certificate: Certificate | None = None
         self._mean, self._weight = torch.zeros_like(self.vector), 0.0
         self.draws: Tensor = chains.state.transformed[:, None, :, 0]
+        self.shape: Shape | None = None
+        self.even = True  # whether weights can be trusted
 
     def run(self) -> None:
         """Repeat rounds until nothing is left to be had, or means are used up."""
@@ -301,6 +244,7 @@ class Certifier:
                 self.chains.iterations,
                 self.chains.count,
                 self.scalars.labels[found.flattest] if found.flat else "",
+                self.weighted,
             )
             left = (found.flat, found.left + found.standard_error)
             if best is None or left < best:
@@ -316,14 +260,66 @@ class Certifier:
                 return
         if best is not None:  # a step along noise may have led away from a better point
             self.vector, certificate, self.draws = standing
-            self.certificate = certificate._replace(rounds=number, iterations=self.chains.iterations)
+            self.certificate = certificate._replace(
+                rounds=number, iterations=self.chains.iterations, draws=self.weighted
+            )
 
     def _round(self, settle: int) -> Judgement | None:
         """Draw at the best parameters until the noise is small, or the gap is plain."""
+        self.chains.move(self.scalars.at(self.vector[None]))
+        here = FreeScalars(self.density.model, self.chains.state.values)
+        found = self._by_weights(here, settle) if self.even else None
+        return found if self.even else self._by_chains(here, settle)
+
+    def _enough(self, found: Judgement) -> bool:
+        """Whether more draws would decide nothing."""
+        tolerance = self.settings.tolerance
+        enough = found.noise <= 0.25 * tolerance and not found.doubtful
+        plain = found.left > 2 * tolerance + 4 * found.standard_error
+        return enough or plain or self.chains.iterations >= self.budget
+
+    def _by_weights(self, here: FreeScalars, settle: int) -> Judgement | None:
+        """Judge by weighted draws; where these cannot be trusted, note it."""
+        chains, scales = self.chains, self.chains.algorithm.scales
+        if self.shape is None:
+            chains.draw(settle, adapt=True)
+            first = chains.draw(BLOCK).flatten(1, 2)
+            self.shape = moments(first, torch.ones_like(first[0]))
+        slope, curvature = prior_derivatives(self.density, here)
+        sums: LouisSums | None = None
+        while True:
+            drawn = self._drawn(here)
+            if drawn is None:
+                self.even = False
+                return None
+            fresh = corrected(louis_sums(self.density, here, drawn.phi, scales, drawn.weights), drawn)
+            sums = fresh if sums is None else sums.plus(fresh)
+            found = judge(sums, slope, curvature)
+            if found is None or self._enough(found):
+                count = max(1, min(drawn.weights[..., 0].numel(), KEPT_COLUMNS // drawn.weights.shape[-1]))
+                self.draws = drawn.resampled(count, chains.generator)[:, None]
+                return found
+
+    def _drawn(self, here: FreeScalars) -> QuasiDraws | None:
+        """Draw about the shape of the last draws; None where weights stay too uneven."""
+        subjects = self.density.batch.n_subjects
+        count = min(max(WEIGHTED_COLUMNS // (REPLICATES * subjects), DRAWS[0]), DRAWS[1])
+        for _ in range(ATTEMPTS):
+            assert self.shape is not None
+            drawn = quasi_draws(self.density.at(here.values), self.shape, count, REPLICATES, self.chains.generator)
+            self.weighted += count * REPLICATES
+            self.chains.spend(count * REPLICATES)
+            if not drawn.usable:
+                return None
+            self.shape = drawn.shape()
+            if drawn.trusted:
+                return drawn
+        return None
+
+    def _by_chains(self, here: FreeScalars, settle: int) -> Judgement | None:
+        """Judge by the draws of Markov chains."""
         tolerance, chains = self.settings.tolerance, self.chains
-        chains.move(self.scalars.at(self.vector[None]))
         chains.draw(settle, adapt=True)
-        here = FreeScalars(self.density.model, chains.state.values)
         slope, curvature = prior_derivatives(self.density, here)
         sums: LouisSums | None = None
         kept: list[Tensor] = []
@@ -334,11 +330,7 @@ class Certifier:
             sums = fresh if sums is None else sums.plus(fresh)
             found = judge(sums, slope, curvature)
             self.draws = torch.cat(kept, 1)
-            if found is None:
-                return None
-            enough = found.noise <= 0.25 * tolerance and not found.doubtful
-            plain = found.left > 2 * tolerance + 4 * found.standard_error
-            if enough or plain or chains.iterations >= self.budget:
+            if found is None or self._enough(found):
                 return found
             if found.noise > tolerance and chains.may_double:
                 chains.double()

@@ -29,8 +29,8 @@ from nlme_torch.inference.sufficient_statistics import residual_squares
 from nlme_torch.model.absolute_zeros import gradients
 from nlme_torch.model.density import Density
 
-COLUMNS = 8000
-"""Most draws of all subjects that one call differentiates."""
+COLUMNS, MOST_COLUMNS = 8000, 200_000
+"""Most draws of all subjects for which one call differentiates the model, and most that are held at once."""
 
 
 class LouisSums(NamedTuple):
@@ -78,6 +78,7 @@ def louis_sums(
     scalars: FreeScalars,
     draws: Float[Tensor, "effect iteration chain subject"],
     scales: Mapping[str, tuple[str, ...]],
+    weights: Float[Tensor, "iteration chain subject"] | None = None,
 ) -> LouisSums:
     """Differentiate the complete-data log density at draws of phi, as many at once as one call should hold.
 
@@ -86,10 +87,15 @@ def louis_sums(
         scalars: The parameters.
         draws: Of phi, at these parameters.
         scales: What :func:`nlme_torch.model.residual_scale.residual_scales` found.
+        weights: Of the draws, with mean one for every subject; None where all count alike.
     """
-    _, _, chains, subjects = draws.shape
+    _, iterations, chains, subjects = draws.shape
+    length = max(1, MOST_COLUMNS // (chains * subjects))
+    if weights is None:
+        weights = draws.new_ones(iterations, chains, subjects)
     parts = [
-        derivatives(density, scalars, part, scales) for part in draws.split(max(1, COLUMNS // (chains * subjects)), 1)
+        derivatives(density, scalars, part, scales, share)
+        for part, share in zip(draws.split(length, 1), weights.split(length), strict=True)
     ]
     total = parts[0]
     for part in parts[1:]:
@@ -102,46 +108,137 @@ def derivatives(
     scalars: FreeScalars,
     draws: Float[Tensor, "effect iteration chain subject"],
     scales: Mapping[str, tuple[str, ...]],
+    weights: Float[Tensor, "iteration chain subject"] | None = None,
 ) -> LouisSums:
-    """The same in one call; chains stand on the start axis."""
+    """The same with all of them held at once; chains stand on the start axis."""
     iterations, chains, subjects = draws.shape[1:]
+    if weights is None:
+        weights = draws.new_ones(iterations, chains, subjects)
     whole = scalars.vector.detach().expand(chains, -1)
     shape = (iterations, chains, subjects, whole.shape[1])
     scores, curvature = draws.new_zeros(shape), draws.new_zeros(chains, shape[-1], shape[-1])
     owners = _owners(scalars)
     kinds = [_kind(name, scales) for name in owners]
-    for kind in ("effects", "outcomes"):
-        columns = [column for column, own in enumerate(kinds) if own == kind]
-        if not columns:
-            continue
+    columns = [column for column, own in enumerate(kinds) if own == "effects"]
+    if columns:
         place = torch.tensor(columns, device=draws.device)
-        leaf = whole[:, place].clone().requires_grad_()
-        weights = torch.ones(shape[:-1], dtype=draws.dtype, device=draws.device, requires_grad=True)
-        with torch.enable_grad():
-            conditional = density.at(scalars.at(whole.index_copy(1, place, leaf)))
-            eta = draws - conditional.mean[:, None]
-            value = conditional.log_effects(eta) if kind == "effects" else conditional.log_likelihood(eta)
-            if not value.requires_grad:  # nothing depends on these parameters
-                continue
-            (slope,) = gradients((weights * value).sum(), leaf, create_graph=True, materialize_grads=True)
-            for entry, column in enumerate(columns):
-                if not slope.requires_grad:
-                    continue
-                # the slope is linear in the weights, so that its derivative by them is every column's own score
-                each, row = gradients(slope[:, entry].sum(), (weights, leaf), materialize_grads=True)
-                scores[..., column] = each
-                curvature[:, column, place] = row
+        each, bends = _by_effects(density, scalars, place, draws, weights)
+        scores[..., place] = each
+        curvature[:, place[:, None], place] = bends
+    length = max(1, COLUMNS // (chains * subjects))
+    columns = [column for column, own in enumerate(kinds) if own == "outcomes"]
+    if columns:
+        place = torch.tensor(columns, device=draws.device)
+        pairs = zip(draws.split(length, 1), weights.split(length), strict=True)
+        parts = [_by_outcomes(density, scalars, place, part, share) for part, share in pairs]
+        scores[..., place] = torch.cat([each for each, _ in parts])
+        curvature[:, place[:, None], place] = torch.stack([bends for _, bends in parts]).sum(0)
     if "scale" in kinds:
         with torch.no_grad():
-            found = residual_squares(density.at(scalars.at(whole)), draws, scales)
+            conditional = density.at(scalars.at(whole))
+            residuals = [residual_squares(conditional, part, scales) for part in draws.split(length, 1)]
         for column, (owner, kind) in enumerate(zip(owners, kinds, strict=True)):
             if kind == "scale":
                 name = owner.removesuffix(".unconstrained")
                 count = sum(density.batch.outcomes[outcome].mask.sum(0) for outcome in scales[name])
-                scores[..., column] = found[name] - count
-                curvature[:, column, column] = -2 * found[name].sum((0, 2))
-    squares = torch.einsum("tcni,tcnj->cij", scores, scores)
-    return LouisSums(iterations, scores.sum(0), squares, curvature)
+                found = torch.cat([part[name] for part in residuals])
+                scores[..., column] = found - count
+                curvature[:, column, column] = -2 * (weights * found).sum((0, 2))
+    scores = torch.where(weights[..., None] > 0, scores, 0.0)  # what cannot be evaluated weighs nothing
+    weighted = weights[..., None] * scores
+    squares = torch.einsum("tcni,tcnj->cij", weighted, scores)
+    return LouisSums(iterations, weighted.sum(0), squares, curvature)
+
+
+def _by_effects(
+    density: Density, scalars: FreeScalars, place: Tensor, draws: Tensor, weights: Tensor
+) -> tuple[Float[Tensor, "iteration chain subject kept"], Float[Tensor, "chain kept kept"]]:
+    r"""Derivatives of log p(phi) by typical values, covariate effects and Omega.
+
+    With :math:`z = \phi - \mu_i(\theta_0)` and :math:`\Delta_i = \mu_i(\theta) - \mu_i(\theta_0)`,
+
+    .. math:: \log p = z^\top \Omega^{-1} \Delta_i - \tfrac12 z^\top \Omega^{-1} z
+              - \tfrac12 \Delta_i^\top \Omega^{-1} \Delta_i - \tfrac12 \log |\Omega|
+
+    is linear in z and z z', so that nothing need be differentiated draw by draw.
+    """
+    chains, subjects = draws.shape[2:]
+    whole = scalars.vector.detach().expand(chains, -1)
+    leaf = whole[:, place].clone().requires_grad_()
+    total = draws.new_zeros(())
+    pieces: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    with torch.enable_grad():
+        conditional = density.at(scalars.at(whole.index_copy(1, place, leaf)))
+        mean = conditional.mean.expand(-1, chains, subjects)
+        moved = mean - mean.detach()
+        centred = draws - mean.detach()[:, None]
+        weighted, count = weights * centred, weights.sum((0, 2))
+        for block in density.model.blocks:
+            if block.covariance is None:
+                continue
+            factor, part = conditional.cholesky(block.name).expand(chains, -1, -1), block.slice
+            precision = torch.cholesky_inverse(factor)
+            log_determinant = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+            pulled = torch.einsum("cij,jcn->cin", precision, moved[part])
+            first = weighted[part].sum(1).movedim(0, 1)
+            second = torch.einsum("itcn,jtcn->cij", weighted[part], centred[part])
+            total = total + (pulled * (first - 0.5 * weights.sum(0)[:, None] * moved[part].movedim(0, 1))).sum()
+            total = total - 0.5 * (precision * second).sum() - 0.5 * (count * log_determinant).sum()
+            pieces.append((centred[part], pulled[0], precision[0], log_determinant[0]))
+        scores = draws.new_zeros(*draws.shape[1:], len(place))
+        for columns, *functions in pieces:
+            by_mean, by_precision, by_determinant = (_slopes(function, leaf)[..., 0, :] for function in functions)
+            scores = scores + torch.einsum("itcn,ink->tcnk", columns, by_mean)
+            squares = torch.einsum("itcn,jtcn->tcnij", columns, columns).flatten(-2)
+            scores = scores - 0.5 * (squares @ by_precision.flatten(0, 1) + by_determinant)
+        rows: list[Tensor] = []
+        if total.requires_grad:
+            (slope,) = torch.autograd.grad(total, leaf, create_graph=True, materialize_grads=True)
+            for entry in range(len(place)):
+                if slope.requires_grad:
+                    rows += torch.autograd.grad(slope[:, entry].sum(), leaf, retain_graph=True, materialize_grads=True)
+        bends = torch.stack(rows, 1) if rows else draws.new_zeros(chains, len(place), len(place))
+    return scores.detach(), bends
+
+
+def _slopes(function: Tensor, leaf: Float[Tensor, "chain kept"]) -> Float[Tensor, "*shape chain kept"]:
+    """Derivatives of every entry of a function by the leaf: linear in weights, by which the slope is differentiated."""
+    zero = function.new_zeros(*function.shape, *leaf.shape)
+    if not function.requires_grad:
+        return zero
+    weights = torch.ones_like(function, requires_grad=True)
+    (slope,) = torch.autograd.grad((weights * function).sum(), leaf, create_graph=True, materialize_grads=True)
+    if not slope.requires_grad:
+        return zero
+    for entry in range(leaf.shape[1]):
+        (each,) = torch.autograd.grad(slope[0, entry], weights, retain_graph=True, materialize_grads=True)
+        zero[..., 0, entry] = each
+    return zero
+
+
+def _by_outcomes(
+    density: Density, scalars: FreeScalars, place: Tensor, draws: Tensor, weights: Tensor
+) -> tuple[Float[Tensor, "iteration chain subject kept"], Float[Tensor, "chain kept kept"]]:
+    """Derivatives of log p(y | phi) by all other parameters."""
+    chains = draws.shape[2]
+    whole = scalars.vector.detach().expand(chains, -1)
+    leaf = whole[:, place].clone().requires_grad_()
+    scores = draws.new_zeros(*draws.shape[1:], len(place))
+    bends = draws.new_zeros(chains, len(place), len(place))
+    share = weights.clone().requires_grad_()
+    with torch.enable_grad():
+        conditional = density.at(scalars.at(whole.index_copy(1, place, leaf)))
+        value = conditional.log_likelihood(draws - conditional.mean[:, None])
+        if not value.requires_grad:  # nothing depends on these parameters
+            return scores, bends
+        (slope,) = gradients((share * value).sum(), leaf, create_graph=True, materialize_grads=True)
+        for entry in range(len(place)):
+            if slope.requires_grad:
+                # the slope is linear in the weights, so that its derivative by them is every column's own score
+                each, row = gradients(slope[:, entry].sum(), (share, leaf), materialize_grads=True)
+                scores[..., entry] = each
+                bends[:, entry] = row
+    return scores, bends
 
 
 def prior_derivatives(

@@ -10,9 +10,10 @@ from mixed_linear import lines_data, simulate_lines
 from small_models import Line, number
 
 import nlme_torch as nlme
-from nlme_torch.inference.certificate import Certificate, Certifier, Judgement, judge, rise
+from nlme_torch.inference.certificate import Certificate, Certifier, rise
 from nlme_torch.inference.complete_data import louis_sums, prior_derivatives
 from nlme_torch.inference.free_scalars import FreeScalars
+from nlme_torch.inference.judgement import Judgement, judge
 from nlme_torch.inference.saem_algorithm import SAEMAlgorithm
 from nlme_torch.inference.saem_course import short_of_maximum
 from nlme_torch.inference.status import Status
