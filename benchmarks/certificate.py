@@ -25,12 +25,12 @@ import torch
 from record import conditions, record
 
 import nlme_torch as nlme
-from nlme_torch.inference.estimation import Estimation
-from nlme_torch.model.density import Density
+from nlme_torch.inference.estimates.estimation import Estimation
+from nlme_torch.model.density.density import Density
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-import tutorial_models  # noqa: E402
+import support.tutorial_models as tutorial_models  # noqa: E402
 
 LOG_2PI = math.log(2 * math.pi)
 

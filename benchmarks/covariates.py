@@ -31,10 +31,10 @@ from record import Figures, conditions, record
 from torch import Tensor
 
 import nlme_torch as nlme
-from nlme_torch.model.augmented import NETWORK, augmented
-from nlme_torch.model.density import Density
+from nlme_torch.model.declare.augmented import NETWORK, augmented
+from nlme_torch.model.density.density import Density
 
-regression = importlib.import_module("nlme_torch.inference.augment")
+regression = importlib.import_module("nlme_torch.inference.strategies.augment")
 examples = nlme.examples
 PARAMETERS = ("smax", "sc50", "ka", "vc", "kout")
 STRENGTHS = (10.0, 30.0, 100.0, 300.0)

@@ -28,8 +28,8 @@ from record import conditions, record
 from torch import Tensor
 
 import nlme_torch as nlme
-from nlme_torch.inference.effects import find_modes
-from nlme_torch.model.density import Density
+from nlme_torch.inference.effects.effect_estimates import find_modes
+from nlme_torch.model.density.density import Density
 
 POOLED = nlme.Pooled(steps=1500, learning_rate=0.05)
 MIXED = nlme.Staged(

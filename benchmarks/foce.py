@@ -23,8 +23,8 @@ from hiv_reference import classical, network, read
 from record import Figures, conditions, record
 
 import nlme_torch as nlme
-from nlme_torch.inference.natural import values_from_natural
-from nlme_torch.model.values import assign
+from nlme_torch.inference.estimates.natural import values_from_natural
+from nlme_torch.model.declare.values import assign
 
 
 def started(model: nlme.Model, params: dict) -> nlme.Model:

@@ -1,7 +1,7 @@
 """Question: which faults would no test notice? Changes one operator, comparison or constant at a time and runs tests.
 
     nice python benchmarks/mutants.py nlme_torch/model/observation/counts.py \
-        --tests tests/model/test_observation.py tests/model/test_observation_precision.py --json counts.json
+        --tests tests/model/observation --json counts.json
 
 Works on copies of the package and the tests in a temporary folder; the tree it is called in is only read. A mutant
 survives when every named test passes. One that does not end within ten times the time of the unchanged code counts as

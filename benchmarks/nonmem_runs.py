@@ -3,7 +3,7 @@
     python benchmarks/nonmem_runs.py --json FILE [--only covariates_focei,tmdd_focei,...]
 
 R. J. Bauer's NONMEM tutorial (2019, doi:10.1002/psp4.12404 and doi:10.1002/psp4.12422): models in
-tests/tutorial_models.py, data and NONMEM's numbers in shared/ beside the checkout.
+tests/support/tutorial_models.py, data and NONMEM's numbers in shared/ beside the checkout.
 
 Per run: value, our objective at NONMEM's estimates minus NONMEM's; fit, our objective at our estimates minus NONMEM's;
 estimates, the largest difference of an estimate in NONMEM's standard errors; standard_errors, the largest relative
@@ -30,11 +30,11 @@ import torch
 from record import Figures, conditions, record
 
 import nlme_torch as nlme
-from nlme_torch.inference.natural import values_from_natural
-from nlme_torch.model.values import assign
+from nlme_torch.inference.estimates.natural import values_from_natural
+from nlme_torch.model.declare.values import assign
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-import tutorial_models as tutorial  # noqa: E402
+import support.tutorial_models as tutorial  # noqa: E402
 
 Params = dict[str, Any]
 

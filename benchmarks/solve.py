@@ -35,7 +35,7 @@ import nlme_torch as nlme
 from nlme_torch.solve import RK4, Adaptive, Auto, Rodas5P, Solver, Tsit5, solve
 from nlme_torch.solve.kernel import Limits, find_kernel
 from nlme_torch.solve.kernel.library import Inputs, slopes
-from nlme_torch.solve.problem import build_problem
+from nlme_torch.solve.problem.problem import build_problem
 from nlme_torch.solve.tableau import TSITOURAS, Method
 
 TARGET, DEFAULT = 1e-5, 1e-6

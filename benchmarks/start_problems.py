@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import nlme_torch as nlme
-from nlme_torch.model.individual import Covariates, Individual
+from nlme_torch.model.individual.individual import Covariates, Individual
 
 TIMES = (0.25, 0.5, 0.75, 1, 1.25, 2, 3, 4, 5, 6, 8)
 INDOMETHACIN = (  # mg/L at TIMES h after 25 mg intravenously, as R's datasets::Indometh has it

@@ -29,11 +29,11 @@ from record import Figures, conditions, record
 from start_problems import PROBLEMS, Problem
 
 import nlme_torch as nlme
-from nlme_torch.inference.natural import values_from_natural
-from nlme_torch.inference.status import Status
-from nlme_torch.model.individual_parameters import IndividualParameter
-from nlme_torch.model.parameters import PopulationParameter
-from nlme_torch.model.values import assign
+from nlme_torch.inference.estimates.natural import values_from_natural
+from nlme_torch.inference.estimates.status import Status
+from nlme_torch.model.declare.values import assign
+from nlme_torch.model.parameters.individual_parameters import IndividualParameter
+from nlme_torch.model.parameters.parameters import PopulationParameter
 
 METHODS = {"saem": nlme.SAEM, "focei": nlme.FOCEI, "laplace": nlme.Laplace}
 CLOSE = {"saem": 0.2, "focei": 0.1, "laplace": 0.1}

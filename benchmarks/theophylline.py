@@ -25,7 +25,7 @@ import torch
 from record import conditions, record
 
 import nlme_torch as nlme
-from nlme_torch.model.density import Density
+from nlme_torch.model.density.density import Density
 
 
 def classical(seeds: int = 10) -> dict[str, float]:

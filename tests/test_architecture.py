@@ -143,7 +143,7 @@ def test_shapes_are_checked_at_run_time_here():
     """The import hook of pyproject.toml must be alive, or the annotated shapes are decoration."""
     import torch
 
-    from nlme_torch.inference.effects import shrinkage
+    from nlme_torch.inference.effects.effect_estimates import shrinkage
 
     with pytest.raises(Exception, match="(?i)type-check|hint"):
         shrinkage(torch.zeros(2, 3, 4), torch.eye(2))

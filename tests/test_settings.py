@@ -7,7 +7,7 @@ import jaxtyping
 import pytest
 
 import nlme_torch as nlme
-from nlme_torch.inference.annealed import Annealing
+from nlme_torch.inference.likelihood.annealed_importance_sampling import Annealing
 
 STRATEGIES = [
     nlme.FO, nlme.FOCE, nlme.FOCEI, nlme.Laplace, nlme.Quadrature, nlme.SAEM, nlme.Pooled, nlme.StepSchedule,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from nlme_torch.data.regimen import Dose, Regimen
+from nlme_torch.data.design.regimen import Dose, Regimen
 from nlme_torch.errors import SolveError
 from nlme_torch.solve.linear import Linear, steady_state, superposition
 

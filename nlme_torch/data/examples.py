@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-from .dataset import Dataset
+from nlme_torch.data.dataset.dataset import Dataset
 
 
 def theophylline() -> Dataset:

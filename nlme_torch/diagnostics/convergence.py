@@ -3,12 +3,12 @@
 import pandas as pd
 
 from nlme_torch.inference import Fit
-from nlme_torch.model.model import Model
-from nlme_torch.model.networks import Network
-from nlme_torch.model.random_effects import RandomEffectBlock
-from nlme_torch.model.random_weights import RandomWeights
-from nlme_torch.model.scalars import structural_scalars, weight_scalars
-from nlme_torch.model.values import parameter_values
+from nlme_torch.model.declare.model import Model
+from nlme_torch.model.declare.scalars import structural_scalars, weight_scalars
+from nlme_torch.model.declare.values import parameter_values
+from nlme_torch.model.networks.networks import Network
+from nlme_torch.model.networks.random_weights import RandomWeights
+from nlme_torch.model.random_effects.random_effects import RandomEffectBlock
 
 
 def convergence_table(fit: Fit) -> pd.DataFrame:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from nlme_torch._typing import Bool, Float
-from nlme_torch.model.density import Conditional
-from nlme_torch.model.individual import Individual, at_records
+from nlme_torch.model.density.density import Conditional
+from nlme_torch.model.individual.individual import Individual, at_records
 from nlme_torch.model.observation import with_positive_scale
 from nlme_torch.model.observation.unchecked import unchecked
 

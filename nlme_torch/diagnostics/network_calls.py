@@ -9,10 +9,10 @@ from torch import Tensor
 
 from nlme_torch._typing import Bool, Float
 from nlme_torch.errors import ModelError
-from nlme_torch.model.density import Conditional
-from nlme_torch.model.individual import Individual, at_records
-from nlme_torch.model.networks import BoundNetwork, Network
-from nlme_torch.model.random_weights import RandomWeights
+from nlme_torch.model.density.density import Conditional
+from nlme_torch.model.individual.individual import Individual, at_records
+from nlme_torch.model.networks.networks import BoundNetwork, Network
+from nlme_torch.model.networks.random_weights import RandomWeights
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from nlme_torch.diagnostics.fit_curves import time_grids
 from nlme_torch.diagnostics.network_calls import NetworkCalls, check_network, network_calls
 from nlme_torch.diagnostics.network_inputs import InputPlan, own_values
 from nlme_torch.inference import Fit
-from nlme_torch.model.density import Conditional, Density
-from nlme_torch.model.networks import BoundNetwork
+from nlme_torch.model.density.density import Conditional, Density
+from nlme_torch.model.networks.networks import BoundNetwork
 
 Transform = Callable[[Tensor], Tensor]
 

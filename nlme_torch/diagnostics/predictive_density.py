@@ -16,7 +16,7 @@ from nlme_torch.data import Batch
 from nlme_torch.diagnostics.mixture import Mixture, observation_mixture
 from nlme_torch.errors import DataError
 from nlme_torch.inference import Fit
-from nlme_torch.model.density import Density
+from nlme_torch.model.density.density import Density
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nlme_torch.data import Dataset
 from nlme_torch.model import L2, MLP, Model, Normal, Positive
-from nlme_torch.model.individual import Covariates, Individual
+from nlme_torch.model.individual.individual import Covariates, Individual
 
 
 class SubjectMean(Model):

@@ -12,7 +12,7 @@ import torch
 from nlme_torch.data import Dataset, Regimen
 from nlme_torch.examples.indirect_response import SigmoidTurnover
 from nlme_torch.model import L2, MLP, LogNormal, Normal, Positive, simulate
-from nlme_torch.model.individual import Covariates, Individual
+from nlme_torch.model.individual.individual import Covariates, Individual
 
 NAMES = ("c1", "c2", "c3", "c4", "c5", "c6")
 SAMPLES = [2.0 * k for k in range(13)]

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from nlme_torch.data import Dataset, Regimen
 from nlme_torch.model import L2, MLP, Fixed, Latent, LogNormal, Model, Positive, RandomWeights, Scalar, simulate
-from nlme_torch.model.individual import Individual
+from nlme_torch.model.individual.individual import Individual
 
 SAMPLES = [float(hour) for hour in range(25)]
 

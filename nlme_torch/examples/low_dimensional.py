@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nlme_torch.data import Dataset, Regimen
 from nlme_torch.model import L2, MLP, LogNormal, Model, Positive, RandomWeights, Scalar, simulate
-from nlme_torch.model.individual import Individual
+from nlme_torch.model.individual.individual import Individual
 
 SAMPLES = [0.0, 2.8, 5.5, 10.4, 15.1, 23.6]
 DOSE = 100.0  # mg

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nlme_torch.data import Dataset, Regimen
 from nlme_torch.model import L2, MLP, LogNormal, Model, Positive, simulate
-from nlme_torch.model.individual import Individual
+from nlme_torch.model.individual.individual import Individual
 
 DAYS = (0, 3, 5, 7, 9, 11, 14, 17, 21, 24, 28, 31, 35, 42)
 DOSES = (150.0, 225.0)  # umol, 120 and 180 mg

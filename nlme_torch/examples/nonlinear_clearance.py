@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nlme_torch.data import Dataset, Regimen
 from nlme_torch.model import L2, MLP, Latent, LogNormal, Model, Normal, Positive, simulate
-from nlme_torch.model.individual import Covariates, Individual
+from nlme_torch.model.individual.individual import Covariates, Individual
 
 SAMPLES = [0.5 * k for k in range(17)]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nlme_torch.compartments import Linear, OneCompartment
 from nlme_torch.model import LogNormal, Model, Positive, Real
-from nlme_torch.model.individual import Covariates, Individual
+from nlme_torch.model.individual.individual import Covariates, Individual
 
 
 class Phenobarbital(Model):

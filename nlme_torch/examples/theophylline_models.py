@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from nlme_torch.model import MLP, Diagonal, Fixed, LogNormal, LowRank, Model, Omega, Positive, RandomWeights
-from nlme_torch.model.covariance import Structure
-from nlme_torch.model.individual import Covariates, Individual
+from nlme_torch.model.individual.individual import Covariates, Individual
+from nlme_torch.model.random_effects.covariance import Structure
 
 
 class TheophyllineClosedForm(Model):

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from nlme_torch.model import L2, MLP, Latent, LogNormal, Model, Positive
-from nlme_torch.model.dosing import Dosing
-from nlme_torch.model.individual import Covariates, Individual
+from nlme_torch.model.dosing.dosing import Dosing
+from nlme_torch.model.individual.individual import Covariates, Individual
 
 
 class _KnownPharmacokinetics(Model):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nlme_torch.examples.viral_models import _KnownPharmacokinetics
 from nlme_torch.model import L2, MLP, Latent, LogNormal, Positive
-from nlme_torch.model.individual import Individual
+from nlme_torch.model.individual.individual import Individual
 
 
 class ViralGrowthNetwork(_KnownPharmacokinetics):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nlme_torch.compartments import Linear, TransitAbsorption
 from nlme_torch.model import LogNormal, Model, Positive, Power
-from nlme_torch.model.individual import Individual
+from nlme_torch.model.individual.individual import Individual
 from nlme_torch.model.observation import Combined2
 
 

@@ -6,11 +6,11 @@ change and save. ``labels=`` says what to write for a name, with its unit: ``lab
 "conc": "theophylline (mg/L)"}``.
 """
 
-from .convergence import convergence as convergence
-from .effects import effects as effects
-from .fits import fits as fits
-from .goodness_of_fit import goodness_of_fit as goodness_of_fit
-from .network import network as network
-from .network import network_over_time as network_over_time
-from .network_heatmap import network_heatmap as network_heatmap
-from .observation import observation as observation
+from nlme_torch.plots.convergence import convergence as convergence
+from nlme_torch.plots.effects import effects as effects
+from nlme_torch.plots.fits import fits as fits
+from nlme_torch.plots.goodness_of_fit import goodness_of_fit as goodness_of_fit
+from nlme_torch.plots.network import network as network
+from nlme_torch.plots.network import network_over_time as network_over_time
+from nlme_torch.plots.network_heatmap import network_heatmap as network_heatmap
+from nlme_torch.plots.observation import observation as observation

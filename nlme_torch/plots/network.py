@@ -4,11 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from nlme_torch.diagnostics.network_context import Transform
-from nlme_torch.diagnostics.network_function import (
-    NetworkFunction,
-    network_function,
-    network_trajectories,
-)
+from nlme_torch.diagnostics.network_function import NetworkFunction, network_function, network_trajectories
 from nlme_torch.diagnostics.network_inputs import Inputs
 from nlme_torch.errors import ModelError
 from nlme_torch.inference import Fit

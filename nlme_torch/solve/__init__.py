@@ -1,16 +1,16 @@
 """Integration of many small initial-value problems at once, each from record to record."""
 
-from .adaptive import Adaptive as Adaptive
-from .auto import Auto as Auto
-from .choose import choose_solver as choose_solver
-from .events import Events as Events
-from .failed_compiler import despite_compiler as despite_compiler
-from .fixed import RK4 as RK4
-from .integrate import solve as solve
-from .problem import Problem as Problem
-from .problem import Solver as Solver
-from .rodas5p import Rodas5P as Rodas5P
-from .solution import Solution as Solution
-from .solution import Statistics as Statistics
-from .solution import Status as Status
-from .tsit5 import Tsit5 as Tsit5
+from nlme_torch.solve.integrate import solve as solve
+from nlme_torch.solve.kernel.failed_compiler import despite_compiler as despite_compiler
+from nlme_torch.solve.methods.adaptive import Adaptive as Adaptive
+from nlme_torch.solve.methods.auto import Auto as Auto
+from nlme_torch.solve.methods.choose import choose_solver as choose_solver
+from nlme_torch.solve.methods.fixed import RK4 as RK4
+from nlme_torch.solve.methods.rodas5p import Rodas5P as Rodas5P
+from nlme_torch.solve.methods.tsit5 import Tsit5 as Tsit5
+from nlme_torch.solve.problem.events import Events as Events
+from nlme_torch.solve.problem.problem import Problem as Problem
+from nlme_torch.solve.problem.problem import Solver as Solver
+from nlme_torch.solve.problem.solution import Solution as Solution
+from nlme_torch.solve.problem.solution import Statistics as Statistics
+from nlme_torch.solve.problem.solution import Status as Status

@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from nlme_torch._typing import VectorField
-from nlme_torch.solve.events import Events
-from nlme_torch.solve.problem import Solver, build_problem, check_derivative
-from nlme_torch.solve.solution import Solution
+from nlme_torch.solve.problem.events import Events
+from nlme_torch.solve.problem.problem import Solver, build_problem, check_derivative
+from nlme_torch.solve.problem.solution import Solution
 
 
 def solve(

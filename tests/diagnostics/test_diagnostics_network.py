@@ -4,9 +4,9 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
-from fitted_models import forward, hybrid_fit, low_rank_fit, made_fit, quick_fit, shared_fit
 from scipy.integrate import solve_ivp
-from small_models import Everything, everything_data
+from support.fitted_models import forward, hybrid_fit, low_rank_fit, made_fit, quick_fit, shared_fit
+from support.small_models import Everything, everything_data
 
 import nlme_torch as nlme
 from nlme_torch.diagnostics import network_function, network_surface, network_trajectories

@@ -7,8 +7,8 @@ import pandas as pd
 import pyro.distributions as dist
 import pytest
 import torch
-from fitted_models import made_fit, quick_fit, shared_fit
 from scipy import stats
+from support.fitted_models import made_fit, quick_fit, shared_fit
 
 import nlme_torch as nlme
 from nlme_torch.diagnostics import predictive_density

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fitted_models import quick_fit, shared_fit, walking_trace
 from scipy import stats
+from support.fitted_models import quick_fit, shared_fit, walking_trace
 
 import nlme_torch as nlme
 from nlme_torch.diagnostics import (

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import nlme_torch as nlme
-from nlme_torch.model.density import Density
+from nlme_torch.model.density.density import Density
 
 RK4 = nlme.RK4(steps=20, compile=False)
 

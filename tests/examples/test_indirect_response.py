@@ -6,8 +6,8 @@ import torch
 from scipy.integrate import solve_ivp
 
 import nlme_torch as nlme
-from nlme_torch.model.density import Density
-from nlme_torch.model.values import free_names, parameter_values
+from nlme_torch.model.declare.values import free_names, parameter_values
+from nlme_torch.model.density.density import Density
 
 DOUBLE = torch.float64
 RK4 = nlme.RK4(steps=4, compile=False)

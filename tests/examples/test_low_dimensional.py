@@ -7,7 +7,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import lambertw
 
 import nlme_torch as nlme
-from nlme_torch.model.density import Density
+from nlme_torch.model.density.density import Density
 
 RK4 = nlme.RK4(steps=40)  # compiles nothing
 SAMPLES = np.array([0, 2.8, 5.5, 10.4, 15.1, 23.6])

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 import nlme_torch as nlme
-from nlme_torch.model.density import Density
-from nlme_torch.model.individual import Individual
+from nlme_torch.model.density.density import Density
+from nlme_torch.model.individual.individual import Individual
 
 DOUBLE = torch.float64
 

@@ -6,7 +6,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 import nlme_torch as nlme
-from nlme_torch.model.density import Density
+from nlme_torch.model.density.density import Density
 
 RK4 = nlme.RK4(steps=30)  # compiles nothing
 

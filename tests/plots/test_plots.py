@@ -11,10 +11,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from fitted_models import hybrid_fit, low_rank_fit, made_fit, quick_fit, shared_fit, walking_trace
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.figure import Figure
+from support.fitted_models import hybrid_fit, low_rank_fit, made_fit, quick_fit, shared_fit, walking_trace
 
 import nlme_torch as nlme
 from nlme_torch import diagnostics, plots

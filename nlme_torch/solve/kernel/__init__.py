@@ -6,9 +6,9 @@ from its first record to its last, each lane with its own step size. Whatever ca
 tensor operations.
 """
 
-from .build import BuildError as BuildError
-from .differentiate import Solve as Solve
-from .find import find_kernel as find_kernel
-from .kernel import Kernel as Kernel
-from .library import Limits as Limits
-from .library import Outcome as Outcome
+from nlme_torch.solve.kernel.build import BuildError as BuildError
+from nlme_torch.solve.kernel.differentiate import Solve as Solve
+from nlme_torch.solve.kernel.find import find_kernel as find_kernel
+from nlme_torch.solve.kernel.kernel import Kernel as Kernel
+from nlme_torch.solve.kernel.library import Limits as Limits
+from nlme_torch.solve.kernel.library import Outcome as Outcome

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from nlme_torch.solve.kernel.kernel import Kernel
 from nlme_torch.solve.kernel.library import Inputs, Limits, slopes, walk
-from nlme_torch.solve.problem import Problem, check_derivative
-from nlme_torch.solve.schedule import build_schedule
+from nlme_torch.solve.problem.problem import Problem, check_derivative
+from nlme_torch.solve.problem.schedule import build_schedule
 
 _STOPS = 6  # of the trajectory, evenly from the first to the last
 _BESIDE = 8  # further times, at random between the first and the last record

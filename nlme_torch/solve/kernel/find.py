@@ -14,7 +14,7 @@ from nlme_torch.solve.kernel.field import field_program
 from nlme_torch.solve.kernel.kernel import Kernel
 from nlme_torch.solve.kernel.layout import Layout, layouts
 from nlme_torch.solve.kernel.reading import NotScalarError, read
-from nlme_torch.solve.problem import Problem, check_derivative
+from nlme_torch.solve.problem.problem import Problem, check_derivative
 from nlme_torch.solve.tableau import Method
 
 _log = logging.getLogger(__name__)

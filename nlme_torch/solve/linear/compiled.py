@@ -27,7 +27,7 @@ from nlme_torch.solve.kernel.program import Program
 from nlme_torch.solve.kernel.reading import NotScalarError
 from nlme_torch.solve.kernel.scalarise import scalarise
 from nlme_torch.solve.linear.numbers import common_shape
-from nlme_torch.solve.replay import is_transformed
+from nlme_torch.solve.stepping.discrete_adjoint import is_transformed
 
 _log = logging.getLogger(__name__)
 

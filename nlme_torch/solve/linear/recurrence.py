@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.solve.kernel.build import BuildError, build, compiler
-from nlme_torch.solve.replay import is_transformed
+from nlme_torch.solve.stepping.discrete_adjoint import is_transformed
 
 _log = logging.getLogger(__name__)
 

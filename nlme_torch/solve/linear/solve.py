@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import SolveError
-from nlme_torch.solve.events import Events
-from nlme_torch.solve.isolate import mask_states
 from nlme_torch.solve.linear.numbers import common_shape
 from nlme_torch.solve.linear.recurrence import recurrence
 from nlme_torch.solve.linear.system import Linear
-from nlme_torch.solve.problem import Problem, build_problem
-from nlme_torch.solve.solution import Solution, Statistics, Status
+from nlme_torch.solve.problem.events import Events
+from nlme_torch.solve.problem.failures import mask_states
+from nlme_torch.solve.problem.problem import Problem, build_problem
+from nlme_torch.solve.problem.solution import Solution, Statistics, Status
 
 
 def solve_linear(system: Linear, initial: Tensor, times: Tensor, events: Events | None = None) -> Solution:

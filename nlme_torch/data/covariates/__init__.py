@@ -1,0 +1,1 @@
+"""Covariates: constant within subjects or varying in time."""

@@ -1,0 +1,1 @@
+"""The data set, its description, its checks, and parts of it."""

@@ -1,0 +1,1 @@
+"""Designs and regimens: who gets what, and when to look."""

@@ -1,0 +1,1 @@
+"""The dosing columns and the doses that they say."""

@@ -1,0 +1,1 @@
+"""What rows are: subjects, times, kinds of events."""

@@ -1,0 +1,1 @@
+"""Observations: outputs, censoring, limits of quantification."""

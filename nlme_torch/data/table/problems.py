@@ -1,0 +1,75 @@
+"""What is wrong with a table: every problem with its row, reported all at once."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pandas as pd
+
+from nlme_torch.errors import DataError
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding about a table.
+
+    Attributes:
+        rule: short name of the rule that was broken, e.g. ``"time order"``.
+        message: what is wrong and what to do about it, without the place.
+        row: 0-based row of the table, or None when the whole table or column is meant.
+        column: the column's name as the user wrote it, or None.
+        subject: the subject's id, or None.
+        severity: ``"error"`` when the table cannot be used, ``"warning"`` when it can but should be looked
+            at.
+    """
+
+    rule: str
+    message: str
+    row: int | None = None
+    column: str | None = None
+    subject: Any = None
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        place = []
+        if self.row is not None:
+            place.append(f"row {self.row + 1}")
+        if self.subject is not None:
+            place.append(f"subject {self.subject}")
+        if self.column is not None:
+            place.append(f"column {self.column}")
+        return f"{', '.join(place)}: {self.message}" if place else self.message
+
+
+def locate(problems: Iterable[Problem], subjects: Sequence[Any]) -> list[Problem]:
+    """The problems in row order, each with the id that stands in its row."""
+    placed = [replace(p, subject=subjects[p.row]) if p.subject is None and p.row is not None else p for p in problems]
+    return sorted(placed, key=lambda p: -1 if p.row is None else p.row)
+
+
+def raise_errors(problems: Sequence[Problem]) -> None:
+    """Raise one DataError that lists the errors (the first ten, and how many more there are), if any.
+
+    Raises:
+        DataError: if any of the problems is an error.
+    """
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if not errors:
+        return
+    count = "1 problem" if len(errors) == 1 else f"{len(errors)} problems"
+    lines = [f"The table has {count} (row 1 is the first row below the header):"]
+    lines += [f"  {problem}" for problem in errors[:_SHOWN]]
+    if len(errors) > _SHOWN:
+        lines.append(f"  ... and {len(errors) - _SHOWN} more")
+    raise DataError("\n".join(lines))
+
+
+def problem_table(problems: Iterable[Problem]) -> pd.DataFrame:
+    """The problems as a table: severity, rule, subject, row (counted from 1), column, message."""
+    rows = [
+        (p.severity, p.rule, p.subject, None if p.row is None else p.row + 1, p.column, p.message) for p in problems
+    ]
+    table = pd.DataFrame(rows, columns=["severity", "rule", "subject", "row", "column", "message"])
+    return table.astype({"row": "Int64"})

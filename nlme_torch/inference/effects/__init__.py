@@ -1,0 +1,3 @@
+"""Conditional distributions of the random effects: modes, moments, draws."""
+
+from nlme_torch.inference.effects.effect_estimates import find_modes as find_modes

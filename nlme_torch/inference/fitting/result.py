@@ -1,0 +1,290 @@
+"""What a fit gives: parameters, random effects, likelihood, predictions, and how far each can be trusted."""
+
+import logging
+import math
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from nlme_torch.errors import NLMEError
+from nlme_torch.inference.effects.effect_estimates import EffectEstimates, find_modes, shrinkage
+from nlme_torch.inference.estimates.status import Status
+from nlme_torch.inference.fitting.predictions import prediction_table
+from nlme_torch.inference.fitting.tables import effect_table, error_columns, omega_table, parameter_table, render
+from nlme_torch.inference.foce.methods import MarginalMethod
+from nlme_torch.inference.information.leave_one_out import LeaveOneOut, leave_one_out
+from nlme_torch.inference.information.observed import Kind
+from nlme_torch.inference.likelihood.likelihood import LogLikelihood
+from nlme_torch.inference.uncertainty.standard_errors import InformationMethod, Uncertainty, standard_errors
+from nlme_torch.model.declare.model import Model
+from nlme_torch.model.declare.scalars import free_scalar_count
+from nlme_torch.model.declare.values import parameter_values
+from nlme_torch.model.density.density import Density
+from nlme_torch.model.individual.individual import is_changing
+from nlme_torch.solve import Solver
+
+if TYPE_CHECKING:
+    from nlme_torch.data import Dataset
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted model with everything that was learnt about it; it prints as a table.
+
+    Attributes:
+        model: The model at its estimates.
+        data: The data it was fitted to.
+        method: The estimation method as text.
+        solver: How its equations were solved.
+        seed: Seed of the fit.
+        trace: One row per iteration.
+        status: How the method ended.
+        termination: The same in a sentence, with numbers.
+        warnings: What the reader must know.
+        seconds: Wall time of the fit, likelihood and effects included.
+        effects: Conditional modes, means, covariances and draws of the random effects.
+        log_likelihood: Marginal log-likelihood with its method and diagnostics.
+        uncertainty: Standard errors, once :meth:`with_standard_errors` has computed them.
+    """
+
+    model: Model
+    data: "Dataset"
+    method: str
+    solver: Solver
+    seed: int
+    trace: pd.DataFrame
+    status: Status
+    termination: str
+    warnings: tuple[str, ...]
+    seconds: float
+    effects: EffectEstimates
+    log_likelihood: LogLikelihood
+    uncertainty: Uncertainty | None = None
+
+    @property
+    def converged(self) -> bool:
+        """Whether the method's own criterion of a maximum was met."""
+        return self.status is Status.CONVERGED
+
+    @property
+    def density(self) -> Density:
+        """The model joined to its data and solver, as it is now."""
+        return self._density.refreshed()
+
+    @cached_property
+    def _density(self) -> Density:
+        device = self.effects.modes.device
+        return Density(self.model, self.data.batch(device=device), self.solver)
+
+    @cached_property
+    def parameters(self) -> pd.DataFrame:
+        """One row per structural parameter: estimate, standard error if known, BSV as CV%, eta-shrinkage."""
+        return error_columns(parameter_table(self.model, self.shrinkage), self.uncertainty)
+
+    @cached_property
+    def omega(self) -> pd.DataFrame:
+        """Covariance matrix of the random effects."""
+        return omega_table(self.model)
+
+    @cached_property
+    def correlation(self) -> pd.DataFrame:
+        """Correlation matrix of the random effects."""
+        deviations = np.sqrt(np.diag(self.omega))
+        return self.omega.div(deviations, axis=0).div(deviations, axis=1)
+
+    @cached_property
+    def eta(self) -> pd.DataFrame:
+        """Conditional modes of the random effects, one row per subject."""
+        return effect_table(self.model, self.data.subjects, self.effects.modes)
+
+    @cached_property
+    def eta_mean(self) -> pd.DataFrame:
+        """Conditional means of the random effects, one row per subject."""
+        return effect_table(self.model, self.data.subjects, self.effects.means)
+
+    @cached_property
+    def eta_sd(self) -> pd.DataFrame:
+        """Conditional standard deviations of the random effects, one row per subject."""
+        deviations = self.effects.covariances.diagonal().mT.sqrt()
+        return effect_table(self.model, self.data.subjects, deviations)
+
+    @cached_property
+    def shrinkage(self) -> pd.Series:
+        """Eta-shrinkage of every random effect, a fraction: 1 - SD(conditional modes) / omega."""
+        covariance = self.density.at().covariance()[0].detach()
+        return pd.Series(
+            shrinkage(self.effects.modes, covariance).numpy(force=True), index=list(self.model.effect_labels)
+        )
+
+    @cached_property
+    def individual_parameters(self) -> pd.DataFrame:
+        """Individual parameters at the conditional modes on the natural scale, one row per subject."""
+        with torch.no_grad():
+            modes = self.effects.modes.clone()
+            for block in self.model.blocks:
+                if block.kind == "occasion":  # the subject's own value, apart from its occasions
+                    modes[block.slice] = 0.0
+            individual = self.density.at().individual(modes[:, None, None])
+        owners = [owner for block in self.model.blocks if block.kind == "individual" for owner in block.owners]
+        values = {owner: getattr(individual, owner) for owner in owners}
+        columns = {k: (v[0] if is_changing(v) else v)[0, 0].numpy(force=True) for k, v in values.items()}
+        return pd.DataFrame(columns, index=pd.Index(self.data.subjects, name="id"))
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """PRED, IPRED, RES, IRES and IWRES at every observation, in the order of the user's rows."""
+        return prediction_table(self.density, self.data, self.effects.modes)
+
+    @property
+    def left_out(self) -> LeaveOneOut | None:
+        """Of a model with a network: what its subjects would be worth to a fit without them; None where unknown."""
+        return self.hold_out if isinstance(self.hold_out, LeaveOneOut) else None
+
+    @property
+    def hold_out(self) -> LeaveOneOut | NLMEError | None:
+        """The same, or the error that says why it is unknown; None without a network or with fewer than 3 subjects."""
+        if not self.model.has_network or self.data.n_subjects < 3:
+            return None
+        with torch.no_grad():  # what was computed before holds while the model's code still does the same
+            behaviour = self.density.at().log_joint(self.effects.modes[:, None, None])
+        known = self._left_out
+        if "found" not in known or not torch.equal(known["behaviour"], behaviour):
+            try:
+                known["found"] = leave_one_out(self)
+            except NLMEError as error:
+                known["found"] = error
+            known["behaviour"] = behaviour
+        return known["found"]
+
+    @cached_property
+    def _left_out(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of estimated parameters."""
+        return free_scalar_count(self.model)
+
+    @property
+    def minus2ll(self) -> float:
+        """-2 log-likelihood with all constants, by ``log_likelihood.method``."""
+        return self.log_likelihood.minus2ll
+
+    @property
+    def ofv(self) -> float:
+        """-2 log-likelihood without ``n log 2 pi`` (NONMEM's and nlmixr2's objective function value)."""
+        return self.log_likelihood.ofv
+
+    @property
+    def log_prior(self) -> float:
+        """Log prior density of the estimates; 0 without priors. The penalised objective is -2 (LL + log prior)."""
+        return float(self.density.log_prior(parameter_values(self.model))[0])
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, -2LL + 2 p."""
+        return self.minus2ll + 2 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion with the number of observations, -2LL + p log n."""
+        return self.minus2ll + self.n_parameters * math.log(self.data.n_observations)
+
+    def with_standard_errors(
+        self,
+        method: MarginalMethod | InformationMethod | None = None,
+        *,
+        kind: Kind = "sandwich",
+        level: float = 0.95,
+    ) -> "Fit":
+        """Return the same fit with standard errors, which its tables, its text and its saved copy then show.
+
+        Args:
+            method: As for :func:`nlme_torch.standard_errors`.
+            kind: ``sandwich`` (R⁻¹SR⁻¹), ``R`` (R⁻¹) or ``S`` (S⁻¹).
+            level: Of the confidence limits.
+
+        Example:
+            >>> import nlme_torch as nlme
+            >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
+            >>> fit = nlme.fit(model, data, nlme.FOCEI(), progress=False).with_standard_errors(kind="R")
+            >>> fit.parameters.loc["cl", ["estimate", "se"]].round(1).tolist()
+            [2.8, 0.2]
+        """
+        return replace(self, uncertainty=standard_errors(self, method, kind=kind, level=level))
+
+    def predict(self, times: Any) -> pd.DataFrame:
+        """Predict at new times.
+
+        Args:
+            times: Times common to all subjects, or a mapping from subject id to times (data's time unit).
+
+        Returns:
+            PRED and IPRED at the new times for every subject and outcome, observations left out.
+        """
+        extended = self.data.with_times(times)
+        density = Density(self.model, extended.batch(device=self.effects.modes.device), self.solver)
+        table = prediction_table(density, extended, self.effects.modes)
+        new = np.flatnonzero(extended.prediction_rows)
+        kept = table[table["row"].isin(new)].drop(columns=["row", "DV", "RES", "IRES", "IWRES"])
+        return kept.reset_index(drop=True)
+
+    def individualise(self, data: "Dataset", starts: int = 6, seed: int = 0) -> pd.DataFrame:
+        """Find the conditional modes of other subjects at the estimates and predict their observations.
+
+        Args:
+            data: Subjects the model has not seen, or later observations.
+            starts: Starting points per subject: zero and draws from the prior.
+            seed: Seed of those draws.
+
+        Returns:
+            A prediction table like :attr:`predictions`; IPRED is NaN, and a warning is logged, for a subject whose
+            mode was not found.
+        """
+        density = Density(self.model, data.batch(device=self.effects.modes.device), self.solver)
+        conditional = density.at()
+        with torch.no_grad():
+            draws = conditional.sample(starts - 1, torch.Generator().manual_seed(seed))[:, :, 0]
+            origin = draws.new_zeros(draws.shape[0], 1, draws.shape[-1])
+        modes = find_modes(conditional, torch.cat([origin, draws], dim=1))
+        lost = (~torch.isfinite(modes.effects).all(0)).nonzero()[:, 0].tolist()
+        if lost:
+            named = ", ".join(str(data.subjects[place]) for place in lost[:5])
+            _log.warning("no conditional mode was found for %d subjects (%s): their IPRED is NaN", len(lost), named)
+        return prediction_table(density, data, modes.effects)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the fit to a directory of JSON, safetensors and CSV files; see :func:`nlme_torch.load`.
+
+        Args:
+            path: The directory, made if absent.
+            overwrite: Replace a fit that already stands there.
+
+        Returns:
+            The directory.
+
+        Raises:
+            FitError: A file or directory stands there and ``overwrite`` is False.
+        """
+        from nlme_torch.inference.fitting.saving import save
+
+        return save(self, Path(path), overwrite=overwrite)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: what was derived from them is derived again, in whatever process it comes to."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __repr__(self) -> str:
+        return render(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{render(self)}</pre>"

@@ -1,0 +1,335 @@
+"""Fits on disk: a directory of JSON, safetensors and CSV files, never pickle.
+
+``fit.json`` holds settings, versions and hashes; ``tensors.safetensors`` parameters and effects; ``*.csv`` the tables
+that a reader opens in a spreadsheet. A directory appears whole or not at all, and ``fit.json`` holds a checksum of
+every file and of itself, so that damage is an error and never another fit. (A solver is not checked where the caller
+gives another one.)
+"""
+
+import copy
+import dataclasses
+import json
+import math
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyro
+import torch
+from safetensors.torch import save_file
+
+import nlme_torch.solve
+from nlme_torch.errors import FitError, NLMEError
+from nlme_torch.inference.effects.effect_estimates import EffectEstimates
+from nlme_torch.inference.estimates.status import Status
+from nlme_torch.inference.fitting.result import Fit
+from nlme_torch.inference.fitting.saved_files import (
+    Entries,
+    Number,
+    Tensors,
+    check_files,
+    damaged,
+    entry_checksum,
+    file_checksums,
+    read_json,
+    read_table,
+    read_tensors,
+)
+from nlme_torch.inference.fitting.saved_folder import replacement, settle
+from nlme_torch.inference.fitting.saved_uncertainty import packed_uncertainty, unpacked_uncertainty
+from nlme_torch.inference.likelihood.likelihood import LogLikelihood
+from nlme_torch.model.covariates.levels import packed_levels, restore_levels
+from nlme_torch.model.declare.model import Model
+from nlme_torch.model.declare.values import assign
+from nlme_torch.model.density.network_scales import automatic_scales
+from nlme_torch.model.density.normal_observations import normal_observations
+from nlme_torch.solve import Solver
+
+if TYPE_CHECKING:
+    from nlme_torch.data import Dataset
+
+FORMAT = 1
+
+
+def save(fit: Fit, path: Path, *, overwrite: bool) -> Path:
+    """Write a fit; see :meth:`Fit.save`."""
+    settle(path)
+    if path.exists():
+        if not overwrite:
+            raise FitError(f"{path} already exists; choose another name or pass overwrite=True.")
+        if not (path / "fit.json").is_file():
+            raise FitError(
+                f"{path} is not a saved fit and is not overwritten; choose another name or remove it yourself."
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacement(path) as folder:
+        _write(fit, folder)
+    return path
+
+
+def load(path: str | Path, model: Model, data: "Dataset", *, solver: Solver | None = None) -> Fit:
+    """Read a fit that :meth:`Fit.save` wrote.
+
+    Args:
+        path: The directory.
+        model: A model of the same class and settings; its parameters are overwritten in a copy.
+        data: The data the fit was made from.
+        solver: Another solver than the one of the fit; None takes the same.
+
+    Returns:
+        The fit, with identical parameters, effects and predictions.
+
+    Raises:
+        FitError: There is no fit, it cannot be read, the model does not match, or the data are not those of the fit.
+
+    Example:
+        >>> import tempfile, nlme_torch as nlme
+        >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
+        >>> fit = nlme.fit(model, data, nlme.Pooled(steps=5), progress=False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     again = nlme.load(fit.save(f"{folder}/run1"), model, data)
+        >>> again.predictions.equals(fit.predictions)
+        True
+    """
+    folder = Path(path)
+    settle(folder)
+    if not folder.is_dir() or not any((folder / name).exists() for name in ("fit.json", "tensors.safetensors")):
+        raise FitError(f"{folder} holds no fit (fit.json is missing).")
+    record = Entries(folder, "fit.json", read_json(folder / "fit.json"))
+    form = record.take("format", int)
+    if form != FORMAT:
+        written = record.values.get("versions")
+        by = written.get("nlme_torch", "of its time") if isinstance(written, dict) else "of its time"
+        raise FitError(f"{folder} has format {form}, this version reads format {FORMAT}; load it with nlme_torch {by}.")
+    kind = _solver_kind(folder, record.part("solver")) if solver is None else type(solver)
+    if "checksums" in record.values:  # fits saved by earlier versions have none
+        _check(folder, record, with_solver=solver is None)
+    tensors = read_tensors(folder / "tensors.safetensors")
+    if record.take("data_hash", str) != data.hash:
+        raise FitError(f"the data differ from those that {folder} was fitted to; load the original table.")
+    fitted = _restore(folder, record, tensors, model)
+    effects, subjects = fitted.n_effects, data.n_subjects
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "modes": (effects, subjects),
+        "precision": (effects, effects, subjects),
+        "log_joint": (subjects,),
+        "means": (effects, subjects),
+        "covariances": (effects, effects, subjects),
+        "draws": (effects, None, subjects),
+    }
+    found = Fit(
+        model=fitted,
+        data=data,
+        method=record.take("method", str),
+        solver=solver or _solver(folder, kind, record.part("solver").part("settings")),
+        seed=record.take("seed", int),
+        trace=read_table(folder / "trace.csv"),
+        status=_status(record),
+        termination=record.take("termination", str),
+        warnings=record.texts("warnings"),
+        seconds=record.take("seconds", Number),
+        effects=EffectEstimates(**{name: tensors.take(f"effects/{name}", shape) for name, shape in shapes.items()}),
+        log_likelihood=_log_likelihood(folder, record.part("log_likelihood"), data.subjects),
+        uncertainty=unpacked_uncertainty(record, tensors),
+    )
+    if found.log_likelihood.n_normal is None:  # saved before it was counted
+        counted = int(normal_observations(found.density).sum())
+        found = dataclasses.replace(found, log_likelihood=dataclasses.replace(found.log_likelihood, n_normal=counted))
+    return found
+
+
+def _check(folder: Path, record: Entries, *, with_solver: bool) -> None:
+    """Compare all files, and the parts of ``fit.json`` that are used, with their checksums."""
+    sums = record.part("checksums")
+    check_files(folder, sums.part("files"))
+    parts = {"fit.json": {k: v for k, v in record.values.items() if k not in ("checksums", "solver")}}
+    if with_solver:
+        parts["solver"] = record.values["solver"]
+    for name, content in parts.items():
+        if sums.take(name, str) != entry_checksum(content):
+            raise damaged(folder, f"fit.json is not as it was saved: the checksum of its {name} entries differs")
+
+
+def _status(record: Entries) -> Status:
+    if "status" not in record.values:  # fits saved by earlier versions have none
+        return Status.COMPLETED
+    name = record.take("status", str)
+    if name not in Status.__members__:
+        raise damaged(record.folder, f"fit.json: the status {name!r} is unknown")
+    return Status[name]
+
+
+def _log_likelihood(folder: Path, record: Entries, subjects: Sequence[Any]) -> LogLikelihood:
+    table = read_table(folder / "likelihood.csv")
+    missing = {"id", "log_likelihood", "standard_error", "effective_size", "k_hat"} - set(table.columns)
+    if len(table) != len(subjects) or missing:
+        raise damaged(folder, f"likelihood.csv has {len(table)} rows of {', '.join(table.columns)}")
+    numbers = [name for name in table.columns if name != "id"]
+    wrong = [name for name in numbers if not pd.api.types.is_numeric_dtype(table[name])]
+    if wrong:
+        raise damaged(folder, f"likelihood.csv: column {wrong[0]} holds something that is no number")
+    table["id"] = list(subjects)
+    return LogLikelihood(
+        value=record.take("value", Number),
+        standard_error=record.take("standard_error", Number),
+        method=record.take("method", str),
+        subjects=table,
+        n_observations=record.take("n_observations", int),
+        n_normal=record.take("n_normal", int) if "n_normal" in record.values else None,
+        problem=record.take("problem", str) if "problem" in record.values else "",
+        next_rule=record.take("next_rule", Number) if "next_rule" in record.values else math.nan,
+    )
+
+
+def _restore(folder: Path, record: Entries, tensors: Tensors, model: Model) -> Model:
+    """A copy of the model with the stored parameters."""
+    kind = type(model).__name__
+    fitted_kind = record.take("model", str)
+    if fitted_kind != kind:
+        raise FitError(f"{folder} was fitted with {fitted_kind}, not with {kind}; pass a model of that class.")
+    model = copy.deepcopy(model)
+    restore_levels(model, _levels(record))
+    stored = {
+        name.removeprefix("parameter/"): tensors.take(name, value.shape)
+        for name, value in tensors.values.items()
+        if name.startswith("parameter/")
+    }
+    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    if {name: tuple(value.shape) for name, value in stored.items()} != expected:
+        different = sorted(stored.keys() ^ expected.keys()) or [
+            n for n in expected if tuple(stored[n].shape) != expected[n]
+        ]
+        raise FitError(
+            f"{folder} was fitted with other settings of {kind}: they differ in {', '.join(different[:3])}; pass "
+            "the settings of "
+            "that fit."
+        )
+    automatic = automatic_scales(model)
+    for name, buffer in model.named_buffers():
+        value = tensors.values.get(f"constant/{name}")
+        if value is None or not (name in automatic or torch.equal(value, buffer.cpu())):
+            raise FitError(
+                f"{folder} was fitted with another fixed covariance or scale ({name}); pass the settings of that fit."
+            )
+    free = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    stored_free = list(record.texts("free"))
+    if free != stored_free:
+        different = sorted(set(free) ^ set(stored_free))
+        raise FitError(
+            f"{folder} was fitted with other parameters fixed ({', '.join(different)}); pass the settings of that fit."
+        )
+    fitted = copy.deepcopy(model)
+    assign(fitted, {name: value[None] for name, value in stored.items()})
+    for name, network in automatic_scales(fitted).items():
+        constant = tensors.take(f"constant/{name}", fitted.get_buffer(name).shape)
+        network.set_measured(name.rpartition(".")[2], constant)
+    return fitted
+
+
+def _levels(record: Entries) -> dict[str, Any] | None:
+    """The levels of text covariates; None where an earlier version saved none."""
+    if record.values.get("levels") is None:
+        return None
+    levels = record.part("levels")
+    effects, covariates = levels.part("effects"), levels.part("covariates")
+    for name in effects.values:
+        effects.part(name).take("reference", str)
+        effects.part(name).texts("levels")
+    for name in covariates.values:
+        covariates.texts(name)
+    return levels.values
+
+
+def _solver_kind(folder: Path, record: Entries) -> type[Any]:
+    name = record.take("name", str)
+    kind = getattr(nlme_torch.solve, name, None)
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and hasattr(kind, "integrate")):
+        raise FitError(f"{folder} was fitted with the solver {name}, which is not of this package; pass solver=.")
+    return kind
+
+
+def _solver(folder: Path, kind: type[Any], settings: Entries) -> Solver:
+    try:
+        return kind(**settings.values)
+    except (NLMEError, TypeError) as error:
+        raise damaged(folder, f"{settings.where} of {kind.__name__}: {error}".rstrip(".")) from error
+
+
+def _write(fit: Fit, folder: Path) -> None:
+    tensors = {
+        f"parameter/{name}": value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in fit.model.named_parameters()
+    }
+    for name in EffectEstimates.__dataclass_fields__:
+        tensors[f"effects/{name}"] = (
+            getattr(fit.effects, name).detach().cpu().clone(memory_format=torch.contiguous_format)
+        )
+    tensors |= {
+        f"constant/{name}": value.cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in fit.model.named_buffers()
+    }
+    uncertainty, matrices = packed_uncertainty(fit.uncertainty)
+    save_file(tensors | matrices, folder / "tensors.safetensors")
+    likelihood = fit.log_likelihood
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "model": type(fit.model).__name__,
+        "method": fit.method,
+        "free": [name for name, parameter in fit.model.named_parameters() if parameter.requires_grad],
+        "solver": {"name": type(fit.solver).__name__, "settings": _settings(fit.solver)},
+        "seed": fit.seed,
+        "status": fit.status.name,
+        "termination": fit.termination,
+        "warnings": list(fit.warnings),
+        "seconds": fit.seconds,
+        "n_parameters": fit.n_parameters,
+        "aic": fit.aic,
+        "bic": fit.bic,
+        "levels": packed_levels(fit.model),
+        "log_likelihood": {
+            "value": likelihood.value,
+            "standard_error": likelihood.standard_error,
+            "method": likelihood.method,
+            "n_observations": likelihood.n_observations,
+            "n_normal": likelihood.n_normal,
+            "problem": likelihood.problem,
+            "next_rule": likelihood.next_rule,
+        },
+        "uncertainty": uncertainty,
+        "data_hash": fit.data.hash,
+        "versions": {
+            "nlme_torch": _own_version(),
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "pyro": pyro.__version__,
+        },
+    }
+    fit.parameters.to_csv(folder / "parameters.csv", index_label="parameter")
+    fit.omega.to_csv(folder / "omega.csv", index_label="effect")
+    if fit.uncertainty is not None:
+        fit.uncertainty.table.to_csv(folder / "standard_errors.csv", index_label="parameter")
+    fit.eta.to_csv(folder / "eta.csv")
+    fit.predictions.to_csv(folder / "predictions.csv", index=False)
+    fit.trace.to_csv(folder / "trace.csv", index=False)
+    likelihood.subjects.to_csv(folder / "likelihood.csv", index=False)
+    record = json.loads(json.dumps(record))  # as it will be read
+    record["checksums"] = {
+        "files": file_checksums(folder),
+        "fit.json": entry_checksum({k: v for k, v in record.items() if k != "solver"}),
+        "solver": entry_checksum(record["solver"]),
+    }
+    (folder / "fit.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _own_version() -> str:
+    try:
+        return version("nlme_torch")
+    except PackageNotFoundError:  # imported from its source, without having been installed
+        return "not installed"
+
+
+def _settings(solver: Solver) -> dict[str, Any]:
+    return dataclasses.asdict(solver) if dataclasses.is_dataclass(solver) and not isinstance(solver, type) else {}

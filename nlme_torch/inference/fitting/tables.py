@@ -1,0 +1,266 @@
+"""The tables of a fit, and the fit as text."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nlme_torch.model.declare.model import Model
+from nlme_torch.model.declare.scalars import structural_scalars
+from nlme_torch.model.declare.values import component_values, parameter_values
+from nlme_torch.model.networks.networks import Network
+from nlme_torch.model.networks.random_weights import RandomWeights
+from nlme_torch.model.parameters.individual_parameters import IndividualParameter
+from nlme_torch.model.parameters.transforms import Log
+from nlme_torch.model.random_effects.covariance import PartlyFixedCovariance
+from nlme_torch.model.random_effects.random_effects import RandomEffectBlock
+
+if TYPE_CHECKING:
+    from nlme_torch.inference.fitting.result import Fit
+    from nlme_torch.inference.uncertainty.standard_errors import Uncertainty
+
+
+LARGEST_EXPONENT = 709.0  # beyond, exp overflows
+
+
+def parameter_table(model: Model, shrinkage: pd.Series) -> pd.DataFrame:
+    """Return one row per structural parameter.
+
+    Args:
+        model: The model at its estimates.
+        shrinkage: Eta-shrinkage by effect label.
+
+    Returns:
+        Columns estimate, fixed, bsv_cv_percent (``100 sqrt(exp(omega) - 1)`` for log-normal parameters, NaN for
+        others),
+        bsv_sd (standard deviation on the transformed scale), shrinkage_percent; indexed by parameter.
+    """
+    values = parameter_values(model)
+    variances = _variances(model)
+    fixed = _fixed(model)
+    rows = {}
+    for name, value in structural_scalars(model, values).items():
+        row: dict[str, Any] = {
+            "estimate": float(value[0]),
+            "fixed": name in fixed,
+            "bsv_cv_percent": math.nan,
+            "bsv_sd": math.nan,
+            "shrinkage_percent": math.nan,
+        }
+        component = model.components.get(name)
+        if isinstance(component, IndividualParameter):
+            variance = variances[f"eta_{name}"]
+            row["bsv_sd"] = math.sqrt(variance)
+            row["shrinkage_percent"] = 100 * float(shrinkage[f"eta_{name}"])
+            if isinstance(component.transform, Log):
+                row["bsv_cv_percent"] = coefficient_of_variation(variance)
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def coefficient_of_variation(variance: float) -> float:
+    r"""Return the CV of a log-normal quantity in per cent, ``100 sqrt(exp(variance) - 1)``; infinite beyond 1e155 %.
+
+    Args:
+        variance: Of the logarithm.
+
+    Example:
+        >>> round(coefficient_of_variation(0.09), 1), coefficient_of_variation(1e4)
+        (30.7, inf)
+    """
+    if variance < LARGEST_EXPONENT:
+        return 100 * math.sqrt(math.expm1(variance))
+    return math.nan if math.isnan(variance) else math.inf
+
+
+def error_columns(table: pd.DataFrame, uncertainty: "Uncertainty | None") -> pd.DataFrame:
+    """Return a parameter table with se, rse_percent, lower and upper after the estimate, if they are known."""
+    if uncertainty is None:
+        return table
+    known = uncertainty.table.drop(columns="estimate").reindex(table.index)
+    return pd.concat([table[["estimate"]], known, table.drop(columns="estimate")], axis=1)
+
+
+def _fixed(model: Model) -> set[str]:
+    """Names of the structural parameters that are not estimated."""
+    names = {name for name, component in model.components.items() if getattr(component, "fixed", False)}
+    for name, component in model.components.items():
+        if isinstance(component, IndividualParameter):
+            kept = [(covariate, e) for covariate, e in component.effects.items() if not e.beta.requires_grad]
+            names.update(f"{name}_{covariate}{suffix}" for covariate, effect in kept for suffix in effect.suffixes)
+    return names
+
+
+def omega_table(model: Model) -> pd.DataFrame:
+    """Return the covariance matrix of all random effects, labelled."""
+    labels = list(model.effect_labels)
+    matrix = torch.zeros(len(labels), len(labels), dtype=torch.float64)
+    for block in model.blocks:
+        piece = torch.eye(block.size) if block.covariance is None else block.covariance.current()
+        matrix[block.slice, block.slice] = piece.to(matrix)
+    return pd.DataFrame(matrix.numpy(force=True), index=labels, columns=labels)
+
+
+def effect_table(model: Model, subjects: Sequence[Any], effects: Tensor) -> pd.DataFrame:
+    """Return random effects ``(effect, subject)`` as a table with one row per subject."""
+    return pd.DataFrame(
+        effects.mT.numpy(force=True), index=pd.Index(subjects, name="id"), columns=list(model.effect_labels)
+    )
+
+
+def render(fit: "Fit") -> str:
+    """Return a fit as the text that a terminal shows."""
+    lines = [
+        f"{type(fit.model).__name__} fitted to {fit.data.n_subjects} subjects, {fit.data.n_observations} "
+        f"observations, in {fit.seconds:.1f} s",
+        f"{fit.log_likelihood}",
+        f"AIC {fit.aic:.2f}  BIC {fit.bic:.2f}  ({fit.n_parameters} parameters)",
+        f"solved by {_solved_by(fit)}",
+    ]
+    if fit.log_prior:
+        penalised = fit.minus2ll - 2 * fit.log_prior
+        lines.append(f"with priors: penalised objective {penalised:.3f} (not a likelihood)")
+    lines += ["", _parameter_text(fit.parameters), *_reference_lines(fit.model)]
+    if fit.uncertainty is not None:
+        lines += uncertainty_lines(fit.uncertainty, list(fit.parameters.index))
+    networks = _network_lines(fit)
+    if networks:
+        lines += ["", *networks]
+    if fit.left_out is not None:
+        lines.append(str(fit.left_out))
+    elif fit.hold_out is not None:
+        lines.append(f"hold-out not judged: {fit.hold_out}")
+    correlated = [block for block in fit.model.blocks if block.covariance is not None and not block.covariance.diagonal]
+    for block in correlated:
+        if block.kind != "weights":
+            names = list(block.labels)[: len(block.distinct_names)]
+            what = ", ".join(block.distinct_names)
+            lines += ["", f"correlations of {what}:", fit.correlation.loc[names, names].round(3).to_string()]
+            lines += _given_lines(block)
+    lines += ["", fit.termination]
+    unasked = () if fit.left_out is None else fit.left_out.warnings
+    lines += [f"warning: {message}" for message in (*fit.warnings, *unasked)]
+    return "\n".join(lines)
+
+
+def _given_lines(block: RandomEffectBlock) -> list[str]:
+    """Which entries of a partly fixed Omega are given."""
+    covariance, names = block.distinct, block.distinct_names
+    if not isinstance(covariance, PartlyFixedCovariance):
+        return []
+    matrix, free = covariance.current(), set(covariance.positions())
+    given = [
+        f"omega_{names[i] if i == j else f'{names[j]},{names[i]}'} = {matrix[i, j]:g}"
+        for i in range(covariance.size)
+        for j in range(i + 1)
+        if (i, j) not in free
+    ]
+    return [f"given, not estimated: {'; '.join(given)}"]
+
+
+def _reference_lines(model: Model) -> list[str]:
+    """The levels of text covariates at which the typical values hold."""
+    return [
+        f"reference of {name}_{covariate}: {effect.reference}"
+        for name, component in model.components.items()
+        if isinstance(component, IndividualParameter)
+        for covariate, effect in component.effects.items()
+        if effect.reference is not None
+    ]
+
+
+def _solved_by(fit: "Fit") -> str:
+    closed_form = fit.model.has_compartments or not fit.model.has_dynamics
+    return "closed form" if closed_form else str(fit.solver)
+
+
+def _parameter_text(table: pd.DataFrame) -> str:
+    shown = pd.DataFrame(
+        {
+            "Est.": [
+                f"{value:.5g}" + (" (fixed)" if fixed else "")
+                for value, fixed in zip(table.estimate, table.fixed, strict=True)
+            ],
+            **_error_text(table),
+            "BSV(CV%)": [
+                (f"{cv:.1f}" if cv < 1e5 else f"{cv:.3g}")
+                if math.isfinite(cv)
+                else (f"sd {sd:.3g}" if math.isfinite(sd) else "")
+                for cv, sd in zip(table.bsv_cv_percent, table.bsv_sd, strict=True)
+            ],
+            "Shrink(SD)%": [f"{value:.1f}" if math.isfinite(value) else "" for value in table.shrinkage_percent],
+        },
+        index=table.index,
+    )
+    return shown.to_string()
+
+
+def _error_text(table: pd.DataFrame) -> dict[str, list[str]]:
+    """SE, %RSE and confidence limits as text, empty where there is none."""
+    if "se" not in table:
+        return {}
+    known = zip(table.se, table.rse_percent, table.lower, table.upper, strict=True)
+    rows = [
+        (f"{se:.3g}", f"{rse:.3g}", f"{lower:.4g} to {upper:.4g}") if math.isfinite(se) else ("", "", "")
+        for se, rse, lower, upper in known
+    ]
+    return {name: [row[place] for row in rows] for place, name in enumerate(("SE", "%RSE", "CI"))}
+
+
+def uncertainty_lines(uncertainty: "Uncertainty", shown: Sequence[str], most: int = 12) -> list[str]:
+    """Return the lines of a fit's text that standard errors add below the parameters.
+
+    Args:
+        uncertainty: The standard errors.
+        shown: Parameters whose standard errors stand in the table above.
+        most: Scalars up to which the correlation matrix is shown.
+    """
+    others = uncertainty.table.drop(index=[name for name in shown if name in uncertainty.table.index])
+    lines = []
+    if len(others):
+        text = pd.DataFrame({"Est.": [f"{x:.5g}" for x in others.estimate], **_error_text(others)}, index=others.index)
+        lines += ["", text.to_string()]
+    lines += ["", f"{uncertainty.headline}; {100 * uncertainty.level:g} % confidence limits"]
+    correlation = uncertainty.correlation
+    if len(correlation) <= most and bool(correlation.notna().to_numpy().all()):
+        below = correlation.map("{:.2f}".format).where(np.tri(len(correlation), dtype=bool), "")
+        lines += ["correlations of the estimates:", below.to_string()]
+    return lines + [f"warning: {message}" for message in uncertainty.warnings]
+
+
+def _network_lines(fit: "Fit") -> list[str]:
+    lines = []
+    variances = _variances(fit.model)
+    for name, component in fit.model.components.items():
+        if isinstance(component, Network):
+            lines.append(
+                f"network {name}: {component.extra_repr()}, |w| max {component.weights.abs().max().item():.2f}"
+            )
+        elif isinstance(component, RandomWeights):
+            labels = [label for label in fit.model.effect_labels if label.startswith(f"{name}.")]
+            deviations = [math.sqrt(variances[label]) for label in labels]
+            spread = f"{min(deviations):.3g}" + (
+                f" to {max(deviations):.3g}" if max(deviations) > 1.001 * min(deviations) else ""
+            )
+            lines.append(
+                f"network {name}: {component.network.extra_repr()}, subject-specific; sd of its {len(labels)} effects "
+                f"{spread}, "
+                f"mean shrinkage {100 * fit.shrinkage[labels].mean():.0f} %"
+            )
+    return lines
+
+
+def _variances(model: Model) -> dict[str, float]:
+    variances: dict[str, float] = {}
+    values = parameter_values(model)
+    for block in model.blocks:
+        if block.covariance is None:
+            variances.update(dict.fromkeys(block.labels, 1.0))
+        else:
+            matrix = block.covariance.matrix(component_values(values, f"_covariances.{block.name}"))[0]
+            variances.update(zip(block.labels, matrix.diagonal().tolist(), strict=True))
+    return variances

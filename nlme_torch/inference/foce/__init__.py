@@ -1,0 +1,1 @@
+"""The methods that maximise an approximation: FO, FOCE, FOCEI, Laplace, quadrature."""

@@ -1,0 +1,364 @@
+"""Maximum likelihood (or a posteriori) by minimising an approximate -2 log-likelihood from outside."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nlme_torch.errors import FitError
+from nlme_torch.inference.effects.effect_estimates import EffectEstimates
+from nlme_torch.inference.estimates.estimation import Estimation
+from nlme_torch.inference.estimates.status import Status
+from nlme_torch.inference.foce.methods import MarginalMethod
+from nlme_torch.inference.likelihood.doubtful_modes import doubtful_modes, with_next_modes
+from nlme_torch.inference.likelihood.likelihood import LogLikelihood, from_estimate
+from nlme_torch.inference.likelihood.monte_carlo import MarginalEstimate
+from nlme_torch.inference.marginal.approximation import Approximation, batched
+from nlme_torch.inference.marginal.expansion_points import Expansion
+from nlme_torch.inference.marginal.laplace import exact_curvature, next_rule
+from nlme_torch.inference.marginal.objective import MarginalObjective, subject_gradients
+from nlme_torch.inference.modes.conditional_modes import ModeStatus
+from nlme_torch.inference.modes.newton import inner_modes
+from nlme_torch.inference.modes.starts import jittered_starts
+from nlme_torch.inference.numerics import linear_algebra
+from nlme_torch.inference.optimise.minimisers import BFGS, LBFGS, Adam, Iterate, Minimum
+from nlme_torch.inference.optimise.optimality import Optimality
+from nlme_torch.inference.optimise.outer_search import OuterSearch
+from nlme_torch.inference.optimise.trust_region import TrustRegion
+from nlme_torch.inference.progress import Progress, progress_line
+from nlme_torch.model.declare.scalars import all_scalars, scalar_matrix, structural_scalars
+from nlme_torch.model.declare.values import ParameterValues, parameter_values
+from nlme_torch.model.density.density import Density
+from nlme_torch.model.density.normal_observations import normal_observations
+
+DENSE_LIMIT = 150
+SCALING_SUBJECTS = 24
+BACK = 4.0
+"""Change of the logarithm of what ran away, before another search begins."""
+
+
+def maximise(method: MarginalMethod, density: Density, generator: torch.Generator, progress: bool) -> Estimation:
+    """Fit by FO, FOCE, FOCEI, Laplace or quadrature.
+
+    Args:
+        method: Which, and how.
+        density: The model, joined to data and solver; its own parameters are the initial values.
+        generator: Source of randomness, for further starts.
+        progress: Whether to show a progress line.
+
+    Returns:
+        Estimates with modes, likelihood and trace.
+
+    Raises:
+        FitError: A subject cannot be evaluated at the initial values, or nothing is to be estimated.
+    """
+    approximation = method.approximation(density)
+    if not approximation.names:
+        raise FitError("every parameter is fixed, so there is nothing to estimate; evaluate nlme.ofv instead.")
+    starts = jittered_starts(density, parameter_values(density.model), method.starts, method.spread, generator)
+    runs: list[_Run] = []
+    for start in range(method.starts):
+        values = {name: value[start : start + 1] for name, value in starts.items()}
+        try:
+            run = _Run(method, approximation, values, progress)
+        except FitError:
+            if start == 0 or runs:
+                raise
+            continue
+        run.go()
+        runs.append(run)
+        if run.interrupted:
+            break
+    best = min(runs, key=_Run.rank)
+    if best.doubtful:
+        runs += _rescued(best, generator)
+    return min(runs, key=_Run.rank).estimation(runs, generator)
+
+
+def _rescued(run: "_Run", generator: torch.Generator) -> "list[_Run]":
+    """Search from another beginning, if one is found."""
+    method, density = run.method, run.approximation.density
+    assert method.rescue is not None
+    try:
+        values = method.rescue.beginning(density, run.farther_in(), generator)
+        if values is None:
+            return []
+        other = _Run(method, run.approximation, values, run.progress)
+        other.go()
+    except FitError:
+        return []
+    except KeyboardInterrupt:  # what the first search has found stands
+        run.minimum = run.minimum._replace(status=Status.INTERRUPTED, reason="interrupted")
+        return []
+    return [other]
+
+
+class _Run:
+    """One minimisation."""
+
+    def __init__(
+        self, method: MarginalMethod, approximation: Approximation, values: ParameterValues, progress: bool
+    ) -> None:
+        self.begun = time.perf_counter()
+        self.method, self.approximation, self.progress = method, approximation, progress
+        self.objective = MarginalObjective(approximation, values, method.searches(approximation.density))
+        self.still = self.objective.check_gradient()
+        self.normal = int(normal_observations(approximation.density).sum())
+        self.begun_at = self.objective(self.objective.initial)[0]
+        count = len(self.objective.initial)
+        dense = TrustRegion() if approximation.density.model.has_network and approximation.has_modes else BFGS()
+        self.optimiser = method.optimiser or (dense if count <= DENSE_LIMIT else LBFGS())
+        self.rows: list[Tensor] = []
+        self.numbers: list[dict[str, float]] = []
+        self.minimum: Minimum
+        self.optimality: Optimality | None = None
+        self.outward: Tensor | None = None
+
+    def go(self) -> None:
+        """Minimise; where posteriors may have several modes, look for better ones at the end and go on from there."""
+        with progress_line(self.optimiser.iterations, self.method.name, self.progress) as line:
+
+            def report(point: Iterate) -> None:
+                self._report(point, line)
+
+            if isinstance(self.optimiser, BFGS | LBFGS):
+                self._search(self.optimiser, report)
+            else:
+                self._walk(report)
+            line.finish(self.method.name, self.minimum.iterations)
+
+    def _search(self, strategy: BFGS | LBFGS, report: Callable[[Iterate], None]) -> None:
+        """Rounds of a line search, and of the modes where they are searched from several starts."""
+        objective, start = self.objective, self.objective.initial
+        search = OuterSearch(objective, strategy, self._scale, report)
+        for attempt in range(4):
+            found = search.go(start)
+            if attempt and not math.isfinite(found.minimum.iterate.value):
+                break  # with other modes it cannot be evaluated: what was found before stands
+            self.minimum, self.optimality, self.outward = found
+            start = self.minimum.iterate.vector
+            over = self.minimum.iterations >= strategy.iterations or self.interrupted
+            if objective.mode_starts == 1 or not self.approximation.has_modes or over:
+                break
+            if not objective.restart(start):
+                break
+            objective.keep()
+
+    def _walk(self, report: Callable[[Iterate], None]) -> None:
+        """Any other minimiser, as often as there are better modes where it ends."""
+        objective, optimiser, start = self.objective, self.optimiser, self.objective.initial
+        iterations = evaluations = 0
+        for _ in range(4):
+            left = dataclasses.replace(optimiser, iterations=optimiser.iterations - iterations)  # type: ignore[type-var]
+            self.minimum = left.minimise(objective, start, self._scale(start), report)
+            iterations, evaluations = iterations + self.minimum.iterations, evaluations + self.minimum.evaluations
+            start = self.minimum.iterate.vector
+            over = iterations >= optimiser.iterations or self.interrupted
+            if not isinstance(optimiser, TrustRegion) or over or not objective.search(start):
+                break
+        if isinstance(optimiser, TrustRegion):
+            objective.centre = objective.kept
+        self.minimum = self.minimum._replace(iterations=iterations, evaluations=evaluations)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user stopped it."""
+        return self.minimum.status is Status.INTERRUPTED
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a search from elsewhere should have its say, too."""
+        rescue, density = self.method.rescue, self.approximation.density
+        ended = self.minimum.status in (
+            Status.CONVERGED,
+            Status.STALLED,
+            Status.UNBOUNDED,
+            Status.SINGULAR,
+        )
+        if rescue is None or density.model.has_network or not ended:
+            return False
+        poor = rescue.poor(self.begun_at, self.minimum.iterate.value, density.batch.n_observations)
+        return poor or not self.minimum.converged
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether it went where the likelihood, or its approximation, grows without end: no achievement then."""
+        return self.minimum.status in (Status.UNBOUNDED, Status.SINGULAR)
+
+    def farther_in(self) -> ParameterValues:
+        """The initial values; what ran away from them is put a good way back first."""
+        if self.outward is None:
+            return self.objective.values
+        return self.objective.at(self.objective.initial - BACK * self.outward)
+
+    def rank(self) -> tuple[bool, float, bool]:
+        """What makes one search better than another: the objective, and among equals the proof of a maximum."""
+        return self.unbounded, round(self.minimum.iterate.value, 2), not self.minimum.converged
+
+    def _scale(self, start: Tensor) -> Tensor:
+        r"""T with :math:`T T^\top` near the inverse Hessian: from some subjects' scores, drawn to their diagonal."""
+        identity = torch.eye(len(start), dtype=start.dtype, device=start.device)
+        if len(start) > DENSE_LIMIT or isinstance(self.optimiser, Adam | TrustRegion):
+            return identity
+        approximation, centre = self.approximation, self.objective.centre
+        subjects = centre.shape[-1]
+        if subjects > SCALING_SUBJECTS:
+            index = torch.linspace(0, subjects - 1, SCALING_SUBJECTS).round().long()
+            centre, approximation = centre[..., index], approximation.restricted(index)
+        scores = subject_gradients(approximation, self.objective.at(start), centre)
+        information = 0.5 * subjects / len(scores) * scores.mT @ scores
+        diagonal = information.diagonal().clamp_min(1e-6 * float(information.diagonal().max()) + 1e-12)
+        information = 0.5 * information + 0.5 * torch.diag(diagonal)
+        factor, failed = torch.linalg.cholesky_ex(information)
+        if int(failed) or not bool(torch.isfinite(factor).all()):
+            return identity
+        return torch.linalg.solve_triangular(factor, identity, upper=False).mT
+
+    def _report(self, point: Iterate, line: Progress) -> None:
+        values = self.objective.at(point.vector)
+        model = self.approximation.density.model
+        self.rows.append(scalar_matrix(all_scalars(model, values))[0])
+        penalty = -2 * float(self.objective.log_prior(point.vector))
+        ofv = point.value - penalty - self.normal * math.log(2 * math.pi)
+        numbers = {"ofv": ofv, "gradient": point.scaled_gradient}
+        row = {**numbers, "seconds": time.perf_counter() - self.begun}
+        self.numbers.append({**row, "penalised": point.value} if penalty else row)
+        shown = {name: float(value[0]) for name, value in list(structural_scalars(model, values).items())[:3]}
+        line.advance(self.method.name, {**numbers, **shown})
+
+    def estimation(self, runs: "list[_Run]", generator: torch.Generator) -> Estimation:
+        """Put the result together."""
+        vector = self.minimum.iterate.vector
+        values = {name: value.detach() for name, value in self.objective.at(vector).items()}
+        found = self.objective.expansion(vector, gradient=False)
+        names = list(all_scalars(self.approximation.density.model, values))
+        table = torch.stack(self.rows).numpy(force=True) if self.rows else torch.zeros(0, len(names)).numpy()
+        trace = pd.DataFrame(table, columns=names)
+        trace.insert(0, "iteration", range(1, len(trace) + 1))
+        trace.insert(1, "phase", self.method.name)
+        trace = pd.concat([trace, pd.DataFrame(self.numbers)], axis=1)
+        return Estimation(
+            values=values,
+            trace=trace,
+            status=self.minimum.status,
+            termination=self._termination(runs),
+            warnings=self._warnings(found, runs),
+            effects=effect_estimates(self.approximation, values, found, generator),
+            log_likelihood=with_next_modes(
+                log_likelihood(self.approximation, values, self.method.name, found), self._gap
+            ),
+        )
+
+    @property
+    def _gap(self) -> Tensor | None:
+        return None if self.objective.gap is None else self.objective.gap[0]
+
+    def _termination(self, runs: "list[_Run]") -> str:
+        end = self.minimum
+        kind = type(self.optimiser).__name__
+        state = "converged" if end.converged else ("interrupted" if self.interrupted else "did not converge")
+        text = (
+            f"{kind} {state} after {end.iterations} iterations ({end.evaluations} evaluations): {end.reason}; gradient "
+            f"norm {float(end.iterate.gradient.norm()):.2g} on the estimation scale, largest scaled component "
+            f"{end.iterate.scaled_gradient:.2g}"
+        )
+        if len(runs) > 1:
+            ranking = ", ".join(f"{run.minimum.iterate.value:.3f}" for run in runs)
+            text += f"; best of {len(runs)} starts (objectives {ranking})"
+        return text
+
+    def _warnings(self, found: Expansion, runs: "list[_Run]") -> tuple[str, ...]:
+        messages = list(self.still)
+        elsewhere = [run.minimum.reason for run in runs if run.unbounded and not self.unbounded]
+        if elsewhere:
+            messages.append(f"this is a local maximum, found by another search, but {elsewhere[0]}")
+        if self.interrupted:
+            messages.append("the fit was interrupted: these are the best values seen, not a maximum")
+        elif not self.minimum.converged:
+            messages.append(
+                f"the minimisation did not converge ({self.minimum.reason}; largest scaled gradient "
+                f"{self.minimum.iterate.scaled_gradient:.2g})"
+            )
+        if not found.finite:
+            lost = (~torch.isfinite(found.evaluation.value[0])).nonzero()[:, 0].tolist()
+            subjects = self.approximation.density.batch.subjects
+            named = ", ".join(str(subjects[place]) for place in lost[:5])
+            messages.append(
+                f"{len(lost)} of {len(subjects)} subjects ({named}) have no conditional mode at the estimates: their "
+                "likelihood is not known, and eta and IPRED are NaN"
+            )
+        messages += doubtful_modes(
+            self.method.name,
+            self.approximation.density.batch.subjects,
+            self._gap,
+            exact_curvature(self.approximation, found.evaluation),
+        )
+        messages += collapsed(self.approximation.density, self.objective.at(self.minimum.iterate.vector))
+        return tuple(messages)
+
+
+def collapsed(density: Density, values: ParameterValues) -> list[str]:
+    """Name the random effects whose variance has fallen to nothing."""
+    messages = []
+    with torch.no_grad():
+        conditional = density.at(values)
+        for block in density.model.blocks:
+            if block.covariance is None or not block.covariance.free():
+                continue
+            deviations = conditional.cholesky(block.name)[0].square().sum(-1).sqrt()
+            messages += [
+                f"the standard deviation of {label} is {deviation:.2g}: its variance has fallen to nothing; drop the "
+                "random effect"
+                for label, deviation in zip(block.labels, deviations.tolist(), strict=True)
+                if deviation < 0.01
+            ]
+    return messages[:5]
+
+
+def natural_effects(approximation: Approximation, values: ParameterValues, found: Expansion) -> tuple[Tensor, Tensor]:
+    """Return eta ``(effect, subject)`` and its curvature ``(effect, effect, subject)`` from standardised effects."""
+    with torch.no_grad():
+        conditional = approximation.density.at(values)
+        centre, curvature = found.evaluation.centre, found.evaluation.curvature[:, :, 0]
+        identity = torch.eye(len(centre), dtype=centre.dtype, device=centre.device)
+        factor = conditional.colour(identity[:, :, None, None].expand(-1, -1, conditional.starts, 1))[:, :, 0, 0]
+        eta = conditional.colour(centre[:, None])[:, 0, 0]
+        inverse = linear_algebra.inverse(factor)
+        return eta, torch.einsum("ai,abn,bj->ijn", inverse, curvature, inverse)
+
+
+def effect_estimates(
+    approximation: Approximation, values: ParameterValues, found: Expansion, generator: torch.Generator
+) -> EffectEstimates:
+    """Return modes, normal approximations and 100 draws of the effects; after FO, modes of the joint density."""
+    density = approximation.density
+    with torch.no_grad():
+        conditional = density.at(values)
+    if not approximation.has_modes:
+        integrand = approximation.integrand(conditional)
+        modes = inner_modes(integrand, found.evaluation.centre)
+        evaluation = found.evaluation._replace(centre=modes.effects)
+        found = Expansion(evaluation, modes.status, modes.evaluations)
+    eta, precision = natural_effects(approximation, values, found)
+    lost = (found.status[0] != ModeStatus.CONVERGED) & (found.status[0] != ModeStatus.STALLED)
+    eta, precision = torch.where(lost, torch.nan, eta), torch.where(lost, torch.nan, precision)
+    with torch.no_grad():
+        covariance = linear_algebra.inverse(batched(precision))
+        factor = linear_algebra.cholesky(0.5 * (covariance + covariance.mT))
+        noise = torch.randn(*eta.shape[::-1], 100, generator=generator, dtype=eta.dtype).to(eta.device)
+        kept = eta[:, None] + (factor @ noise).permute(1, 2, 0)
+        joint = conditional.log_joint(eta[:, None, None])[0, 0]
+    return EffectEstimates(eta, precision, joint, eta, covariance.permute(1, 2, 0), kept)
+
+
+def log_likelihood(approximation: Approximation, values: ParameterValues, name: str, found: Expansion) -> LogLikelihood:
+    """Return the approximate log-likelihood with its method's name."""
+    value = -0.5 * found.evaluation.value[0].detach()
+    nothing = torch.full_like(value, math.nan)
+    following = next_rule(approximation, values, found.evaluation.centre)
+    estimate = MarginalEstimate(value, torch.zeros_like(value), nothing, nothing, 0, following)
+    return from_estimate(approximation.density, estimate, name)

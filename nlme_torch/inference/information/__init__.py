@@ -1,0 +1,1 @@
+"""Information matrices: observed, sandwich, stochastic (Louis), and what single subjects contribute."""

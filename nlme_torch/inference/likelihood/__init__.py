@@ -1,0 +1,1 @@
+"""The marginal likelihood of a fitted model: importance sampling, annealed, Laplace, quadrature."""

@@ -1,0 +1,349 @@
+"""Marginal likelihoods of a fitted model: one strategy per approximation, never mixed up."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nlme_torch.errors import FitError
+from nlme_torch.inference.effects.effect_estimates import EffectEstimates
+from nlme_torch.inference.likelihood.annealed_importance_sampling import Annealing, annealed_importance_sampling
+from nlme_torch.inference.likelihood.importance_sampling import importance_sampling
+from nlme_torch.inference.likelihood.laplace import laplace_log_marginal, laplace_mixture
+from nlme_torch.inference.likelihood.monte_carlo import MarginalEstimate
+from nlme_torch.inference.likelihood.quadrature import quadrature_log_marginal
+from nlme_torch.inference.marginal.quadrature_rule import LARGEST_GRID, TOLERATED, raised
+from nlme_torch.inference.mcmc.proposals import factor_of_precision, normal, student
+from nlme_torch.inference.modes.conditional_modes import Modes, best_mode, conditional_modes, distinct_modes
+from nlme_torch.inference.modes.effect_density import column_density
+from nlme_torch.inference.modes.mode_search import reach
+from nlme_torch.inference.numerics.positive_definite import factor_or, prior_factor
+from nlme_torch.model.density.density import Density
+from nlme_torch.model.density.normal_observations import normal_observations
+from nlme_torch.settings import check_above, check_at_least, check_types
+
+if TYPE_CHECKING:
+    from nlme_torch.inference.fitting.result import Fit
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """A marginal log-likelihood, the method that gave it, and how far it can be trusted.
+
+    Attributes:
+        value: log p(y) summed over subjects, all constants included.
+        standard_error: Monte-Carlo standard error of the value, 0 for a deterministic method.
+        method: Name of the approximation.
+        subjects: One row per subject: id, log_likelihood, standard_error, effective_size, k_hat.
+        n_observations: Number of observations.
+        n_normal: How many of them are normal or log-normal and not censored, for the convention without constants;
+            None for all.
+        problem: Why there is no value; empty where there is one.
+        next_rule: Of quadrature: -2LL by the rule with two more nodes per effect; NaN for others, and where that rule
+            would be too large.
+    """
+
+    value: float
+    standard_error: float
+    method: str
+    subjects: pd.DataFrame
+    n_observations: int
+    n_normal: int | None = None
+    problem: str = ""
+    next_rule: float = math.nan
+
+    @property
+    def rule_difference(self) -> float:
+        """How far -2LL moves with the next quadrature rule; NaN where that is not known."""
+        return self.next_rule - self.minus2ll
+
+    @property
+    def minus2ll(self) -> float:
+        """-2 log-likelihood with all constants."""
+        return -2 * self.value
+
+    @property
+    def ofv(self) -> float:
+        """-2 log-likelihood without ``n log 2 pi``, NONMEM's objective function value; n counts :attr:`n_normal`."""
+        counted = self.n_observations if self.n_normal is None else self.n_normal
+        return -2 * self.value - counted * math.log(2 * math.pi)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the value may be wrong, one sentence each."""
+        messages = [f"the likelihood is not known: {self.problem}"] if self.problem else []
+        if abs(self.rule_difference) > TOLERATED:
+            messages.append(
+                f"{self.method}: the next rule moves -2LL by {self.rule_difference:+.2g}, so that the likelihood and "
+                'its maximum are not exact; use more nodes, or nodes="auto"'
+            )
+        bad = self.subjects[self.subjects["k_hat"] > 0.7]
+        if len(bad):
+            messages.append(
+                f"{self.method}: Pareto k-hat exceeds 0.7 for {len(bad)} of {len(self.subjects)} subjects (worst "
+                f"{bad['k_hat'].max():.2f}); the likelihood and its standard error are unreliable there, use "
+                "nlme.AnnealedImportanceSampling()"
+            )
+        return tuple(messages)
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.value):
+            return f"-2LL unknown, by {self.method}{': ' if self.problem else ''}{self.problem}"
+        error = f" (Monte-Carlo SE {2 * self.standard_error:.2f})" if self.standard_error else ""
+        if not math.isnan(self.next_rule):
+            error += f" (next rule {self.rule_difference:+.2g})"
+        return f"-2LL {self.minus2ll:.3f}{error}, OFV {self.ofv:.3f}, by {self.method}"
+
+
+@runtime_checkable
+class LikelihoodMethod(Protocol):
+    """An approximation of the marginal likelihood."""
+
+    def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
+        """Estimate log p(y_i) for every subject at the model's own parameters."""
+        ...
+
+
+@dataclass(frozen=True)
+class LaplaceLikelihood:
+    """Laplace's approximation with the exact Hessian, at the best of several modes.
+
+    Attributes:
+        starts: Starting points per subject for the search of the modes.
+    """
+
+    starts: int = 4
+
+    def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_at_least(self, FitError, 1, "starts")
+
+    def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
+        """Approximate every subject's marginal likelihood."""
+        modes = best_mode(search_modes(density, effects, self.starts, generator))
+        value = laplace_log_marginal(modes)
+        zero = torch.zeros_like(value)
+        return MarginalEstimate(value, zero, zero + math.nan, zero + math.nan, 0)
+
+
+@dataclass(frozen=True)
+class QuadratureLikelihood:
+    """Adaptive Gauss-Hermite quadrature: for few effects. The next rule shows how exact it is.
+
+    Attributes:
+        nodes: Nodes per effect; "auto" raises them by two until the next rule moves -2LL by less than 0.05.
+    """
+
+    nodes: int | Literal["auto"] = 9
+
+    def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_at_least(self, FitError, 1, "nodes")
+
+    def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
+        """Integrate every subject's marginal likelihood."""
+        factor = factor_of_precision(effects.precision)
+        log_joint = column_density(density.at())
+
+        def rule(nodes: int) -> Tensor | None:
+            if nodes ** len(effects.modes) > LARGEST_GRID:
+                return None
+            return quadrature_log_marginal(log_joint, effects.modes, factor, nodes=nodes, max_nodes=LARGEST_GRID)
+
+        if self.nodes == "auto":
+            nodes, value, following = raised(rule, -2.0)
+        else:
+            nodes = self.nodes
+            value = quadrature_log_marginal(log_joint, effects.modes, factor, nodes=nodes)
+            following = rule(nodes + 2)
+        zero = torch.zeros_like(value)
+        return MarginalEstimate(value, zero, zero + math.nan, zero + math.nan, 0, following)
+
+
+@dataclass(frozen=True)
+class ImportanceSampling:
+    """Importance sampling with a Student-t at the conditional mean, or a mixture over the conditional modes.
+
+    Attributes:
+        samples: Draws per subject.
+        df: Degrees of freedom of the Student-t.
+        modes: Number of searches for different modes; 1 uses conditional mean and covariance from the chains.
+        draws: Another name of ``samples``, for the call only.
+    """
+
+    samples: int = 5000
+    _: KW_ONLY
+    df: int = 5
+    modes: int = 1
+    draws: InitVar[int | None] = None
+
+    def __post_init__(self, draws: int | None) -> None:
+        if draws is not None:
+            object.__setattr__(self, "samples", draws)
+        check_types(self, FitError)
+        check_at_least(self, FitError, 2, "samples")
+        check_at_least(self, FitError, 1, "df", "modes")
+
+    def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
+        """Sample every subject's marginal likelihood."""
+        conditional = density.at()
+        if self.modes > 1:
+            found = distinct_modes(search_modes(density, effects, self.modes, generator))
+            proposal = laplace_mixture(found, df=self.df)
+        else:
+            # a subject whose distribution is not known is drawn from the population's, which is wider
+            factor = factor_or(effects.covariances.permute(2, 0, 1), prior_factor(conditional)).permute(1, 2, 0)
+            proposal = student(effects.means.nan_to_num(0.0), factor, df=self.df)
+        return importance_sampling(column_density(conditional), proposal, samples=self.samples, generator=generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnealedImportanceSampling:
+    """Annealed importance sampling with Hamiltonian transitions, for many effects.
+
+    It begins at N(0, Omega), which covers the conditional distribution. A normal fitted to draws of that
+    distribution is a worse beginning, although a nearer one: where the true shape is bent or has several humps it
+    misses mass, and the standard error does not show it.
+
+    Attributes:
+        annealing: Particles, groups and transitions; many ancestors with few moves keep humps alive.
+        target_error: Rounds are added until the Monte-Carlo standard error of the total is below this.
+        progress: Whether to show a progress line, with the time that is left.
+
+    One round costs ``groups * chains * moves * leapfrogs`` gradients of the log joint density for every subject and
+    temperature, at most 8 * 64 * 1 * 8 = 4096 by default, and 10 to 60 temperatures, more for more effects and more
+    data: 1e5 gradients per subject and round. Closed forms take seconds; a stiff equation, at 1 ms per gradient, a
+    minute and more per subject. ``target_error`` may ask for up to 10 rounds.
+    """
+
+    annealing: Annealing = field(default_factory=lambda: Annealing(chains=64, moves=1))
+    target_error: float = 0.4
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_types(self, FitError)
+        check_above(self, FitError, 0, "target_error")
+
+    def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
+        """Anneal every subject from the prior of its effects to their conditional distribution."""
+        conditional = density.at()
+        with torch.no_grad():
+            factor = prior_factor(conditional).permute(1, 2, 0)
+        reference = normal(torch.zeros_like(effects.means), factor)
+        return annealed_importance_sampling(
+            column_density(conditional),
+            reference,
+            generator=generator,
+            annealing=self.annealing,
+            target_error=self.target_error,
+            progress=self.progress,
+        ).estimate
+
+
+def search_modes(density: Density, effects: EffectEstimates, starts: int, generator: torch.Generator) -> Modes:
+    """Search conditional modes from the known mode and from draws, ``(effect, start, subject)``."""
+    picked = torch.randint(effects.draws.shape[1], (max(starts - 1, 0),), generator=generator, device=generator.device)
+    origins = torch.cat([effects.modes[:, None], effects.draws[:, picked.to(effects.draws.device)]], dim=1)
+    conditional = density.at()
+    return conditional_modes(column_density(conditional), origins, reach=reach(conditional))
+
+
+def loglik(fit: "Fit", method: LikelihoodMethod | None = None, *, seed: int = 0) -> LogLikelihood:
+    """Return the marginal log-likelihood of a fit by a stated method.
+
+    Args:
+        fit: The fit.
+        method: ``LaplaceLikelihood()``, ``QuadratureLikelihood(nodes)``, ``ImportanceSampling(samples)`` or
+            ``AnnealedImportanceSampling()``; None chooses importance sampling, over a mixture of
+            the conditional modes where there are more than 8 effects.
+        seed: Seed of the Monte-Carlo methods.
+
+    Returns:
+        The value with its Monte-Carlo error and per-subject diagnostics.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
+        >>> short = nlme.SAEM(schedule=nlme.StepSchedule(exploration=20, smoothing=20))
+        >>> fit = nlme.fit(model, data, short, seed=1, progress=False)
+        >>> nlme.loglik(fit, nlme.QuadratureLikelihood(7)).method
+        'QuadratureLikelihood(nodes=7)'
+    """
+    chosen = method or default_likelihood(fit.model.n_effects)
+    generator = torch.Generator().manual_seed(seed)
+    return evaluate_likelihood(fit.density, fit.effects, chosen, generator)
+
+
+def default_likelihood(n_effects: int) -> LikelihoodMethod:
+    """Return the method used when none is asked for."""
+    return ImportanceSampling() if n_effects <= 8 else ImportanceSampling(samples=20_000, modes=4)
+
+
+def evaluate_likelihood(
+    density: Density, effects: EffectEstimates, method: LikelihoodMethod, generator: torch.Generator
+) -> LogLikelihood:
+    """Run a likelihood method and put its answer into a table."""
+    name = str(method)
+    if density.model.n_effects:
+        estimate = method.log_marginal(density, effects, generator)
+    else:  # nothing to integrate
+        zero, name = torch.zeros_like(effects.log_joint), "exact (no random effects)"
+        estimate = MarginalEstimate(effects.log_joint, zero, zero + math.nan, zero + math.nan, 0)
+
+    return from_estimate(density, estimate, name)
+
+
+def from_estimate(density: Density, estimate: MarginalEstimate, name: str) -> LogLikelihood:
+    """Put the likelihoods of the subjects together.
+
+    Args:
+        density: The model, joined to data and solver.
+        estimate: What a method found; NaN or infinite for a subject that it could not evaluate.
+        name: Of the method.
+    """
+    table = subject_table(density.batch.subjects, estimate)
+    missing = table["id"][~np.isfinite(table["log_likelihood"])].tolist()
+    problem = ""
+    if missing:
+        named = ", ".join(repr(subject) for subject in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        problem = f"that of {len(missing)} of {len(table)} subjects could not be evaluated ({named})"
+    total, error = (math.nan, math.nan) if missing else (estimate.total, estimate.total_standard_error)
+    counts = density.batch.n_observations, int(normal_observations(density).sum())
+    next_rule = math.nan if estimate.next_rule is None else -2 * float(estimate.next_rule.sum())
+    return LogLikelihood(total, error, name, table, *counts, problem, next_rule)
+
+
+def unknown_likelihood(density: Density, name: str, problem: str) -> LogLikelihood:
+    """Return a likelihood without a value.
+
+    Args:
+        density: The model, joined to data and solver.
+        name: Of the method that failed.
+        problem: Why, in a sentence without a full stop.
+    """
+    nothing = torch.full_like(density.batch.times[0], math.nan)
+    table = subject_table(density.batch.subjects, MarginalEstimate(nothing, nothing, nothing, nothing, 0))
+    counts = density.batch.n_observations, int(normal_observations(density).sum())
+    return LogLikelihood(math.nan, math.nan, name, table, *counts, problem)
+
+
+def subject_table(subjects: Sequence[Any], estimate: MarginalEstimate) -> pd.DataFrame:
+    """Return one row per subject: id, log_likelihood, standard_error, effective_size, k_hat."""
+
+    def column(values: Tensor) -> Any:
+        return values.numpy(force=True)
+
+    return pd.DataFrame(
+        {
+            "id": list(subjects),
+            "log_likelihood": column(estimate.log_marginal),
+            "standard_error": column(estimate.standard_error),
+            "effective_size": column(estimate.effective_size),
+            "k_hat": column(estimate.khat),
+        }
+    )

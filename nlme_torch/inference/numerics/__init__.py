@@ -1,0 +1,1 @@
+"""Factorisations in batches, which no statistics enters."""

@@ -1,0 +1,1 @@
+"""Naive pooled estimation: every subject is the typical one."""

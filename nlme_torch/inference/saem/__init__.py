@@ -1,0 +1,1 @@
+"""SAEM: stochastic approximation expectation maximisation, its M-steps, its starts and the check of its end."""

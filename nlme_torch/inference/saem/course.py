@@ -1,0 +1,355 @@
+"""The course of a fit by SAEM: starts, exploration, smoothing, and the judgement of its end."""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nlme_torch.errors import NLMEError
+from nlme_torch.inference.effects.moves import ConditionalModes, PhiMoments
+from nlme_torch.inference.estimates.estimation import Estimation
+from nlme_torch.inference.estimates.free_scalars import FreeScalars, raw_labels
+from nlme_torch.inference.estimates.status import Status
+from nlme_torch.inference.mcmc.autocorrelation import autocorrelation_time
+from nlme_torch.inference.mcmc.kernels import Tuning
+from nlme_torch.inference.modes.starts import best_start, jittered_starts
+from nlme_torch.inference.optimise.bounds import run_away
+from nlme_torch.inference.pooled.pooled import Pooled
+from nlme_torch.inference.progress import Progress, progress_line
+from nlme_torch.inference.saem.certificate import Certificate, Certification, Certifier, Chains
+from nlme_torch.inference.saem.race import Race
+from nlme_torch.inference.saem.step import SAEMAlgorithm, SAEMState
+from nlme_torch.model.declare.scalars import all_scalars, omega_scalars, scalar_matrix, structural_scalars
+from nlme_torch.model.declare.values import (
+    ParameterValues,
+    flatten_values,
+    free_names,
+    parameter_values,
+    unflatten_values,
+)
+from nlme_torch.model.density.density import Density
+
+LOOK_BACK = 40
+"""Iterations from which autocorrelation is measured."""
+INDEPENDENT_DRAWS, MOST_AUTOCORRELATION = 800, 3.0
+"""Independent draws of all subjects per iteration, and the autocorrelation time up to which chains make up for it."""
+
+
+@dataclass
+class Course:
+    """One fit from its starts to its end; what stands can be had at any time.
+
+    Attributes:
+        algorithm: SAEM for the model and its data.
+        resting: The same in an endless burn-in, in which nothing but the chains moves.
+        starts: See :class:`nlme_torch.SAEM`, as for the others.
+        spread: How far further starts are jittered.
+        race: How the starts compete.
+        warm_up: A pooled fit of every start.
+        drift_tolerance: When the exploration ends.
+        window: Iterations of a window of drift.
+        certification: How the end is judged.
+        branching: Whether the number of chains follows their autocorrelation.
+    """
+
+    algorithm: SAEMAlgorithm
+    resting: SAEMAlgorithm
+    starts: int
+    spread: float
+    race: Race | None
+    warm_up: Pooled | None
+    drift_tolerance: float
+    window: int
+    certification: Certification
+    branching: bool
+
+    def run(self, generator: torch.Generator, progress: bool) -> Estimation:
+        """Go through all phases, or until the user stops it; return what stands then."""
+        density = self.algorithm.density
+        self.values: dict[str, Tensor] = parameter_values(density.model)
+        self.state: SAEMState | None = None
+        self.certifier: Certifier | None = None
+        self.status, self.reason, self.ranking, self.best = Status.ITERATIONS_USED, "", "", 0
+        self.warnings: list[str] = []
+        self.recorder = Recorder(density)
+        try:
+            self._start(generator, progress)
+            self._iterate(generator, progress)
+            self._choose()
+            if self.certification.rounds and not density.model.has_network:
+                self._certify(generator, progress)
+        except KeyboardInterrupt:
+            self.status = Status.INTERRUPTED
+        return self._estimation()
+
+    def _start(self, generator: torch.Generator, progress: bool) -> None:
+        algorithm, density = self.algorithm, self.algorithm.density
+        self.values = jittered_starts(density, self.values, self.starts, self.spread, generator)
+        if self.warm_up is not None:
+            self.values = self.warm_up.maximise(density, self.values)
+        if self.race is not None:
+            with progress_line(sum(length for _, length in self.race.rounds(self.starts)), "race", progress) as line:
+                self.values = self.race.run(algorithm, self.values, generator, lambda: line.advance("SAEM race"))
+        self.state = algorithm.init(self.values, generator)
+        self.warnings += not_felt(density, self.values, self.state.transformed)
+
+    def _iterate(self, generator: torch.Generator, progress: bool) -> None:
+        """Explore until no parameter drifts, then smooth."""
+        schedule, algorithm, recorder = self.algorithm.schedule, self.algorithm, self.recorder
+        assert self.state is not None
+        with progress_line(schedule.total, "SAEM", progress) as line:
+            self.reason = f"exploration used all of its {schedule.exploration} iterations"
+            recent: deque[Tensor] = deque(maxlen=LOOK_BACK)
+            while self.state.iteration < schedule.burn_in + schedule.exploration:
+                self.state = algorithm.step(self.state, generator, smoothing=False)
+                recent.append(self.state.transformed)
+                if self.branching and self.state.iteration == schedule.burn_in + schedule.exploration // 2:
+                    self.state = branched(self.state, autocorrelation_time(recent))
+                self._report("burn-in" if self.state.iteration <= schedule.burn_in else "explore", line)
+                since = self.state.iteration - schedule.burn_in - schedule.exploration // 2
+                if since >= 2 * self.window and since % 10 == 0:
+                    drift, parameter = recorder.drift(self.window)
+                    if drift < self.drift_tolerance:
+                        self.status = Status.CONVERGED
+                        self.reason = (
+                            f"exploration ended after {self.state.iteration} iterations: between two windows of "
+                            f"{self.window} no parameter's mean moved by more than {drift:.2f} of its "
+                            f"standard deviation ({parameter})"
+                        )
+                        break
+            for _ in range(schedule.smoothing):
+                self.state = algorithm.step(self.state, generator, smoothing=True)
+                self._report("smooth", line)
+            self.reason += f"; then {schedule.smoothing} smoothing iterations, averaged"
+            line.finish("SAEM", self.state.iteration)
+
+    def _choose(self) -> None:
+        """Keep the best start."""
+        assert self.state is not None
+        density, count = self.algorithm.density, self.state.transformed.shape[2]
+        self.best, self.ranking = best_start(density, self._standing(), self.state.transformed)
+        if self.race is not None:
+            self.reason += f"; the best of the {count} that won a race of {self.starts} starts ({self.ranking})"
+        elif count > 1:
+            self.reason += f"; best of {count} starts by Laplace log-likelihood ({self.ranking})"
+
+    def _certify(self, generator: torch.Generator, progress: bool) -> None:
+        """Measure what is left to be had, and go on where it is much."""
+        density, settings = self.algorithm.density, self.certification
+        budget = round(settings.effort * self.algorithm.schedule.smoothing)
+        values = {name: value[self.best : self.best + 1] for name, value in self._standing().items()}
+        try:
+            with progress_line(budget, "SAEM certify", progress) as line:
+                assert self.state is not None
+                chains = Chains(
+                    self.resting,
+                    one_start(self.state, values, self.best),
+                    generator,
+                    lambda: line.advance("SAEM certify"),
+                )
+                self.certifier = Certifier(chains, FreeScalars(density.model, values), settings, budget)
+                self.certifier.run()
+                line.finish("SAEM certify", chains.iterations)
+        except (NLMEError, ArithmeticError, torch.linalg.LinAlgError, NotImplementedError) as error:
+            self.warnings.append(f"how far the estimates are from the maximum could not be measured: {error}")
+
+    def _standing(self) -> dict[str, Tensor]:
+        """The estimates of all starts as they stand."""
+        if self.state is None:
+            return self.values
+        return self.state.average if self.state.smoothing else self.state.values
+
+    def _report(self, phase: str, line: Progress) -> None:
+        assert self.state is not None
+        self.recorder.add(self.state, phase)
+        numbers = self.recorder.headline(self.state) if self.state.iteration % 5 == 0 else None
+        line.advance(f"SAEM {phase}", numbers)
+
+    def _estimation(self) -> Estimation:
+        """Put together what stands."""
+        density, certifier = self.algorithm.density, self.certifier
+        values = {name: value[self.best : self.best + 1] for name, value in self._standing().items()}
+        phi = None if self.state is None else self.state.transformed[:, :, self.best]
+        certificate = None if certifier is None else certifier.certificate
+        if certifier is not None and certificate is not None:
+            values = {name: value.detach() for name, value in certifier.scalars.at(certifier.vector[None]).items()}
+            phi = certifier.draws.flatten(1, 2)
+        warnings = list(self.warnings)
+        if self.status is Status.INTERRUPTED:
+            done = 0 if self.state is None else self.state.iteration
+            self.reason = f"interrupted after {done} iterations" + (f" ({self.reason})" if self.reason else "")
+            warnings.append(f"the fit was interrupted after {done} iterations: these are the values that stood then")
+        elif endless := run_away(density.model, parameter_values(density.model), values):
+            self.status = Status.UNBOUNDED
+            self.reason += f"; {endless}"
+            warnings.append(
+                f"{endless}: the likelihood has no maximum, as where an error may vanish because the model meets an "
+                "observation exactly; fix it, leave such records out, or begin elsewhere"
+            )
+        elif certificate is not None:
+            self.status = Status.CONVERGED if certificate.converged else Status.ITERATIONS_USED
+            self.reason += f"; {certificate}"
+            if not certificate.converged:
+                warnings.append(short_of_maximum(certificate))
+        elif self.status is Status.ITERATIONS_USED:
+            warnings.append(
+                f"exploration used all of its {self.algorithm.schedule.exploration} iterations while parameters still "
+                "drifted: allow more (schedule=nlme.StepSchedule(exploration=...)), or begin at these estimates"
+            )
+        with torch.no_grad():
+            mean = density.at(values).mean
+            draws = None if phi is None else phi - mean
+        return Estimation(
+            values=values,
+            trace=self.recorder.frame(self.best),
+            status=self.status,
+            termination=self.reason,
+            warnings=(*warnings, *collapsed_effects(density, values)),
+            draws=draws,
+            certificate=certificate,
+        )
+
+
+def branched(state: SAEMState, autocorrelation: float) -> SAEMState:
+    """Let chains go on as several until one iteration of all subjects gives enough independent draws."""
+    chains, subjects = state.transformed.shape[1], state.transformed.shape[-1]
+    wanted = math.ceil(INDEPENDENT_DRAWS * min(autocorrelation, MOST_AUTOCORRELATION) / subjects)
+    if wanted <= chains:
+        return state
+    return state._replace(transformed=state.transformed[:, torch.arange(wanted) % chains])
+
+
+def short_of_maximum(certificate: Certificate) -> str:
+    """Say how much is left, or that it is not known exactly enough, and what to do about it."""
+    left = f"{2 * certificate.gain:.2g} +- {2 * certificate.standard_error:.2g} of -2LL"
+    if certificate.flat:
+        return (
+            f"the likelihood is flat along {certificate.flat} at the estimates, so that its score and information "
+            f"cannot tell how far the maximum is ({left} by a quadratic): begin again with a larger initial value of "
+            f"it, with more chains (chains=...), and compare fit.loglik; or fix it"
+        )
+    if certificate.gain > certificate.standard_error:
+        found = f"the estimates are short of the maximum: about {left} is still to be had"
+    else:
+        found = f"whether the estimates are at the maximum is not known exactly enough: {left} may still be had"
+    return (
+        f"{found}; begin again at these estimates, with more chains (chains=...) or a longer "
+        "schedule=nlme.StepSchedule(smoothing=...)"
+    )
+
+
+def one_start(state: SAEMState, values: ParameterValues, start: int) -> SAEMState:
+    """Return the state of one of several starts, at given values of that start alone."""
+    starts = state.transformed.shape[2]
+    place = slice(start, start + 1)
+
+    def own(tuning: Tuning) -> Tuning:
+        columns = tuning.log_scale.unflatten(-1, (starts, -1))[..., start, :]
+        return tuning._replace(log_scale=columns)
+
+    moments, modes = state.moments, state.modes
+    if modes is not None:
+        factor = modes.factor.unflatten(-1, (starts, -1))[..., start, :]
+        modes = ConditionalModes(modes.mode[:, place], factor)
+    return state._replace(
+        values=dict(values),
+        average=dict(values),
+        transformed=state.transformed[:, :, place],
+        tunings={name: own(tuning) for name, tuning in state.tunings.items()},
+        moments=PhiMoments(moments.mean[:, place], moments.covariance[:, :, place], moments.updates),
+        modes=modes,
+        statistics=None,
+        adam=None,
+        curvature=None,
+    )
+
+
+def not_felt(density: Density, values: ParameterValues, transformed: Tensor) -> list[str]:
+    """Name the parameters that no observation depends on, at draws of the effects."""
+    names = tuple(name for name in free_names(density.model) if not name.startswith("_covariances."))
+    if not names:
+        return []
+    first = {name: value[:1] for name, value in values.items()}
+    with torch.no_grad():
+        eta = transformed[:, :1, :1] - density.at(first).mean[:, None]
+    leaf = flatten_values(first, names).detach().requires_grad_()
+    with torch.enable_grad():
+        moved = unflatten_values(leaf, first, names)
+        total = density.at(moved).log_likelihood(eta).sum() + density.log_prior(moved).sum()
+        if not total.requires_grad:
+            return []
+        (slope,) = torch.autograd.grad(total, leaf, materialize_grads=True)
+    labels = raw_labels(density.model, names)
+    still = [label for label, value in zip(labels, slope[0].tolist(), strict=True) if value == 0.0]
+    return [f"the objective does not depend on {', '.join(still[:5])} at the initial values"] if still else []
+
+
+class Recorder:
+    """Keeps every iterate on the natural scale."""
+
+    def __init__(self, density: Density) -> None:
+        self.model = density.model
+        self.rows: list[Tensor] = []
+        self.phases: list[str] = []
+        self.reports: list[dict[str, float]] = []
+        self.log_joint: list[Tensor] = []
+        values = parameter_values(self.model)
+        self.names = list(all_scalars(self.model, values))
+        free = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        judged = {**structural_scalars(self.model, values), **omega_scalars(self.model, values)}
+        self.judged = [self.names.index(name) for name in judged] if free else []
+
+    def add(self, state: SAEMState, phase: str) -> None:
+        """Append one iteration."""
+        values = state.average if phase == "smooth" else state.values
+        self.rows.append(scalar_matrix(all_scalars(self.model, values)))
+        self.phases.append(phase)
+        self.reports.append({f"acceptance_{name}": rate for name, rate in state.acceptance.items()})
+        self.log_joint.append(state.log_joint)
+
+    def headline(self, state: SAEMState) -> dict[str, float]:
+        """Numbers for the progress line: complete-data -2LL, acceptance and the first parameters."""
+        acceptance = sum(state.acceptance.values()) / max(len(state.acceptance), 1)
+        shown = {self.names[index]: float(self.rows[-1][0, index]) for index in self.judged[:3]}
+        return {"-2LL(y,phi)": -2 * float(state.log_joint.max()), "accept": acceptance, **shown}
+
+    def drift(self, window: int) -> tuple[float, str]:
+        """Largest move of a parameter's mean between the last two windows, in standard deviations, and whose it is."""
+        if not self.judged:
+            return float("inf"), ""
+        recent = torch.stack(self.rows[-2 * window :])[:, :, self.judged]
+        before, after = recent[:window], recent[window:]
+        spread = 0.5 * (before.var(0) + after.var(0))
+        moved = (after.mean(0) - before.mean(0)).abs() / spread.sqrt().clamp_min(1e-12)
+        moved = torch.where(spread > 0, moved, 0.0).amax(0)
+        index = int(moved.argmax())
+        return float(moved[index]), self.names[self.judged[index]]
+
+    def frame(self, start: int) -> pd.DataFrame:
+        """Return the trace of one start as a table."""
+        rows = [row[start].tolist() for row in self.rows]
+        table = pd.DataFrame(rows, columns=self.names, dtype=float)
+        table.insert(0, "iteration", range(1, len(table) + 1))
+        table.insert(1, "phase", self.phases)
+        table["complete_loglik"] = [float(value[start]) for value in self.log_joint]
+        return pd.concat([table, pd.DataFrame(self.reports)], axis=1)
+
+
+def collapsed_effects(density: Density, values: ParameterValues) -> tuple[str, ...]:
+    """Name the variances that collapsed."""
+    messages = []
+    model = density.model
+    for block in model.blocks:
+        if block.covariance is None or not block.covariance.free():
+            continue
+        deviations = density.at(values).cholesky(block.name)[0].square().sum(-1).sqrt()
+        for label, deviation in zip(block.labels, deviations.tolist(), strict=True):
+            if deviation < 0.01:
+                messages.append(
+                    f"the standard deviation of {label} is {deviation:.2g}: the random effect has collapsed; drop it, "
+                    "or check that a flexible network does not explain the differences between subjects"
+                )
+    return tuple(messages[:5])

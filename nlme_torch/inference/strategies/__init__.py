@@ -1,0 +1,1 @@
+"""Several fits in place of one: several starts, ensembles, covariate effects found afterwards."""

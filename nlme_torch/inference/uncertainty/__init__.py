@@ -1,0 +1,1 @@
+"""Standard errors, profile likelihood, bootstrap, sampling importance resampling."""

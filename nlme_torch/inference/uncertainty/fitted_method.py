@@ -1,0 +1,31 @@
+"""Which approximation of the likelihood a fit has maximised, from what the fit says of itself."""
+
+import re
+from typing import TYPE_CHECKING
+
+from nlme_torch.inference.foce.methods import FO, FOCE, FOCEI, Laplace, MarginalMethod, Quadrature
+
+if TYPE_CHECKING:
+    from nlme_torch.inference.fitting.result import Fit
+
+
+def named_method(name: str) -> MarginalMethod | None:
+    """Return the approximation of this name, such as ``Quadrature(nodes=9)``; None where there is none.
+
+    Args:
+        name: As a fit and its likelihood show it.
+
+    Example:
+        >>> named_method("Quadrature(nodes=5)").nodes, named_method("SAEM()")
+        (5, None)
+    """
+    nodes = re.fullmatch(r"Quadrature\(nodes=(\d+|auto)\)", name)
+    if nodes is not None:
+        return Quadrature(nodes="auto" if nodes[1] == "auto" else int(nodes[1]))
+    kinds = {kind.__name__: kind for kind in (FO, FOCE, FOCEI, Laplace)}
+    return kinds[name]() if name in kinds else None
+
+
+def fitted_method(fit: "Fit") -> MarginalMethod:
+    """Return the approximation that a fit maximised, or that gave its likelihood; ``FOCEI()`` where neither is one."""
+    return named_method(fit.method) or named_method(fit.log_likelihood.method) or FOCEI()

@@ -1,0 +1,1 @@
+"""How good a fit is: held-out subjects, cross-validation, comparison of models."""

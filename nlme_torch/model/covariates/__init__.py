@@ -1,0 +1,1 @@
+"""What subjects bring along: covariates, their levels and changes, occasions, derived quantities."""

@@ -1,0 +1,86 @@
+"""Simulation of observations from a model."""
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nlme_torch._typing import Float
+from nlme_torch.data import with_outcomes
+from nlme_torch.errors import ModelError
+from nlme_torch.model.declare.model import Model
+from nlme_torch.model.density.density import Density
+from nlme_torch.model.density.time_switches import switch_warnings
+from nlme_torch.solve import Solver, choose_solver
+
+if TYPE_CHECKING:
+    from nlme_torch.data import Dataset
+
+_log = logging.getLogger(__name__)
+
+
+def simulate(
+    model: Model,
+    data: "Dataset",
+    *,
+    seed: int,
+    eta: Float[Tensor, "effect subject"] | None = None,
+    solver: Solver | str | None = None,
+) -> "Dataset":
+    r"""Draw random effects and observations of every subject.
+
+    .. math:: \eta_i \sim N(0, \Omega), \qquad y_{ij} \sim p(y \mid f(t_{ij}; \eta_i), \sigma)
+
+    Args:
+        model: The model; its own parameters are the truth.
+        data: Who gets which doses and when to look: a design of ``Dataset.from_regimen`` or ``with_regimen``, or data
+            whose observations are to be replaced.
+        seed: Seed of all draws.
+        eta: Random effects to use in place of draws, ``(effect, subject)``.
+        solver: How differential equations are solved; ``Auto()`` if None or "auto".
+
+    Returns:
+        A data set with one column for every outcome.
+
+    Raises:
+        ModelError: The equations of a subject cannot be solved, or an outcome cannot be drawn.
+
+    Example:
+        >>> import nlme_torch as nlme
+        >>> data = nlme.simulate(nlme.examples.TheophyllineClosedForm(), nlme.examples.theophylline(), seed=1)
+        >>> data
+        Dataset of 12 subjects, 132 rows
+          observations  conc 132
+          covariates    Wt, Dose
+    """
+    density = Density(model, data.batch(), choose_solver(solver))
+    batch = density.batch
+    for warning in switch_warnings(density):
+        _log.warning(warning)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        conditional = density.at()
+        effects = conditional.sample(1, generator) if eta is None else eta[:, None, None]
+        observed, solved = conditional.observe(effects)
+        failed = (~solved.expand(1, 1, batch.n_subjects)).nonzero()
+        if len(failed):
+            raise ModelError(
+                f"the equations of subject {batch.subjects[int(failed[0, -1])]!r} cannot be solved with the effects "
+                f"drawn ({len(failed)} of {batch.n_subjects} subjects in all); check parameters and Omega."
+            )
+        # distributions draw from torch's global generator, which is put back afterwards
+        torch.set_rng_state(generator.get_state())
+        values = {}
+        new = torch.isin(batch.rows, torch.as_tensor(np.flatnonzero(data.prediction_rows)))
+        for name, outcome in batch.outcomes.items():
+            try:
+                drawn = observed[name].sample().expand(batch.n_records, 1, 1, batch.n_subjects)[:, 0, 0]
+            except NotImplementedError:
+                raise ModelError(f"outcome {name!r}: a {type(observed[name]).__name__} cannot be drawn.") from None
+            wanted = (outcome.mask | new) & (batch.rows >= 0)
+            column = np.full(data.n_rows, np.nan)
+            column[batch.rows[wanted].numpy()] = drawn[wanted].numpy()
+            values[name] = column
+    return with_outcomes(data, values)

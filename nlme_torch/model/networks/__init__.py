@@ -1,0 +1,1 @@
+"""Neural networks: shared by all subjects or with weights of their own."""

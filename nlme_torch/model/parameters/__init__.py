@@ -1,0 +1,1 @@
+"""Parameters as users declare them: population and individual, transforms, covariate effects, priors."""

@@ -1,0 +1,1 @@
+"""Blocks of random effects and the structures of their covariance matrix Omega."""

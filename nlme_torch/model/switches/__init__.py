@@ -1,0 +1,1 @@
+"""Equations that switch in time: where, and what the solver is told."""

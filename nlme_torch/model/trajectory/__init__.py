@@ -1,0 +1,1 @@
+"""The states of all subjects at all records."""

@@ -1,0 +1,1 @@
+"""Initial-value problems and what solving them returns: times, events, tolerances, failures."""

@@ -1,0 +1,1 @@
+"""Steps of one-step methods, their control, and the derivatives of a solve."""
