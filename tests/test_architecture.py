@@ -2,6 +2,9 @@
 that are not allowed."""
 
 import ast
+import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,12 +134,31 @@ def test_no_prints_no_global_seeds_no_pickle(path):
 
 
 def test_every_public_name_is_reexported_explicitly_and_exists():
+    """What a type checker reads and what is loaded on first use are the same names from the same places."""
     tree = ast.parse((ROOT / "__init__.py").read_text())
-    for node in tree.body[1:]:
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    declared = {}
+    for node in block.body:
         assert isinstance(node, ast.ImportFrom), "the public API consists of re-exports and nothing else"
         for alias in node.names:
             assert alias.asname == alias.name, f"write `import {alias.name} as {alias.name}`"
-            assert hasattr(nlme_torch, alias.name)
+            declared[alias.name] = node.module
+    loaded = {name: "nlme_torch" for name in nlme_torch._PARTS} | nlme_torch._HOMES
+    assert loaded == declared
+    assert set(nlme_torch.__all__) == set(declared) <= set(dir(nlme_torch))
+    for name, home in declared.items():
+        module = importlib.import_module(f"nlme_torch.{name}" if name in nlme_torch._PARTS else home)
+        assert getattr(nlme_torch, name) is (module if name in nlme_torch._PARTS else getattr(module, name))
+    with pytest.raises(AttributeError, match="module 'nlme_torch' has no attribute 'FOCEE'"):
+        nlme_torch.FOCEE  # noqa: B018
+
+
+def test_importing_the_package_loads_no_library():
+    """Each name brings along what it needs when it is first used; ``import nlme_torch`` costs nothing."""
+    libraries = ("torch", "scipy", "pandas", "matplotlib", "pyro", "torchdiffeq", "jaxtyping")
+    script = f"import sys, nlme_torch; sys.exit(', '.join({{*{libraries}}} & {{*sys.modules}}) or 0)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT.parent)
+    assert run.returncode == 0, f"import nlme_torch loads {run.stderr}"
 
 
 def test_shapes_are_checked_at_run_time_here():
