@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from nlme_torch.errors import FitError
 from nlme_torch.inference.effects.effect_estimates import EffectEstimates
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.likelihood.likelihood import LogLikelihood
@@ -54,3 +55,37 @@ class FitMethod(Protocol):
             progress: Whether to show a progress line.
         """
         ...
+
+
+@dataclass(frozen=True)
+class UnrepeatableMethod:
+    """A method of which nothing but its text is known: an earlier version's saved fit, or a class of the user's.
+
+    Attributes:
+        text: What it was called.
+
+    Example:
+        >>> str(UnrepeatableMethod("MyMethod(steps=3)"))
+        'MyMethod(steps=3)'
+    """
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def estimate(self, density: Density, generator: torch.Generator, progress: bool) -> Estimation:
+        """Refuse.
+
+        Args:
+            density: Not used.
+            generator: Not used.
+            progress: Not used.
+
+        Raises:
+            FitError: Always.
+        """
+        raise FitError(
+            f"of the method {self.text} nothing but this text is known, so that it cannot be repeated; give the "
+            "method, such as method=nlme.SAEM(...)."
+        )

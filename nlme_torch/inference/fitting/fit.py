@@ -80,7 +80,7 @@ def fit(
     return Fit(
         model=fitted,
         data=data,
-        method=str(chosen),
+        method=chosen,
         solver=density.solver,
         seed=seed,
         trace=estimation.trace,

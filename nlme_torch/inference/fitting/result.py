@@ -13,6 +13,7 @@ import torch
 
 from nlme_torch.errors import NLMEError
 from nlme_torch.inference.effects.effect_estimates import EffectEstimates, find_modes, shrinkage
+from nlme_torch.inference.estimates.estimation import FitMethod
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.fitting.predictions import prediction_table
 from nlme_torch.inference.fitting.tables import effect_table, error_columns, omega_table, parameter_table, render
@@ -41,7 +42,7 @@ class Fit:
     Attributes:
         model: The model at its estimates.
         data: The data it was fitted to.
-        method: The estimation method as text.
+        method: The estimation method with its settings; ``str`` of it is its text.
         solver: How its equations were solved.
         seed: Seed of the fit.
         trace: One row per iteration.
@@ -56,7 +57,7 @@ class Fit:
 
     model: Model
     data: "Dataset"
-    method: str
+    method: FitMethod
     solver: Solver
     seed: int
     trace: pd.DataFrame

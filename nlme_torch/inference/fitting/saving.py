@@ -39,6 +39,7 @@ from nlme_torch.inference.fitting.saved_files import (
     read_tensors,
 )
 from nlme_torch.inference.fitting.saved_folder import replacement, settle
+from nlme_torch.inference.fitting.saved_method import packed_method, unpacked_method
 from nlme_torch.inference.fitting.saved_uncertainty import packed_uncertainty, unpacked_uncertainty
 from nlme_torch.inference.likelihood.likelihood import LogLikelihood
 from nlme_torch.model.covariates.levels import packed_levels, restore_levels
@@ -123,7 +124,7 @@ def load(path: str | Path, model: Model, data: "Dataset", *, solver: Solver | No
     found = Fit(
         model=fitted,
         data=data,
-        method=record.take("method", str),
+        method=unpacked_method(record),
         solver=solver or _solver(folder, kind, record.part("solver").part("settings")),
         seed=record.take("seed", int),
         trace=read_table(folder / "trace.csv"),
@@ -277,7 +278,8 @@ def _write(fit: Fit, folder: Path) -> None:
     record: dict[str, Any] = {
         "format": FORMAT,
         "model": type(fit.model).__name__,
-        "method": fit.method,
+        "method": str(fit.method),
+        "method_settings": packed_method(fit.method),
         "free": [name for name, parameter in fit.model.named_parameters() if parameter.requires_grad],
         "solver": {"name": type(fit.solver).__name__, "settings": _settings(fit.solver)},
         "seed": fit.seed,

@@ -11,7 +11,7 @@ and counts for little; its conditional mode, which the old Omega has drawn to ze
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nlme_torch.errors import FitError, ModelError
 from nlme_torch.inference.effects.at_modes import effects_at_modes
-from nlme_torch.inference.estimates.estimation import Estimation
+from nlme_torch.inference.estimates.estimation import Estimation, UnrepeatableMethod
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.fitting.fit import fit as estimate
 from nlme_torch.inference.fitting.result import Fit
@@ -98,7 +98,7 @@ def augment(
         sizes = (inputs - centre).square().mean(1).sqrt()
         own.set_scale(torch.where(sizes > 0, sizes, 1.0).tolist(), centre[:, 0].tolist() if own.centred else None)
     method = _Regression(fit, inputs, chosen, iterations)
-    return estimate(
+    found = estimate(
         model,
         fit.data,
         method,
@@ -108,6 +108,8 @@ def augment(
         device=inputs.device,
         progress=False,
     )
+    # the regression is of these subjects' distributions: on other data sets it would be wrong
+    return replace(found, method=UnrepeatableMethod(str(method)))
 
 
 @dataclass(frozen=True)

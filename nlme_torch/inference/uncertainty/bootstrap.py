@@ -3,9 +3,10 @@ r"""The bootstrap: the fit repeated on data sets drawn anew.
 .. math:: \hat\theta^{(b)} = \arg\max_\theta \ell(\theta; y^{(b)}), \qquad
           \text{standard error} = \operatorname{SD}_b\big(\hat\theta^{(b)}\big)
 
-Where the method minimises an approximate likelihood, all data sets are fitted together on the start axis: a case
-bootstrap gives every start its own integer weights of the subjects, a parametric one its own observations. Other
-methods refit one data set after the other. Every refit begins at the estimates.
+Every refit is by the method of the fit with its settings, and begins at the estimates. Where the method minimises an
+approximate likelihood from one start and leaves the minimiser to the library, all data sets are fitted together on the
+start axis: a case bootstrap gives every start its own integer weights of the subjects, a parametric one its own
+observations. Other methods refit one data set after the other.
 
 References:
     Efron and Tibshirani (1993), An Introduction to the Bootstrap. doi:10.1201/9780429246593
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError, NLMEError
-from nlme_torch.inference.estimates.estimation import FitMethod
+from nlme_torch.inference.estimates.estimation import FitMethod, UnrepeatableMethod
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.foce.methods import MarginalMethod
@@ -31,7 +32,6 @@ from nlme_torch.inference.marginal.objective import MarginalObjective
 from nlme_torch.inference.marginal.several_starts import COLUMNS, SeveralValues, evaluate_several
 from nlme_torch.inference.numerics.positive_definite import factor_or, root_of_diagonal
 from nlme_torch.inference.progress import Progress, progress_line
-from nlme_torch.inference.uncertainty.fitted_method import named_method
 from nlme_torch.inference.uncertainty.resamples import CaseResamples, ParametricResamples, Resamples
 from nlme_torch.inference.uncertainty.sampled import sample_table
 from nlme_torch.inference.uncertainty.side_by_side import minimise_side_by_side
@@ -114,8 +114,7 @@ def case_bootstrap(
 
     Args:
         fit: The fit.
-        method: How the data sets are fitted; None takes the method of the fit, which must then be FO, FOCE, FOCEI,
-            Laplace or quadrature.
+        method: How the data sets are fitted; None takes the method of the fit, with its settings.
         samples: Number of data sets.
         level: Of the percentiles.
         seed: Of the draws, and of the fits of a random method.
@@ -152,8 +151,7 @@ def parametric_bootstrap(
 
     Args:
         fit: The fit.
-        method: How the data sets are fitted; None takes the method of the fit, which must then be FO, FOCE, FOCEI,
-            Laplace or quadrature.
+        method: How the data sets are fitted; None takes the method of the fit, with its settings.
         samples: Number of data sets.
         level: Of the percentiles.
         seed: Of the draws, and of the fits of a random method.
@@ -185,17 +183,17 @@ def _checked(samples: int) -> int:
 def _bootstrap(
     fit: "Fit", method: FitMethod | None, draws: Resamples, samples: int, level: float, seed: int, progress: bool
 ) -> Bootstrap:
-    chosen: FitMethod | None = method or named_method(fit.method)
+    chosen: FitMethod = method or fit.method
+    if isinstance(chosen, UnrepeatableMethod):
+        raise FitError(
+            f"of the method of the fit, {chosen}, nothing but this text is known, so that it cannot be repeated; give "
+            "the method, such as method=nlme.SAEM(...)."
+        )
     if isinstance(chosen, MarginalMethod):
         chosen = chosen.at(fit.density, parameter_values(fit.model))
-    if chosen is None:
-        raise FitError(
-            f"the fit says that it was made by {fit.method}, which cannot be repeated from its name alone; give the "
-            "method, such as method=nlme.SAEM(...)."
-        )
     scalars = FreeScalars(fit.model, parameter_values(fit.model))
     with progress_line(samples, f"{draws.kind} bootstrap", progress) as line:
-        if isinstance(chosen, MarginalMethod) and len(scalars.vector) == len(scalars.whole):
+        if isinstance(chosen, MarginalMethod) and _at_once(chosen) and len(scalars.vector) == len(scalars.whole):
             vectors, problems = _together(fit, chosen, draws, samples, scalars, line)
         else:
             vectors, problems = _one_by_one(fit, chosen, draws, samples, seed, scalars, line)
@@ -219,6 +217,11 @@ def _bootstrap(
         level=level,
         status=Status.INTERRUPTED if interrupted else Status.COMPLETED,
     )
+
+
+def _at_once(method: MarginalMethod) -> bool:
+    """Whether the method leaves the search to the library: one start, and no minimiser of the user's choice."""
+    return method.optimiser is None and method.starts == 1
 
 
 def _together(

@@ -1,4 +1,4 @@
-"""Which approximation of the likelihood a fit has maximised, from what the fit says of itself."""
+"""Which approximation of the likelihood a fit has maximised, or was given its likelihood by."""
 
 import re
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ def named_method(name: str) -> MarginalMethod | None:
     """Return the approximation of this name, such as ``Quadrature(nodes=9)``; None where there is none.
 
     Args:
-        name: As a fit and its likelihood show it.
+        name: As a likelihood shows it.
 
     Example:
         >>> named_method("Quadrature(nodes=5)").nodes, named_method("SAEM()")
@@ -28,4 +28,6 @@ def named_method(name: str) -> MarginalMethod | None:
 
 def fitted_method(fit: "Fit") -> MarginalMethod:
     """Return the approximation that a fit maximised, or that gave its likelihood; ``FOCEI()`` where neither is one."""
-    return named_method(fit.method) or named_method(fit.log_likelihood.method) or FOCEI()
+    if isinstance(fit.method, MarginalMethod):
+        return fit.method
+    return named_method(fit.log_likelihood.method) or FOCEI()

@@ -117,7 +117,7 @@ def compare(
         random = _random_count(fit)
         subjects, observations = fit.data.n_subjects, fit.data.n_observations
         rows[name] = {
-            "fitted by": fit.method,
+            "fitted by": str(fit.method),
             "-2LL": minus2ll,
             **judged.get(name, {}),
             "OFV": values[name].ofv,

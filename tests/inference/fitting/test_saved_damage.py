@@ -242,4 +242,4 @@ def test_a_fit_comes_back_from_another_process_and_works(fit, data):
         assert str(again) == str(fit) and again.predictions.equals(fit.predictions)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         found = pool.submit(_refit, fit).result()
-    assert found.method == str(nlme.Pooled(steps=2)) and found.predictions["PRED"].notna().all()
+    assert found.method == nlme.Pooled(steps=2) and found.predictions["PRED"].notna().all()

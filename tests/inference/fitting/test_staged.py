@@ -29,7 +29,7 @@ def test_stages_are_the_methods_one_after_the_other(data):
     assert staged.termination.startswith("stage 1, 15 steps of Adam; then stage 2, ")
     assert staged.termination.endswith(then.termination)
     assert staged.warnings == then.warnings, "that effects were held at zero is no longer true"
-    assert staged.method == f"Staged({first}, {second})"
+    assert staged.method == nlme.Staged(first, second) and str(staged.method) == f"Staged({first}, {second})"
 
 
 def test_the_callers_model_is_left_alone_even_when_a_stage_fails(data):

@@ -74,7 +74,7 @@ def test_a_fit_with_too_few_nodes_says_so_and_auto_raises_them(data, table, tmp_
     assert any("next rule moves -2LL" in message and 'nodes="auto"' in message for message in coarse.warnings)
     assert "next rule" in str(coarse)
     fit = nlme.fit(Logistic(), data, nlme.Quadrature(nodes="auto"), progress=False)
-    assert fit.method == "Quadrature(nodes=auto)" and fit.converged
+    assert fit.method == nlme.Quadrature(nodes="auto") and fit.converged
     assert abs(fit.log_likelihood.rule_difference) <= 0.05 and not any("rule" in message for message in fit.warnings)
     a, b = fit.parameters["estimate"][["a", "b"]]
     assert fit.minus2ll == pytest.approx(exact(table, a, b, fit.omega.iloc[0, 0]), abs=0.1)

@@ -77,7 +77,7 @@ def test_predictions_come_from_the_covariate_and_the_model_can_be_fitted_on():
     fit = nlme.fit(Lines(), data, nlme.FOCEI(), progress=False)
     network = nlme.MLP(1, 3, 1, scale="auto", prior=nlme.L2(0.5))
     found = nlme.augment(fit, network, parameters=["a"], likelihood=nlme.FOCEI())
-    assert found.method == f"augment({fit.method})" and "covariate_network" in str(found)
+    assert str(found.method) == f"augment({fit.method})" and "covariate_network" in str(found)
     assert found.minus2ll < fit.minus2ll - 10
     own = found.model.covariate_network
     c = data.covariates["c"].to_numpy()

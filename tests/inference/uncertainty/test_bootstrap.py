@@ -9,6 +9,9 @@ import pytest
 import torch
 
 import nlme_torch as nlme
+from nlme_torch.inference.estimates.estimation import UnrepeatableMethod
+from nlme_torch.inference.marginal.objective import MarginalObjective
+from nlme_torch.inference.uncertainty import bootstrap, sir
 from nlme_torch.inference.uncertainty.resamples import CaseResamples
 
 
@@ -132,6 +135,44 @@ def test_another_method_refits_one_by_one(means):
 def test_what_cannot_be_repeated_is_refused(means):
     fit, _ = means
     with pytest.raises(nlme.FitError, match="give the method"):
-        nlme.case_bootstrap(replace(fit, method=str(nlme.SAEM())))
+        nlme.case_bootstrap(replace(fit, method=UnrepeatableMethod(str(nlme.SAEM()))))
     with pytest.raises(nlme.FitError, match="at least 2 samples"):
         nlme.case_bootstrap(fit, samples=1)
+
+
+def test_refits_are_by_the_method_of_the_fit_with_its_settings(means, monkeypatch):
+    fit, _ = means
+    method = nlme.FOCEI(optimiser=nlme.LBFGS(iterations=7), mode_starts=3, starts=2)
+    fit = replace(fit, method=method)
+    used, searches = [], []
+
+    def estimate(self, density, generator, progress):
+        used.append(self)
+        return estimate_as_before(self, density, generator, progress)
+
+    def objective(approximation, values, number, *others, **named):
+        searches.append(number)
+        return MarginalObjective(approximation, values, number, *others, **named)
+
+    estimate_as_before = nlme.FOCEI.estimate
+    monkeypatch.setattr(nlme.FOCEI, "estimate", estimate)
+    assert nlme.case_bootstrap(fit, samples=2, progress=False).failed == 0 and used == [method, method]
+    assert nlme.parametric_bootstrap(fit, samples=2, progress=False).failed == 0 and used == 4 * [method]
+    monkeypatch.setattr(bootstrap, "MarginalObjective", objective)
+    monkeypatch.setattr(sir, "MarginalObjective", objective)
+    together = replace(fit, method=nlme.FOCEI(mode_starts=3))
+    assert nlme.case_bootstrap(together, samples=2, progress=False).failed == 0 and len(used) == 4
+    nlme.sir(together, proposals=20, iterations=1, progress=False)
+    assert searches == [3, 3]
+
+
+def test_a_fit_by_saem_is_refitted_by_saem(means):
+    """Within the noise of SAEM each refit is the maximum of its data set."""
+    fit, values = means
+    schedule = nlme.StepSchedule(burn_in=3, exploration=20, smoothing=30)
+    method = nlme.SAEM(schedule=schedule, chains=8)
+    found = nlme.case_bootstrap(replace(fit, method=method), samples=2, seed=3, progress=False)
+    assert found.failed == 0 and found.method == str(method)
+    picked = CaseResamples.draw(fit.density, 2, torch.Generator().manual_seed(3)).picked.numpy()
+    expected = np.array([maximum(values[index]) for index in picked])
+    assert found.estimates[["a", "sigma", "omega_a"]].to_numpy() == pytest.approx(expected, rel=0.05)
