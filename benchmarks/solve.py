@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import nlme_torch as nlme
-from nlme_torch.solve import RK4, Adaptive, Auto, Rodas5P, Solver, Tsit5, solve
+from nlme_torch.solve import RK4, Auto, Rodas5P, Solver, TorchDiffEq, Tsit5, solve
 from nlme_torch.solve.kernel import Limits, find_kernel
 from nlme_torch.solve.kernel.library import Inputs, slopes
 from nlme_torch.solve.problem.problem import build_problem
@@ -105,8 +105,8 @@ def runs(problem: Problem, name: str) -> Iterator[tuple[str, list[tuple[float, C
     yield "tsit5", [(rtol, by(Tsit5(rtol, rtol * 1e-2))) for rtol in SWEEP]
     yield "auto", [(rtol, by(Auto(rtol, rtol * 1e-2))) for rtol in SWEEP]
     yield "rodas5p", [(rtol, by(Rodas5P(rtol, rtol * 1e-2))) for rtol in SWEEP]
-    yield "torchdiffeq", [(rtol, by(Adaptive(rtol=rtol, atol=rtol * 1e-2, max_steps=20_000))) for rtol in SWEEP]
-    continuous = Adaptive(rtol=DEFAULT, atol=DEFAULT * 1e-2, adjoint="continuous", max_steps=20_000)
+    yield "torchdiffeq", [(rtol, by(TorchDiffEq(rtol=rtol, atol=rtol * 1e-2, max_steps=20_000))) for rtol in SWEEP]
+    continuous = TorchDiffEq(rtol=DEFAULT, atol=DEFAULT * 1e-2, adjoint="continuous", max_steps=20_000)
     yield "torchdiffeq_adjoint", [(DEFAULT, by(continuous))]
     yield "tsit5_plain", [(DEFAULT, by(Tsit5(DEFAULT, DEFAULT * 1e-2, compile=False)))]
     if name != "stiff":

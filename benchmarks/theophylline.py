@@ -115,10 +115,10 @@ def solvers() -> dict[str, float]:
     """(e) The classical equation and four networks, ten iterations by each kind of solve; compiling is not counted."""
     data, figures = nlme.examples.theophylline(), {}
     brief = nlme.SAEM(schedule=nlme.StepSchedule(exploration=6, smoothing=4))
-    kinds: dict[str, nlme.Auto | nlme.Tsit5 | nlme.Adaptive] = {
+    kinds: dict[str, nlme.Auto | nlme.Tsit5 | nlme.TorchDiffEq] = {
         "compiled": nlme.Auto(),
         "plain": nlme.Auto(compile=False),
-        "torchdiffeq": nlme.Adaptive(),
+        "torchdiffeq": nlme.TorchDiffEq(),
     }
     models = {"classical": nlme.examples.TheophyllineClassical(), "networks": nlme.examples.TheophyllineFourNetworks()}
     for name, model in models.items():

@@ -4,6 +4,8 @@ Nothing but this file is loaded by ``import nlme_torch``: a name brings its modu
 """
 
 import importlib
+import sys
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -101,9 +103,9 @@ if TYPE_CHECKING:
     from nlme_torch.model import scale_networks as scale_networks
     from nlme_torch.model import simulate as simulate
     from nlme_torch.solve import RK4 as RK4
-    from nlme_torch.solve import Adaptive as Adaptive
     from nlme_torch.solve import Auto as Auto
     from nlme_torch.solve import Rodas5P as Rodas5P
+    from nlme_torch.solve import TorchDiffEq as TorchDiffEq
     from nlme_torch.solve import Tsit5 as Tsit5
 
 _PARTS = (
@@ -200,8 +202,9 @@ _NAMES = {
         "scale_networks",
         "simulate",
     ),
-    "nlme_torch.solve": ("RK4", "Adaptive", "Auto", "Rodas5P", "Tsit5"),
+    "nlme_torch.solve": ("RK4", "Auto", "Rodas5P", "TorchDiffEq", "Tsit5"),
 }
+_RENAMED = {"Adaptive": "TorchDiffEq"}
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 __all__ = [*_PARTS, *_HOMES]
@@ -211,6 +214,9 @@ if not TYPE_CHECKING:  # a type checker is to know the names above and no others
 
     def __getattr__(name: str) -> object:
         """Load a public name from where it lives, as PEP 562 has it."""
+        if name in _RENAMED:
+            warnings.warn(f"nlme_torch.{name} is {_RENAMED[name]} now.", DeprecationWarning, stacklevel=2)
+            return getattr(sys.modules[__name__], _RENAMED[name])
         if name in _PARTS:
             value = importlib.import_module(f"nlme_torch.{name}")
         elif name in _HOMES:

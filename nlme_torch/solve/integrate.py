@@ -32,7 +32,7 @@ def solve(
         initial: (state, *batch) the state before the first record's event.
         times: (record, *batch-broadcastable) non-decreasing record times [time].
         parameters: tensors that broadcast inside the vector field.
-        solver: a strategy such as ``Tsit5()``, ``Adaptive()`` or ``RK4(20)``.
+        solver: a strategy such as ``Tsit5()``, ``TorchDiffEq()`` or ``RK4(20)``.
         events: amounts, rates and resets at records, or None.
         passengers: number of last states that only ride along, such as a covariate that changes at records; step
             sizes do not depend on them.

@@ -246,7 +246,7 @@ def _levels(record: Entries) -> dict[str, Any] | None:
 
 def _solver_kind(folder: Path, record: Entries) -> type[Any]:
     name = record.take("name", str)
-    kind = getattr(nlme_torch.solve, name, None)
+    kind = getattr(nlme_torch.solve, {"Adaptive": "TorchDiffEq"}.get(name, name), None)  # its name in earlier versions
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and hasattr(kind, "integrate")):
         raise FitError(f"{folder} was fitted with the solver {name}, which is not of this package; pass solver=.")
     return kind

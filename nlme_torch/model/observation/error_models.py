@@ -103,7 +103,7 @@ class Combined2(NormalError):
         super().__init__(prediction, _hypotenuse(a, b * prediction))
 
 
-class Power(NormalError):
+class PowerError(NormalError):
     r"""A residual standard deviation that grows with a power of the prediction.
 
     .. math:: y = f + b\,|f|^c\,\varepsilon, \qquad \varepsilon \sim N(0, 1)
@@ -115,7 +115,7 @@ class Power(NormalError):
 
     Example:
         >>> import torch
-        >>> Power(torch.tensor(4.0), torch.tensor(0.1), torch.tensor(0.5)).stddev
+        >>> PowerError(torch.tensor(4.0), torch.tensor(0.1), torch.tensor(0.5)).stddev
         tensor(0.2000)
     """
 

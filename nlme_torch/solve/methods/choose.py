@@ -1,19 +1,19 @@
 """Solvers by name."""
 
 from nlme_torch.errors import SolveError
-from nlme_torch.solve.methods.adaptive import Adaptive
 from nlme_torch.solve.methods.auto import Auto
 from nlme_torch.solve.methods.fixed import RK4
 from nlme_torch.solve.methods.rodas5p import Rodas5P
+from nlme_torch.solve.methods.torch_diff_eq import TorchDiffEq
 from nlme_torch.solve.methods.tsit5 import Tsit5
 from nlme_torch.solve.problem.problem import Solver
 
-_NAMED: dict[str, type[Auto | Tsit5 | Rodas5P | RK4 | Adaptive]] = {
+_NAMED: dict[str, type[Auto | Tsit5 | Rodas5P | RK4 | TorchDiffEq]] = {
     "auto": Auto,
     "tsit5": Tsit5,
     "rodas5p": Rodas5P,
     "rk4": RK4,
-    "torchdiffeq": Adaptive,
+    "torchdiffeq": TorchDiffEq,
 }
 
 

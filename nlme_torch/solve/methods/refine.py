@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from nlme_torch.solve.methods.adaptive import Adaptive
 from nlme_torch.solve.methods.fixed import RK4
 from nlme_torch.solve.methods.per_subject import PerSubjectSolver
+from nlme_torch.solve.methods.torch_diff_eq import TorchDiffEq
 from nlme_torch.solve.problem.problem import Solver
 from nlme_torch.solve.problem.tolerance import AbsoluteTolerance
 
@@ -26,7 +26,7 @@ def refine(solver: Solver) -> Solver | None:
         >>> refine(RK4(5)).steps
         20
     """
-    if isinstance(solver, PerSubjectSolver | Adaptive):
+    if isinstance(solver, PerSubjectSolver | TorchDiffEq):
         return replace(solver, rtol=max(solver.rtol * _STRICTER, _FLOOR), atol=_stricter(solver.atol))
     if isinstance(solver, RK4):
         return replace(solver, steps=4 * solver.steps)
@@ -42,7 +42,7 @@ def sharpen(solver: Solver) -> Solver:
     Returns:
         Tolerances of a thousandth (not below 1e-12 relative); fixed steps and other kinds of solver as they are.
     """
-    if isinstance(solver, PerSubjectSolver | Adaptive):
+    if isinstance(solver, PerSubjectSolver | TorchDiffEq):
         atol = solver.atol if solver.atol == "auto" else solver.atol * _SHARPER
         return replace(solver, rtol=max(solver.rtol * _SHARPER, _FLOOR), atol=atol)
     return solver

@@ -16,7 +16,7 @@ def warnings(model, solver, data):
 
 @pytest.mark.parametrize(
     "solver",
-    [nlme.RK4(1, compile=False), nlme.Tsit5(1.0, 100.0, compile=False), nlme.Adaptive(rtol=1.0, atol=100.0)],
+    [nlme.RK4(1, compile=False), nlme.Tsit5(1.0, 100.0, compile=False), nlme.TorchDiffEq(rtol=1.0, atol=100.0)],
     ids=str,
 )
 def test_a_coarse_solver_is_named(solver, theophylline):

@@ -369,7 +369,7 @@ class Explosive(nlme.Model):
 
 
 @pytest.mark.parametrize(
-    "solver", [nlme.Tsit5(compile=False), nlme.Adaptive(), nlme.Adaptive(adjoint="continuous")], ids=str
+    "solver", [nlme.Tsit5(compile=False), nlme.TorchDiffEq(), nlme.TorchDiffEq(adjoint="continuous")], ids=str
 )
 def test_a_subject_that_cannot_be_solved_changes_nothing_for_the_others(solver):
     frame = pd.DataFrame(
@@ -414,7 +414,7 @@ def test_theophylline_closed_form_and_equation_agree(theophylline):
     closed = joined(nlme.examples.TheophyllineClosedForm(), theophylline)
     eta = draw(3, 3, 1, 12, scale=0.4)
     expected = closed.at().log_joint(eta)
-    for solver in (TIGHT, nlme.Adaptive(rtol=1e-10, atol=1e-12)):
+    for solver in (TIGHT, nlme.TorchDiffEq(rtol=1e-10, atol=1e-12)):
         value = joined(nlme.examples.TheophyllineClassical(), theophylline, solver).at().log_joint(eta)
         torch.testing.assert_close(value, expected, rtol=1e-8, atol=1e-8)
 

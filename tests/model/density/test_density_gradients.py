@@ -14,8 +14,8 @@ RTOL, ATOL = 1e-10, 1e-12
 EAGER = nlme.Tsit5(RTOL, ATOL, compile=False)
 SOLVERS = {
     "Tsit5": EAGER,
-    "backprop": nlme.Adaptive(rtol=RTOL, atol=ATOL),
-    "continuous": nlme.Adaptive("dopri8", rtol=RTOL, atol=ATOL, adjoint="continuous"),
+    "backprop": nlme.TorchDiffEq(rtol=RTOL, atol=ATOL),
+    "continuous": nlme.TorchDiffEq("dopri8", rtol=RTOL, atol=ATOL, adjoint="continuous"),
 }
 
 

@@ -64,7 +64,7 @@ def test_a_thousand_histories_by_closed_form_and_by_small_steps():
 
 
 @pytest.mark.parametrize(
-    "solver", [nlme.Tsit5(1e-6, 1e-8, compile=False), nlme.Adaptive(rtol=1e-6, atol=1e-8)], ids=str
+    "solver", [nlme.Tsit5(1e-6, 1e-8, compile=False), nlme.TorchDiffEq(rtol=1e-6, atol=1e-8)], ids=str
 )
 def test_other_solvers(solver):
     rng = np.random.default_rng(3)

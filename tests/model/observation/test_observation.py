@@ -31,7 +31,7 @@ def test_normal_error_models_are_their_standard_deviations():
         observation.Proportional(PREDICTION, b): 0.3 * abs(F),
         observation.Combined1(PREDICTION, a, b): 0.7 + 0.3 * abs(F),
         observation.Combined2(PREDICTION, a, b): np.sqrt(0.49 + 0.09 * F**2),
-        observation.Power(PREDICTION, b, c): 0.3 * abs(F) ** 0.6,
+        observation.PowerError(PREDICTION, b, c): 0.3 * abs(F) ** 0.6,
     }
     for error, deviation in expected.items():
         np.testing.assert_allclose(error.log_prob(VALUE), stats.norm.logpdf(Y, F, deviation), rtol=1e-12)

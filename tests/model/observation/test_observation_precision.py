@@ -215,7 +215,7 @@ ERRORS = {
     "proportional": (observation.Proportional, lambda f, b: b * abs(f), lambda f: (0.3,)),
     "combined1": (observation.Combined1, lambda f, a, b: a + b * abs(f), lambda f: (0.2 * f, 0.3)),
     "combined2": (observation.Combined2, lambda f, a, b: mp.sqrt(a * a + (b * f) ** 2), lambda f: (0.2 * f, 0.3)),
-    "power": (observation.Power, lambda f, b, c: b * abs(f) ** c, lambda f: (0.3 * f**0.3, 0.7)),
+    "power": (observation.PowerError, lambda f, b, c: b * abs(f) ** c, lambda f: (0.3 * f**0.3, 0.7)),
 }
 
 

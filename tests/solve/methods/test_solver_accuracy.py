@@ -4,14 +4,14 @@ import pytest
 import torch
 from support.solve_cases import DTYPE, oral_exact, oral_problem, random_times, reference, saturable_problem
 
-from nlme_torch.solve import RK4, Adaptive, Tsit5, solve
+from nlme_torch.solve import RK4, TorchDiffEq, Tsit5, solve
 
 TIGHT = [
     Tsit5(rtol=1e-10, atol=1e-12),
     Tsit5(rtol=1e-10, atol=1e-12, compile=False),
-    Adaptive(rtol=1e-10, atol=1e-12),
-    Adaptive("dopri8", rtol=1e-10, atol=1e-12),
-    Adaptive(rtol=1e-10, atol=1e-12, adjoint="continuous"),
+    TorchDiffEq(rtol=1e-10, atol=1e-12),
+    TorchDiffEq("dopri8", rtol=1e-10, atol=1e-12),
+    TorchDiffEq(rtol=1e-10, atol=1e-12, adjoint="continuous"),
     RK4(200),
 ]
 
@@ -34,7 +34,7 @@ def test_nonlinear_against_scipy(solver):
         assert (states[..., subject] - expected).abs().max() < 1e-7
 
 
-@pytest.mark.parametrize("solver", [Tsit5(1e-8, 1e-10), Adaptive(rtol=1e-8, atol=1e-10), RK4(100)], ids=str)
+@pytest.mark.parametrize("solver", [Tsit5(1e-8, 1e-10), TorchDiffEq(rtol=1e-8, atol=1e-10), RK4(100)], ids=str)
 def test_chain_axis_and_broadcast_times(solver):
     field, initial, times, parameters = oral_problem(subjects=4)
     chains = torch.stack([initial, 2 * initial, 3 * initial], dim=1)
@@ -46,7 +46,7 @@ def test_chain_axis_and_broadcast_times(solver):
         assert (solution.states[:, 1, chain] - expected).abs().max() < 2e-6
 
 
-@pytest.mark.parametrize("solver", [Tsit5(), Adaptive(), Adaptive(adjoint="continuous"), RK4(50)], ids=str)
+@pytest.mark.parametrize("solver", [Tsit5(), TorchDiffEq(), TorchDiffEq(adjoint="continuous"), RK4(50)], ids=str)
 def test_error_of_each_subject_is_within_tolerance_among_idle_ones(solver):
     """Torchdiffeq's norm is a mean over the batch: one busy subject among idle ones loses its accuracy."""
     field, initial, times, parameters = oral_problem(subjects=200)
@@ -57,7 +57,7 @@ def test_error_of_each_subject_is_within_tolerance_among_idle_ones(solver):
 
 @pytest.mark.parametrize(
     "solver",
-    [Tsit5(1e-9, 1e-11), Tsit5(1e-9, 1e-11, compile=False), Adaptive(rtol=1e-9, atol=1e-11), RK4(100)],
+    [Tsit5(1e-9, 1e-11), Tsit5(1e-9, 1e-11, compile=False), TorchDiffEq(rtol=1e-9, atol=1e-11), RK4(100)],
     ids=str,
 )
 def test_padding_and_duplicated_times(solver):
@@ -74,7 +74,7 @@ def test_padding_and_duplicated_times(solver):
 
 def test_single_record_and_no_motion():
     field, initial, _, parameters = oral_problem(subjects=2)
-    for solver in (Tsit5(), Adaptive(), RK4()):
+    for solver in (Tsit5(), TorchDiffEq(), RK4()):
         assert torch.equal(
             solve(field, initial, torch.zeros(1, dtype=DTYPE), parameters, solver=solver).states[0], initial
         )
@@ -82,7 +82,7 @@ def test_single_record_and_no_motion():
 
 def test_batch_without_axes():
     times = torch.tensor([0.0, 1.0], dtype=DTYPE)
-    for solver in (Tsit5(1e-9, 1e-11), Adaptive(rtol=1e-9, atol=1e-11), RK4(100)):
+    for solver in (Tsit5(1e-9, 1e-11), TorchDiffEq(rtol=1e-9, atol=1e-11), RK4(100)):
         solution = solve(lambda t, y, p: -y, torch.ones(1, dtype=DTYPE), times, solver=solver)
         assert abs(float(solution.states[1, 0]) - 0.36787944117) < 1e-8
 

@@ -4,15 +4,15 @@ import pytest
 import torch
 from support.solve_cases import central_difference, saturable_problem
 
-from nlme_torch.solve import RK4, Adaptive, Tsit5, solve
+from nlme_torch.solve import RK4, TorchDiffEq, Tsit5, solve
 
 BACKPROP = [
     Tsit5(1e-10, 1e-12),
-    Adaptive(rtol=1e-10, atol=1e-12),
+    TorchDiffEq(rtol=1e-10, atol=1e-12),
     RK4(8),
     Tsit5(1e-10, 1e-12, compile=False),
 ]
-CONTINUOUS = Adaptive(rtol=1e-10, atol=1e-12, adjoint="continuous")
+CONTINUOUS = TorchDiffEq(rtol=1e-10, atol=1e-12, adjoint="continuous")
 PLAIN = [BACKPROP[0], BACKPROP[2]]
 
 

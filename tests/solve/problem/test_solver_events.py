@@ -4,13 +4,13 @@ import pytest
 import torch
 from support.solve_cases import DTYPE, oral_problem
 
-from nlme_torch.solve import RK4, Adaptive, Events, Tsit5, solve
+from nlme_torch.solve import RK4, Events, TorchDiffEq, Tsit5, solve
 
 SOLVERS = [
     Tsit5(1e-10, 1e-12),
     Tsit5(1e-10, 1e-12, compile=False),
-    Adaptive(rtol=1e-10, atol=1e-12),
-    Adaptive(rtol=1e-10, atol=1e-12, adjoint="continuous"),
+    TorchDiffEq(rtol=1e-10, atol=1e-12),
+    TorchDiffEq(rtol=1e-10, atol=1e-12, adjoint="continuous"),
     RK4(200),
 ]
 

@@ -5,9 +5,16 @@ import torch
 from support.solve_cases import DTYPE
 
 from nlme_torch.errors import SolveError
-from nlme_torch.solve import RK4, Adaptive, Events, Status, Tsit5, solve
+from nlme_torch.solve import RK4, Events, Status, TorchDiffEq, Tsit5, solve
 
-SOLVERS = [Tsit5(), Tsit5(compile=False), Adaptive(), Adaptive(adjoint="continuous"), RK4(40), RK4(40, compile=False)]
+SOLVERS = [
+    Tsit5(),
+    Tsit5(compile=False),
+    TorchDiffEq(),
+    TorchDiffEq(adjoint="continuous"),
+    RK4(40),
+    RK4(40, compile=False),
+]
 
 
 def explosive(t, y, parameters):
@@ -66,7 +73,7 @@ def test_division_by_zero_at_the_start(solver):
 
 
 @pytest.mark.parametrize(
-    "solver", [Tsit5(max_steps=200), Tsit5(max_steps=200, compile=False), Adaptive(max_steps=200)], ids=str
+    "solver", [Tsit5(max_steps=200), Tsit5(max_steps=200, compile=False), TorchDiffEq(max_steps=200)], ids=str
 )
 def test_stiff_subject_runs_out_of_steps_and_nothing_hangs(solver):
     rate = torch.tensor([1.0, 1e7, 2.0], dtype=DTYPE, requires_grad=True)
@@ -138,8 +145,8 @@ def test_wrong_inputs():
     for wrong in (
         lambda: Tsit5(rtol=0.0),
         lambda: RK4(0),
-        lambda: Adaptive("rk4"),
-        lambda: Adaptive(adjoint="x"),
+        lambda: TorchDiffEq("rk4"),
+        lambda: TorchDiffEq(adjoint="x"),
     ):
         with pytest.raises(Exception):  # noqa: B017
             wrong()

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from nlme_torch.errors import SolveError
-from nlme_torch.solve import Adaptive, Auto, Events, Rodas5P, Tsit5, solve
+from nlme_torch.solve import Auto, Events, Rodas5P, TorchDiffEq, Tsit5, solve
 
 UNITS = (1e6, 1.0, 1e-6, 1e-9, 1e-12, 1e-30)
 SOLVERS = [
-    Tsit5(), Tsit5(compile=False), Auto(), Auto(compile=False), Rodas5P(), Adaptive(), Adaptive(adjoint="continuous"),
+    Tsit5(), Tsit5(compile=False), Auto(), Auto(compile=False), Rodas5P(), TorchDiffEq(),
+    TorchDiffEq(adjoint="continuous"),
 ]  # fmt: skip
 TIMES = torch.tensor([0.0, 0.5, 2.0, 8.0, 24.0], dtype=torch.float64)
 

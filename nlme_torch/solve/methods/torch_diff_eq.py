@@ -26,7 +26,7 @@ _METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 
 
 @dataclass(frozen=True)
-class Adaptive:
+class TorchDiffEq:
     """torchdiffeq in rescaled time: a subject goes from its record r to r + 1 while s goes from r to r + 1.
 
         dy/ds = (t_{r+1} - t_r) (f(t, y, p) + rate_r),    t = t_r + (s - r) (t_{r+1} - t_r)
@@ -50,7 +50,7 @@ class Adaptive:
         >>> from nlme_torch.solve import solve
         >>> times = torch.tensor([0.0, 1.0], dtype=torch.float64)
         >>> start = torch.ones(1, dtype=torch.float64)
-        >>> y = solve(lambda t, y, p: -y, start, times, solver=Adaptive(rtol=1e-9)).states
+        >>> y = solve(lambda t, y, p: -y, start, times, solver=TorchDiffEq(rtol=1e-9)).states
         >>> bool((y[1] - torch.exp(torch.tensor(-1.0))).abs().max() < 1e-8)
         True
 

@@ -1,0 +1,33 @@
+"""Old names work and say what they are now; fits that were saved with them load."""
+
+import json
+import sys
+
+import pytest
+import torch
+from support.fitted_models import quick_fit
+
+import nlme_torch as nlme
+
+
+def test_old_names_work_and_say_what_they_are_now():
+    for module in (nlme, nlme.solve):
+        with pytest.warns(DeprecationWarning, match="Adaptive is TorchDiffEq now"):
+            assert module.Adaptive is nlme.TorchDiffEq
+    with pytest.warns(DeprecationWarning, match="Power is PowerError now; nlme_torch.Power is the effect"):
+        error = nlme.observation.Power(torch.tensor(4.0), torch.tensor(0.1), torch.tensor(0.5))
+    assert isinstance(error, nlme.observation.PowerError) and issubclass(nlme.Power, object)
+    assert "Adaptive" not in dir(nlme) and "Power" in dir(nlme)
+    with pytest.raises(AttributeError, match="no attribute 'Adaptiv'"):
+        nlme.solve.Adaptiv  # noqa: B018
+
+
+def test_a_fit_that_was_saved_with_the_old_name_of_its_solver_loads(tmp_path):
+    fit = quick_fit()
+    folder = fit.save(tmp_path / "one")
+    record = json.loads((folder / "fit.json").read_text())
+    record["solver"] = {"name": "Adaptive", "settings": {"rtol": 1e-5}}
+    del record["checksums"]
+    (folder / "fit.json").write_text(json.dumps(record))
+    assert nlme.load(folder, fit.model, fit.data).solver == nlme.TorchDiffEq(rtol=1e-5)
+    assert "nlme_torch.solve.methods.torch_diff_eq" in sys.modules
