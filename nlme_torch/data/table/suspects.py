@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from nlme_torch.data.table.cells import parse_numbers
-from nlme_torch.data.table.columns import NONMEM_NAMES, Columns
+from nlme_torch.data.table.columns import Columns
 from nlme_torch.data.table.problems import Problem
 
 _NAMES = {
@@ -81,8 +81,3 @@ def ask_of_infusions(frame: pd.DataFrame, columns: Columns) -> list[Problem]:
             if bool((given & positive).any()):
                 found.append(Problem("asked", guess.question(name), column=name))
     return found
-
-
-def is_standard(name: str) -> bool:
-    """Whether a column has the name of a part."""
-    return name.upper() in NONMEM_NAMES.values()

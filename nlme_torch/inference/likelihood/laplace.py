@@ -57,25 +57,6 @@ def laplace_log_marginal(modes: Modes, *, strict: bool = True) -> Float[Tensor, 
     return torch.where(bad, torch.nan, value)
 
 
-def laplace_log_marginal_sum(modes: Modes) -> Float[Tensor, "subject"]:
-    r"""Laplace approximation summed over the distinct modes of each subject.
-
-    .. math:: \log p(y_i) \approx \log \sum_m \exp(\text{Laplace at mode } m)
-
-    Good for modes that do not overlap; an overestimate where they do.
-
-    Args:
-        modes: From ``distinct_modes``, batch ``(mode, subject)``.
-
-    Returns:
-        Log marginal likelihoods, ``(subject,)``.
-
-    Raises:
-        FitError: A precision is not positive definite.
-    """
-    return torch.logsumexp(laplace_log_marginal(modes), 0)
-
-
 def laplace_mixture(modes: Modes, *, df: float | int = 5, inflation: float = 1.0, floor: float = 0.2) -> Mixture:
     """Mixture of normal or Student-t distributions at the distinct modes, weighted by their Laplace masses.
 

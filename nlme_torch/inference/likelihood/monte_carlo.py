@@ -38,11 +38,6 @@ class MarginalEstimate(NamedTuple):
         """Monte-Carlo standard error of ``total``: subjects are estimated independently."""
         return self.standard_error.pow(2).sum().sqrt().item()
 
-    @property
-    def minus_two_log_likelihood(self) -> float:
-        """-2LL with all constants."""
-        return -2.0 * self.total
-
 
 def log_mean(log_values: Tensor, dim: int = 0) -> Tensor:
     """Logarithm of the mean of exponentials along ``dim``."""

@@ -1,4 +1,4 @@
-"""Gradient kernels: Hamiltonian Monte Carlo and the Metropolis-adjusted Langevin algorithm."""
+"""Gradient kernels: Hamiltonian Monte Carlo, which with one leapfrog step is the adjusted Langevin algorithm."""
 
 import math
 from dataclasses import dataclass, field
@@ -38,7 +38,8 @@ class HMC(_Adaptive):
         factor: Metric, ``(effect, subject)`` standard deviations or ``(effect, effect, subject)`` lower
             Cholesky factor of the (conditional) covariance; a subject axis of length one is shared; None is
             the identity.
-        leapfrogs: Leapfrog steps per trajectory, each one gradient call.
+        leapfrogs: Leapfrog steps per trajectory, each one gradient call; with one it is the Metropolis-adjusted
+            Langevin algorithm, whose acceptance is best at 0.574.
         jitter: Step sizes are multiplied by a uniform draw from ``[1 - jitter, 1 + jitter]``, one per column.
         target_acceptance: Acceptance aimed at.
 
@@ -55,6 +56,8 @@ class HMC(_Adaptive):
         Neal (2011), MCMC using Hamiltonian dynamics, Handbook of Markov Chain Monte Carlo.
         doi:10.1201/b10905-6
         Beskos et al. (2013), Optimal tuning of the hybrid Monte Carlo algorithm. doi:10.3150/12-BEJ414
+        Roberts and Rosenthal (1998), Optimal scaling of discrete approximations to Langevin diffusions.
+        doi:10.1111/1467-9868.00123
     """
 
     factor: Tensor | None = None
@@ -110,22 +113,3 @@ class HMC(_Adaptive):
         if self.factor is None:
             return gradient
         return transform(self.factor if self.factor.ndim == 2 else self.factor.transpose(0, 1), gradient)
-
-
-@dataclass(frozen=True)
-class MALA(HMC):
-    r"""Metropolis-adjusted Langevin: Hamiltonian Monte Carlo with a single leapfrog step.
-
-    .. math:: \eta^* = \eta + \tfrac{\epsilon^2}{2} L L^\top \nabla + \epsilon L z, \qquad z \sim N(0, I)
-
-    Attributes:
-        leapfrogs: One.
-        target_acceptance: 0.574, the optimal scaling.
-
-    References:
-        Roberts and Rosenthal (1998), Optimal scaling of discrete approximations to Langevin diffusions.
-        doi:10.1111/1467-9868.00123
-    """
-
-    leapfrogs: int = 1
-    target_acceptance: float = field(default=0.574, kw_only=True)

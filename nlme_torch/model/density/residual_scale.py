@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, LogNormal, Normal
 
-from nlme_torch.model.declare.values import ParameterValues, parameter_values
+from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Conditional, Density
 from nlme_torch.model.parameters.parameters import PopulationParameter
 from nlme_torch.model.parameters.transforms import Log
@@ -100,8 +100,3 @@ def _scaled_outcomes(reference: Moments, doubled: Moments) -> tuple[str, ...]:
             return ()
         scaled.append(name)
     return tuple(scaled)
-
-
-def residual_values(values: ParameterValues, name: str) -> Tensor:
-    """Return sigma on the natural scale, ``(start,)``."""
-    return values[f"{name}.unconstrained"].exp()

@@ -9,7 +9,7 @@ from torch import Tensor
 from nlme_torch._typing import Bool, Float, Int
 from nlme_torch.data.dosing.doses import DoseKind, Doses
 from nlme_torch.data.records.batch import Batch
-from nlme_torch.errors import DataError, ModelError
+from nlme_torch.errors import DataError
 from nlme_torch.model.dosing.dosing import Dosing
 
 INFUSIONS = (DoseKind.RATE, DoseKind.DURATION, DoseKind.MODELLED_RATE, DoseKind.MODELLED_DURATION)
@@ -151,15 +151,6 @@ def dose_plan(batch: Batch, states: Sequence[str], dosing: Mapping[str, Dosing])
         kinds=frozenset(doses.kind.unique().tolist()),
         used=tuple(name for index, name in enumerate(states) if bool((state == index).any())),
     )
-
-
-def refuse_unread_doses(batch: Batch) -> None:
-    """Never fit a table whose doses would be read as if they were not there."""
-    if batch.doses is not None:
-        raise ModelError(
-            "the data have dosing events, which predict does not see; write the model with dynamics, or give the dose "
-            "as a covariate and leave the dosing rows out."
-        )
 
 
 def _check_modelled(doses: Doses, state: Tensor, states: Sequence[str], dosing: Mapping[str, Dosing]) -> None:

@@ -23,10 +23,6 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...]
     own: tuple[bool, ...]
 
-    def shapes_of(self, own: bool) -> list[tuple[int, ...]]:
-        """Shapes of the own or of the shared parameters, in order."""
-        return [shape for shape, mine in zip(self.shapes, self.own, strict=True) if mine == own]
-
     def places(self, chosen: tuple[bool, ...]) -> frozenset[tuple[str, int]]:
         """The kernel's inputs ("own" or "shared", position) that chosen parameters fill."""
         found, counts = set(), {"own": 0, "shared": 0}
