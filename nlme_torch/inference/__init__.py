@@ -1,6 +1,7 @@
 """Estimation: one entry point, one file per method, and the result."""
 
 from nlme_torch.inference.effects.moves import Moves as Moves
+from nlme_torch.inference.estimates.log_likelihood import LogLikelihood as LogLikelihood
 from nlme_torch.inference.estimates.status import Status as Status
 from nlme_torch.inference.fitting.fit import fit as fit
 from nlme_torch.inference.fitting.ofv import ObjectiveValue as ObjectiveValue
@@ -20,7 +21,6 @@ from nlme_torch.inference.information.stochastic import StochasticInformation as
 from nlme_torch.inference.likelihood.likelihood import AnnealedImportanceSampling as AnnealedImportanceSampling
 from nlme_torch.inference.likelihood.likelihood import ImportanceSampling as ImportanceSampling
 from nlme_torch.inference.likelihood.likelihood import LaplaceLikelihood as LaplaceLikelihood
-from nlme_torch.inference.likelihood.likelihood import LogLikelihood as LogLikelihood
 from nlme_torch.inference.likelihood.likelihood import QuadratureLikelihood as QuadratureLikelihood
 from nlme_torch.inference.likelihood.likelihood import loglik as loglik
 from nlme_torch.inference.optimise.minimisers import BFGS as BFGS

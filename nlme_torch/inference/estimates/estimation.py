@@ -9,9 +9,9 @@ from torch import Tensor
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.effects.effect_estimates import EffectEstimates
+from nlme_torch.inference.estimates.certificate import Certificate
+from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.estimates.status import Status
-from nlme_torch.inference.likelihood.likelihood import LogLikelihood
-from nlme_torch.inference.saem.certificate import Certificate
 from nlme_torch.model.density.density import Density
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from nlme_torch.errors import NLMEError
 from nlme_torch.inference.effects.effect_estimates import EffectEstimates, estimate_effects, mode_warnings
 from nlme_torch.inference.estimates.estimation import Estimation
+from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.fitting.fit_checks import fit_checks
 from nlme_torch.inference.fitting.solver_error import solver_warnings
 from nlme_torch.inference.likelihood.likelihood import (
     AnnealedImportanceSampling,
     LikelihoodMethod,
-    LogLikelihood,
     default_likelihood,
     evaluate_likelihood,
     unknown_likelihood,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
+from nlme_torch.inference.effects.unseen import effects_for_likelihood
 from nlme_torch.inference.estimates.natural import values_from_natural
 from nlme_torch.inference.fitting.solver_error import solver_warnings
 from nlme_torch.inference.fitting.tables import effect_table
@@ -23,7 +24,6 @@ from nlme_torch.inference.marginal.expansion_points import expand, search_modes,
 from nlme_torch.inference.marginal.laplace import exact_curvature, next_rule
 from nlme_torch.inference.modes.conditional_modes import ModeStatus
 from nlme_torch.inference.pooled.pooled import Pooled
-from nlme_torch.inference.validation.held_out import effects_for_likelihood
 from nlme_torch.model.covariates.levels import learn_levels
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import ParameterValues, assign, parameter_values

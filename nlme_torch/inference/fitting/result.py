@@ -12,22 +12,19 @@ import pandas as pd
 import torch
 
 from nlme_torch.errors import NLMEError
-from nlme_torch.inference.effects.effect_estimates import EffectEstimates, find_modes, shrinkage
-from nlme_torch.inference.estimates.estimation import FitMethod
+from nlme_torch.inference.effects.effect_estimates import find_modes, shrinkage
+from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.fitting.predictions import prediction_table
 from nlme_torch.inference.fitting.tables import effect_table, error_columns, omega_table, parameter_table, render
 from nlme_torch.inference.foce.methods import MarginalMethod
 from nlme_torch.inference.information.leave_one_out import LeaveOneOut, leave_one_out
 from nlme_torch.inference.information.observed import Kind
-from nlme_torch.inference.likelihood.likelihood import LogLikelihood
 from nlme_torch.inference.uncertainty.standard_errors import InformationMethod, Uncertainty, standard_errors
-from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.scalars import free_scalar_count
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.individual.individual import is_changing
-from nlme_torch.solve import Solver
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
@@ -36,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Fitted):
     """A fitted model with everything that was learnt about it; it prints as a table.
 
     Attributes:
@@ -55,34 +52,18 @@ class Fit:
         uncertainty: Standard errors, once :meth:`with_standard_errors` has computed them.
     """
 
-    model: Model
-    data: "Dataset"
-    method: FitMethod
-    solver: Solver
     seed: int
     trace: pd.DataFrame
     status: Status
     termination: str
     warnings: tuple[str, ...]
     seconds: float
-    effects: EffectEstimates
-    log_likelihood: LogLikelihood
     uncertainty: Uncertainty | None = None
 
     @property
     def converged(self) -> bool:
         """Whether the method's own criterion of a maximum was met."""
         return self.status is Status.CONVERGED
-
-    @property
-    def density(self) -> Density:
-        """The model joined to its data and solver, as it is now."""
-        return self._density.refreshed()
-
-    @cached_property
-    def _density(self) -> Density:
-        device = self.effects.modes.device
-        return Density(self.model, self.data.batch(device=device), self.solver)
 
     @cached_property
     def parameters(self) -> pd.DataFrame:

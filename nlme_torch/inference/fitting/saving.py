@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 import nlme_torch.solve
 from nlme_torch.errors import FitError, NLMEError
 from nlme_torch.inference.effects.effect_estimates import EffectEstimates
+from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.fitting.result import Fit
 from nlme_torch.inference.fitting.saved_files import (
@@ -41,7 +42,6 @@ from nlme_torch.inference.fitting.saved_files import (
 from nlme_torch.inference.fitting.saved_folder import replacement, settle
 from nlme_torch.inference.fitting.saved_method import packed_method, unpacked_method
 from nlme_torch.inference.fitting.saved_uncertainty import packed_uncertainty, unpacked_uncertainty
-from nlme_torch.inference.likelihood.likelihood import LogLikelihood
 from nlme_torch.model.covariates.levels import packed_levels, restore_levels
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import assign

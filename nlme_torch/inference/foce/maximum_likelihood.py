@@ -12,10 +12,11 @@ from torch import Tensor
 from nlme_torch.errors import FitError
 from nlme_torch.inference.effects.effect_estimates import EffectEstimates
 from nlme_torch.inference.estimates.estimation import Estimation
+from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.estimates.status import Status
-from nlme_torch.inference.foce.methods import MarginalMethod
+from nlme_torch.inference.foce.settings import MarginalSettings
 from nlme_torch.inference.likelihood.doubtful_modes import doubtful_modes, with_next_modes
-from nlme_torch.inference.likelihood.likelihood import LogLikelihood, from_estimate
+from nlme_torch.inference.likelihood.likelihood import from_estimate
 from nlme_torch.inference.likelihood.monte_carlo import MarginalEstimate
 from nlme_torch.inference.marginal.approximation import Approximation, batched
 from nlme_torch.inference.marginal.expansion_points import Expansion
@@ -41,7 +42,7 @@ BACK = 4.0
 """Change of the logarithm of what ran away, before another search begins."""
 
 
-def maximise(method: MarginalMethod, density: Density, generator: torch.Generator, progress: bool) -> Estimation:
+def maximise(method: MarginalSettings, density: Density, generator: torch.Generator, progress: bool) -> Estimation:
     """Fit by FO, FOCE, FOCEI, Laplace or quadrature.
 
     Args:
@@ -101,7 +102,7 @@ class _Run:
     """One minimisation."""
 
     def __init__(
-        self, method: MarginalMethod, approximation: Approximation, values: ParameterValues, progress: bool
+        self, method: MarginalSettings, approximation: Approximation, values: ParameterValues, progress: bool
     ) -> None:
         self.begun = time.perf_counter()
         self.method, self.approximation, self.progress = method, approximation, progress

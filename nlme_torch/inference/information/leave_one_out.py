@@ -20,13 +20,13 @@ References:
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.marginal.normal_records import NormalRecords
 from nlme_torch.inference.numerics import linear_algebra
 from nlme_torch.model.declare.values import (
@@ -37,9 +37,6 @@ from nlme_torch.model.declare.values import (
     unflatten_values,
 )
 from nlme_torch.model.density.density import Density
-
-if TYPE_CHECKING:
-    from nlme_torch.inference.fitting.result import Fit
 
 COLUMNS = 20_000
 STEP = 1e-3
@@ -107,7 +104,7 @@ class LeaveOneOut:
     __repr__ = __str__
 
 
-def leave_one_out(fit: "Fit") -> LeaveOneOut:
+def leave_one_out(fit: Fitted) -> LeaveOneOut:
     """Estimate how well a fit predicts subjects that it has not seen, from the fit itself.
 
     The likelihood of the fitted subjects gains from every weight that a network is given; this does not. A model with a

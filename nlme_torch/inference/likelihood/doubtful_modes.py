@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float
-from nlme_torch.inference.likelihood.likelihood import LogLikelihood
+from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.marginal.singular_hessian import SINGULAR, smallest_eigenvalues
 
 NEAR = 5.0  # units of -2 log joint density

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -12,12 +12,14 @@ from torch import Tensor
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.effects.effect_estimates import EffectEstimates
+from nlme_torch.inference.estimates.fitted import Fitted
+from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.likelihood.annealed_importance_sampling import Annealing, annealed_importance_sampling
 from nlme_torch.inference.likelihood.importance_sampling import importance_sampling
 from nlme_torch.inference.likelihood.laplace import laplace_log_marginal, laplace_mixture
 from nlme_torch.inference.likelihood.monte_carlo import MarginalEstimate
 from nlme_torch.inference.likelihood.quadrature import quadrature_log_marginal
-from nlme_torch.inference.marginal.quadrature_rule import LARGEST_GRID, TOLERATED, raised
+from nlme_torch.inference.marginal.quadrature_rule import LARGEST_GRID, raised
 from nlme_torch.inference.mcmc.proposals import factor_of_precision, normal, student
 from nlme_torch.inference.modes.conditional_modes import Modes, best_mode, conditional_modes, distinct_modes
 from nlme_torch.inference.modes.effect_density import column_density
@@ -26,78 +28,6 @@ from nlme_torch.inference.numerics.positive_definite import factor_or, prior_fac
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.density.normal_observations import normal_observations
 from nlme_torch.settings import check_above, check_at_least, check_types
-
-if TYPE_CHECKING:
-    from nlme_torch.inference.fitting.result import Fit
-
-
-@dataclass(frozen=True)
-class LogLikelihood:
-    """A marginal log-likelihood, the method that gave it, and how far it can be trusted.
-
-    Attributes:
-        value: log p(y) summed over subjects, all constants included.
-        standard_error: Monte-Carlo standard error of the value, 0 for a deterministic method.
-        method: Name of the approximation.
-        subjects: One row per subject: id, log_likelihood, standard_error, effective_size, k_hat.
-        n_observations: Number of observations.
-        n_normal: How many of them are normal or log-normal and not censored, for the convention without constants;
-            None for all.
-        problem: Why there is no value; empty where there is one.
-        next_rule: Of quadrature: -2LL by the rule with two more nodes per effect; NaN for others, and where that rule
-            would be too large.
-    """
-
-    value: float
-    standard_error: float
-    method: str
-    subjects: pd.DataFrame
-    n_observations: int
-    n_normal: int | None = None
-    problem: str = ""
-    next_rule: float = math.nan
-
-    @property
-    def rule_difference(self) -> float:
-        """How far -2LL moves with the next quadrature rule; NaN where that is not known."""
-        return self.next_rule - self.minus2ll
-
-    @property
-    def minus2ll(self) -> float:
-        """-2 log-likelihood with all constants."""
-        return -2 * self.value
-
-    @property
-    def ofv(self) -> float:
-        """-2 log-likelihood without ``n log 2 pi``, NONMEM's objective function value; n counts :attr:`n_normal`."""
-        counted = self.n_observations if self.n_normal is None else self.n_normal
-        return -2 * self.value - counted * math.log(2 * math.pi)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Why the value may be wrong, one sentence each."""
-        messages = [f"the likelihood is not known: {self.problem}"] if self.problem else []
-        if abs(self.rule_difference) > TOLERATED:
-            messages.append(
-                f"{self.method}: the next rule moves -2LL by {self.rule_difference:+.2g}, so that the likelihood and "
-                'its maximum are not exact; use more nodes, or nodes="auto"'
-            )
-        bad = self.subjects[self.subjects["k_hat"] > 0.7]
-        if len(bad):
-            messages.append(
-                f"{self.method}: Pareto k-hat exceeds 0.7 for {len(bad)} of {len(self.subjects)} subjects (worst "
-                f"{bad['k_hat'].max():.2f}); the likelihood and its standard error are unreliable there, use "
-                "nlme.AnnealedImportanceSampling()"
-            )
-        return tuple(messages)
-
-    def __str__(self) -> str:
-        if not math.isfinite(self.value):
-            return f"-2LL unknown, by {self.method}{': ' if self.problem else ''}{self.problem}"
-        error = f" (Monte-Carlo SE {2 * self.standard_error:.2f})" if self.standard_error else ""
-        if not math.isnan(self.next_rule):
-            error += f" (next rule {self.rule_difference:+.2g})"
-        return f"-2LL {self.minus2ll:.3f}{error}, OFV {self.ofv:.3f}, by {self.method}"
 
 
 @runtime_checkable
@@ -253,7 +183,7 @@ def search_modes(density: Density, effects: EffectEstimates, starts: int, genera
     return conditional_modes(column_density(conditional), origins, reach=reach(conditional))
 
 
-def loglik(fit: "Fit", method: LikelihoodMethod | None = None, *, seed: int = 0) -> LogLikelihood:
+def loglik(fit: Fitted, method: LikelihoodMethod | None = None, *, seed: int = 0) -> LogLikelihood:
     """Return the marginal log-likelihood of a fit by a stated method.
 
     Args:

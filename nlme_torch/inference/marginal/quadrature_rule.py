@@ -6,13 +6,12 @@ from collections.abc import Callable
 from torch import Tensor
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference.estimates.log_likelihood import TOLERATED
 
 FEWEST = 3
 STEP = 2
 LARGEST_GRID = 20_000
 """Nodes per subject up to which a rule is tried."""
-TOLERATED = 0.05
-"""Difference in -2LL between two rules that is no warning, and at which nodes="auto" is content."""
 
 
 def raised(rule: Callable[[int], Tensor | None], scale: float = 1.0) -> tuple[int, Tensor, Tensor | None]:

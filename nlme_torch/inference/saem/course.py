@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nlme_torch.errors import NLMEError
 from nlme_torch.inference.effects.moves import ConditionalModes, PhiMoments
+from nlme_torch.inference.estimates.certificate import Certificate
 from nlme_torch.inference.estimates.estimation import Estimation
 from nlme_torch.inference.estimates.free_scalars import FreeScalars, raw_labels
 from nlme_torch.inference.estimates.status import Status
@@ -19,7 +20,7 @@ from nlme_torch.inference.modes.starts import best_start, jittered_starts
 from nlme_torch.inference.optimise.bounds import run_away
 from nlme_torch.inference.pooled.pooled import Pooled
 from nlme_torch.inference.progress import Progress, progress_line
-from nlme_torch.inference.saem.certificate import Certificate, Certification, Certifier, Chains
+from nlme_torch.inference.saem.certificate import Certification, Certifier, Chains
 from nlme_torch.inference.saem.race import Race
 from nlme_torch.inference.saem.step import SAEMAlgorithm, SAEMState
 from nlme_torch.model.declare.scalars import all_scalars, omega_scalars, scalar_matrix, structural_scalars

@@ -16,7 +16,6 @@ References:
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from nlme_torch.errors import FitError, NLMEError
 from nlme_torch.inference.estimates.estimation import FitMethod, UnrepeatableMethod
+from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.foce.methods import MarginalMethod
@@ -37,10 +37,6 @@ from nlme_torch.inference.uncertainty.sampled import sample_table
 from nlme_torch.inference.uncertainty.side_by_side import minimise_side_by_side
 from nlme_torch.model.declare.values import flatten_values, free_names, parameter_values
 from nlme_torch.model.density.density import Density
-
-if TYPE_CHECKING:
-    from nlme_torch.inference.fitting.result import Fit
-
 
 INTERRUPTED = "interrupted"
 
@@ -102,7 +98,7 @@ class Bootstrap:
 
 
 def case_bootstrap(
-    fit: "Fit",
+    fit: Fitted,
     method: FitMethod | None = None,
     *,
     samples: int = 200,
@@ -139,7 +135,7 @@ def case_bootstrap(
 
 
 def parametric_bootstrap(
-    fit: "Fit",
+    fit: Fitted,
     method: FitMethod | None = None,
     *,
     samples: int = 200,
@@ -181,7 +177,7 @@ def _checked(samples: int) -> int:
 
 
 def _bootstrap(
-    fit: "Fit", method: FitMethod | None, draws: Resamples, samples: int, level: float, seed: int, progress: bool
+    fit: Fitted, method: FitMethod | None, draws: Resamples, samples: int, level: float, seed: int, progress: bool
 ) -> Bootstrap:
     chosen: FitMethod = method or fit.method
     if isinstance(chosen, UnrepeatableMethod):
@@ -225,7 +221,7 @@ def _at_once(method: MarginalMethod) -> bool:
 
 
 def _together(
-    fit: "Fit", method: MarginalMethod, draws: Resamples, samples: int, scalars: FreeScalars, line: Progress
+    fit: Fitted, method: MarginalMethod, draws: Resamples, samples: int, scalars: FreeScalars, line: Progress
 ) -> tuple[Tensor, dict[int, str]]:
     """Fit as many data sets at once as one call of the objective should hold."""
     approximation = method.approximation(fit.density)
@@ -261,7 +257,7 @@ def _together(
 
 
 def _one_by_one(
-    fit: "Fit", method: FitMethod, draws: Resamples, samples: int, seed: int, scalars: FreeScalars, line: Progress
+    fit: Fitted, method: FitMethod, draws: Resamples, samples: int, seed: int, scalars: FreeScalars, line: Progress
 ) -> tuple[Tensor, dict[int, str]]:
     """Fit one data set after the other, from the estimates."""
     names = free_names(fit.model)

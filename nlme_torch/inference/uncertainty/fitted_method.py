@@ -1,12 +1,9 @@
 """Which approximation of the likelihood a fit has maximised, or was given its likelihood by."""
 
 import re
-from typing import TYPE_CHECKING
 
+from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.foce.methods import FO, FOCE, FOCEI, Laplace, MarginalMethod, Quadrature
-
-if TYPE_CHECKING:
-    from nlme_torch.inference.fitting.result import Fit
 
 
 def named_method(name: str) -> MarginalMethod | None:
@@ -26,7 +23,7 @@ def named_method(name: str) -> MarginalMethod | None:
     return kinds[name]() if name in kinds else None
 
 
-def fitted_method(fit: "Fit") -> MarginalMethod:
+def fitted_method(fit: Fitted) -> MarginalMethod:
     """Return the approximation that a fit maximised, or that gave its likelihood; ``FOCEI()`` where neither is one."""
     if isinstance(fit.method, MarginalMethod):
         return fit.method

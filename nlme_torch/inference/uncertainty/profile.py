@@ -13,11 +13,11 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
 from nlme_torch.inference.foce.methods import MarginalMethod
 from nlme_torch.inference.marginal.objective import MarginalObjective
@@ -26,9 +26,6 @@ from nlme_torch.inference.uncertainty.fitted_method import fitted_method
 from nlme_torch.inference.uncertainty.profile_search import ProfileSearch
 from nlme_torch.inference.uncertainty.standard_errors import normal_quantile
 from nlme_torch.model.declare.values import parameter_values
-
-if TYPE_CHECKING:
-    from nlme_torch.inference.fitting.result import Fit
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class Profile:
 
 
 def profile(
-    fit: "Fit",
+    fit: Fitted,
     name: str,
     method: MarginalMethod | None = None,
     *,

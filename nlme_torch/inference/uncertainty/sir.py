@@ -15,13 +15,14 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
 from nlme_torch.inference.foce.methods import MarginalMethod
 from nlme_torch.inference.information.observed import hessian, positive
@@ -33,9 +34,6 @@ from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.inference.uncertainty.fitted_method import fitted_method
 from nlme_torch.inference.uncertainty.sampled import sample_table
 from nlme_torch.model.declare.values import parameter_values
-
-if TYPE_CHECKING:
-    from nlme_torch.inference.fitting.result import Fit
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class SIR:
 
 
 def sir(
-    fit: "Fit",
+    fit: Fitted,
     method: MarginalMethod | None = None,
     *,
     proposals: int = 1000,

@@ -8,7 +8,7 @@ respect bounds.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
+from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars, slope_of
 from nlme_torch.inference.foce.methods import FOCEI, MarginalMethod, Quadrature
 from nlme_torch.inference.information.observed import Information, Kind, invert, marginal_information
@@ -27,10 +28,6 @@ from nlme_torch.inference.uncertainty.fitted_method import fitted_method
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.parameters.transforms import Transform
-
-if TYPE_CHECKING:
-    from nlme_torch.inference.fitting.result import Fit
-
 
 MOVED = 0.02
 """Relative move of a standard error from one quadrature rule to the next at which the nodes suffice."""
@@ -100,7 +97,7 @@ class Uncertainty:
 
 
 def standard_errors(
-    fit: "Fit",
+    fit: Fitted,
     method: MarginalMethod | InformationMethod | None = None,
     *,
     kind: Kind = "sandwich",
@@ -162,7 +159,7 @@ def standard_errors(
     )
 
 
-def _suitable(fit: "Fit") -> MarginalMethod | InformationMethod:
+def _suitable(fit: Fitted) -> MarginalMethod | InformationMethod:
     """What the fit maximised; else FOCEI, and Markov chains where an outcome is not normal or a value is censored."""
     chosen = fitted_method(fit)
     if isinstance(chosen, FOCEI) and fit.model.n_effects:

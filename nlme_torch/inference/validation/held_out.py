@@ -1,28 +1,22 @@
 """The likelihood of subjects that a model was not fitted to."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from nlme_torch.errors import FitError
-from nlme_torch.inference.effects.at_modes import effects_at_modes
-from nlme_torch.inference.effects.effect_estimates import EffectEstimates, estimate_effects
-from nlme_torch.inference.likelihood.likelihood import (
-    LikelihoodMethod,
-    LogLikelihood,
-    default_likelihood,
-    evaluate_likelihood,
-)
+from nlme_torch.inference.effects.unseen import effects_for_likelihood
+from nlme_torch.inference.estimates.fitted import Fitted
+from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
+from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod, default_likelihood, evaluate_likelihood
 from nlme_torch.model.density.density import Density
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
-    from nlme_torch.inference.fitting.result import Fit
 
 
 def held_out(
-    fit: "Fit", data: "Dataset", likelihood: LikelihoodMethod | None = None, *, seed: int = 0
+    fit: Fitted, data: "Dataset", likelihood: LikelihoodMethod | None = None, *, seed: int = 0
 ) -> LogLikelihood:
     r"""Return the marginal likelihood of other subjects at the estimated population parameters.
 
@@ -58,19 +52,3 @@ def held_out(
     generator = torch.Generator().manual_seed(seed)
     method = likelihood or default_likelihood(fit.model.n_effects)
     return evaluate_likelihood(density, effects_for_likelihood(density, generator), method, generator)
-
-
-def effects_for_likelihood(density: Density, generator: torch.Generator) -> EffectEstimates:
-    """Return what likelihood methods need to know of subjects that no fit has seen, at a model's own parameters.
-
-    Args:
-        density: The model, joined to data and solver.
-        generator: Source of randomness.
-    """
-    conditional = density.at()
-    if not density.model.n_effects:
-        return estimate_effects(density, None, generator)
-    effects = effects_at_modes(conditional, generator)
-    with torch.no_grad():  # where likelihood methods begin their search for further modes
-        spread = conditional.sample(effects.draws.shape[1], generator)[:, :, 0]
-    return replace(effects, draws=spread)

@@ -10,9 +10,10 @@ from support.mixed_linear import lines_data, simulate_lines
 from support.small_models import Line, number
 
 import nlme_torch as nlme
+from nlme_torch.inference.estimates.certificate import Certificate
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
 from nlme_torch.inference.estimates.status import Status
-from nlme_torch.inference.saem.certificate import Certificate, Certifier, rise
+from nlme_torch.inference.saem.certificate import Certifier, rise
 from nlme_torch.inference.saem.course import short_of_maximum
 from nlme_torch.inference.saem.judgement import Judgement, judge
 from nlme_torch.inference.saem.louis import louis_sums, prior_derivatives
