@@ -199,3 +199,10 @@ def test_imports_do_not_go_in_circles():
 def test_the_order_of_the_rooms_has_no_circle():
     for rooms in ROOMS.values():
         TopologicalSorter(rooms).prepare()
+
+
+def test_the_guide_for_contributors_names_the_rooms():
+    guide = (ROOT.parent / "CONTRIBUTING.md").read_text()
+    for part, rooms in ROOMS.items():
+        (row,) = [line for line in guide.splitlines() if line.startswith(f"| {part} |")]
+        assert set(row.split("|")[2].replace(",", " ").split()) == set(rooms) - {"examples", "progress"}
