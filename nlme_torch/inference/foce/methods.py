@@ -1,7 +1,7 @@
 """FO, FOCE, FOCEI, Laplace and quadrature: likelihood evaluations and estimation methods in one object each.
 
-One class per approximation; every value carries its class's name. What is approximated stands in ``linearised`` and
-``curved``, how the maximum is found in ``maximum_likelihood``.
+One class per approximation; every value carries its class's name. What is approximated stands in the room
+``marginal``, how the maximum is found in ``maximum_likelihood``.
 """
 
 from dataclasses import dataclass, replace

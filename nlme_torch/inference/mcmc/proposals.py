@@ -1,6 +1,6 @@
 """Mixtures of multivariate normal or Student-t distributions, one mixture per subject.
 
-They serve as independence proposals (``kernels.Independent``), as importance distributions (``importance``) and
+They serve as independence proposals (``kernels.Independent``), as importance distributions and
 as the reference of annealed importance sampling.
 """
 

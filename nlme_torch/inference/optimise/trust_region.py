@@ -88,7 +88,7 @@ class TrustRegion:
     Where steps become vanishingly small although the gradient does not, the lowest point of this branch lies on its
     edge, where no gradient need vanish: the modes are searched anew, and if there are no better ones a leap across the
     edge is taken, whatever it costs. Where these have lowered -2 log-likelihood by less than 1 without an end in sight,
-    FOCE and FOCEI are searched with the modes as unknowns of their own (``full_space_walk``): near a fold or a cusp of
+    FOCE and FOCEI are searched with the modes as unknowns of their own (``null_space_sqp``): near a fold or a cusp of
     a mode they are smooth functions of both together, though not of the parameters. A search that has not converged
     returns the lowest point it has seen.
 
