@@ -1,4 +1,4 @@
-"""Several starting points at once, and the choice among their results."""
+"""Several starting points at once, and what Laplace's approximation says of each."""
 
 import torch
 from torch import Tensor
@@ -48,24 +48,6 @@ def jittered_starts(
         for name, shift in shifts.items():
             shifts[name] = torch.where(usable.reshape(-1, *(1,) * (shift.dim() - 1)), shift, 0.5 * shift)
     return result
-
-
-def best_start(density: Density, values: ParameterValues, transformed: Tensor) -> tuple[int, str]:
-    """Choose the start with the highest penalised Laplace log-likelihood.
-
-    Args:
-        density: The model with its data.
-        values: Raw name to ``(start, *shape)``.
-        transformed: Draws of phi, ``(effect, chain, start, subject)``, to begin the search of the modes at.
-
-    Returns:
-        The start, and the values of the best ones in words.
-    """
-    if transformed.shape[2] == 1:
-        return 0, ""
-    marginal = laplace_of_starts(density, values, transformed)
-    ranked = marginal.sort(descending=True).values[:4]
-    return int(marginal.argmax()), ", ".join(f"{value:.1f}" for value in ranked.tolist())
 
 
 def laplace_of_starts(

@@ -16,10 +16,11 @@ from nlme_torch.inference.estimates.free_scalars import FreeScalars, raw_labels
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.mcmc.autocorrelation import autocorrelation_time
 from nlme_torch.inference.mcmc.kernels import Tuning
-from nlme_torch.inference.modes.starts import best_start, jittered_starts
+from nlme_torch.inference.modes.starts import jittered_starts
 from nlme_torch.inference.optimise.bounds import run_away
 from nlme_torch.inference.pooled.pooled import Pooled
 from nlme_torch.inference.progress import Progress, progress_line
+from nlme_torch.inference.saem.best_start import best_start
 from nlme_torch.inference.saem.certificate import Certification, Certifier, Chains
 from nlme_torch.inference.saem.race import Race
 from nlme_torch.inference.saem.step import SAEMAlgorithm, SAEMState
@@ -79,7 +80,7 @@ class Course:
         try:
             self._start(generator, progress)
             self._iterate(generator, progress)
-            self._choose()
+            self._choose(generator)
             if self.certification.rounds and not density.model.has_network:
                 self._certify(generator, progress)
         except KeyboardInterrupt:
@@ -127,15 +128,15 @@ class Course:
             self.reason += f"; then {schedule.smoothing} smoothing iterations, averaged"
             line.finish("SAEM", self.state.iteration)
 
-    def _choose(self) -> None:
+    def _choose(self, generator: torch.Generator) -> None:
         """Keep the best start."""
         assert self.state is not None
         density, count = self.algorithm.density, self.state.transformed.shape[2]
-        self.best, self.ranking = best_start(density, self._standing(), self.state.transformed)
+        self.best, self.ranking = best_start(density, self._standing(), self.state.transformed, generator)
         if self.race is not None:
-            self.reason += f"; the best of the {count} that won a race of {self.starts} starts ({self.ranking})"
+            self.reason += f"; the best of the {count} that won a race of {self.starts} starts, {self.ranking}"
         elif count > 1:
-            self.reason += f"; best of {count} starts by Laplace log-likelihood ({self.ranking})"
+            self.reason += f"; best of {count} starts {self.ranking}"
 
     def _certify(self, generator: torch.Generator, progress: bool) -> None:
         """Measure what is left to be had, and go on where it is much."""
