@@ -1,6 +1,6 @@
 """Likelihoods of left-out subjects: against refits without them, exactly where the model is linear."""
 
-import sys
+import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +13,7 @@ import nlme_torch as nlme
 from nlme_torch.errors import FitError
 from nlme_torch.model.declare.values import parameter_values
 
-leave_one_out_module = sys.modules["nlme_torch.inference.information.leave_one_out"]
+leave_one_out_module = importlib.import_module("nlme_torch.inference.information.leave_one_out")
 
 TIMES = np.linspace(0, 2, 6)
 FOCEI = nlme.FOCEI(mode_starts=1)
@@ -90,6 +90,7 @@ def test_a_classical_model_agrees_with_refits_without_each_subject():
                 10: 29.961, 11: 25.162, 12: 30.722}  # fmt: skip
     gaps = (found.subjects.set_index("id").left_out - pd.Series(refitted)).abs()
     assert gaps.median() < 0.2 and gaps.max() < 2.5, "of the subject that nobody resembles"
+    assert gaps.mean() < found.linearisation_error < 2.0
     loss = sum(refitted.values()) - fit.minus2ll
     assert found.loss == pytest.approx(found.minus2ll - fit.minus2ll)
     assert abs(found.loss - loss) < 0.5 * abs(2 * fit.n_parameters - loss), "Akaike's guess is further off"
@@ -185,3 +186,42 @@ def test_a_network_that_is_not_nearly_linear_in_its_weights_is_not_judged():
     normal = leave_one_out_module._Normal.expand(fit.density, parameter_values(fit.model), fit.effects.modes)
     with pytest.raises(FitError, match="of 12 subjects the estimates would move farther"):
         replace(normal, residuals=20 * normal.residuals).gain_without_one()
+
+
+class Decline(nlme.Model):
+    """A level of every subject, which falls at a rate that a network of the time gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.level = nlme.LogNormal(5.0, omega=0.1)
+        self.rate = nlme.MLP(1, 3, 1, prior=nlme.L2(0.1))
+        self.sigma = nlme.Positive(0.2)
+
+    def predict(self, t, p, cov):
+        return p.level * torch.exp(-torch.nn.functional.softplus(p.rate(t / 6 - 1)) * t / 4)
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y, p.sigma)}
+
+
+def decline_data(subjects, seed):
+    """Levels and first-order rates that differ between subjects."""
+    rng, times = np.random.default_rng(seed), np.array([0.25, 0.5, 1, 2, 3, 4, 6, 8, 12])
+    level, rate = 5 * np.exp(0.3 * rng.normal(size=subjects)), 0.3 * np.exp(0.2 * rng.normal(size=subjects))
+    values = level[:, None] * np.exp(-rate[:, None] * times) + 0.2 * rng.normal(size=(subjects, len(times)))
+    frame = pd.DataFrame({"ID": np.repeat(np.arange(subjects), len(times)), "TIME": np.tile(times, subjects)})
+    return nlme.Dataset.from_frame(frame.assign(DV=values.ravel()))
+
+
+def test_a_network_agrees_with_refits_within_the_error_that_is_stated():
+    data, short = decline_data(10, 1), nlme.FOCEI(mode_starts=1, optimiser=nlme.TrustRegion(iterations=60))
+    fit = nlme.fit(Decline(), data, nlme.Staged(nlme.Pooled(steps=150), short), progress=False)
+    found = nlme.leave_one_out(fit)
+    estimated = found.subjects.set_index("id")
+    for subject in (3, 6, 9):
+        others = data.subset([other for other in data.subjects if other != subject])
+        refit = nlme.fit(fit.model, others, short, progress=False)
+        exact = nlme.held_out(refit, data.subset([subject]), FOCEI).minus2ll
+        assert estimated.left_out[subject] == pytest.approx(exact, abs=estimated.error[subject] + 1e-3)
+    assert found.linearisation_error == pytest.approx(estimated.error.mean())
+    assert f"(+-{found.linearisation_error:.2g})" in str(fit) and found.linearisation_error < 3.0
