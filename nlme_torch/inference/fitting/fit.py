@@ -14,6 +14,7 @@ from nlme_torch.inference.fitting.result import Fit
 from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod
 from nlme_torch.inference.saem.saem import SAEM
 from nlme_torch.model.covariates.levels import learn_levels
+from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import assign
 from nlme_torch.model.density.density import Density
@@ -64,10 +65,13 @@ def fit(
         >>> sorted(result.eta.columns)
         ['eta_cl', 'eta_ka', 'eta_v']
     """
+    check_arguments("fit", model, data, seed, device)
+    chosen = SAEM() if method is None else method
+    if isinstance(chosen, type | str) or not hasattr(chosen, "estimate"):
+        raise FitError(f"fit: {chosen!r} is no estimation method; write one with its settings, such as nlme.FOCEI().")
     if data.n_observations == 0:
         raise FitError("the data set has no observations to fit.")
     begun = time.perf_counter()
-    chosen = method or SAEM()
     fitted = copy.deepcopy(model).to(device=device)
     generator = torch.Generator(device="cpu").manual_seed(seed)
     batch = data.batch(device=device)

@@ -25,6 +25,7 @@ from nlme_torch.inference.marginal.laplace import exact_curvature, next_rule
 from nlme_torch.inference.modes.conditional_modes import ModeStatus
 from nlme_torch.inference.pooled.pooled import Pooled
 from nlme_torch.model.covariates.levels import learn_levels
+from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import ParameterValues, assign, parameter_values
 from nlme_torch.model.density.density import Density
@@ -127,6 +128,7 @@ def ofv(
         >>> nlme.ofv(model, data, nlme.FOCEI(), params={"ka": 1.6, "sigma": 0.7, "omega_v": 0.02})
         OFV 117.443622, -2LL 360.043395, by FOCEI
     """
+    check_arguments("ofv", model, data, seed, device)
     if data.n_observations == 0:
         raise FitError("the data set has no observations to evaluate.")
     chosen: MarginalMethod | Pooled | LikelihoodMethod = method or FOCEI()

@@ -9,6 +9,7 @@ from nlme_torch.inference.effects.unseen import effects_for_likelihood
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod, default_likelihood, evaluate_likelihood
+from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.density.density import Density
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def held_out(
         >>> bool(nlme.held_out(fit, test, nlme.FOCEI()).minus2ll > 80)
         True
     """
+    check_arguments("held_out", fit.model, data, seed)
     if data.n_observations == 0:
         raise FitError("the held-out subjects have no observations.")
     density = Density(fit.model, data.batch(device=fit.effects.modes.device), fit.solver)

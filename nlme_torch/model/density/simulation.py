@@ -10,6 +10,7 @@ from torch import Tensor
 from nlme_torch._typing import Float
 from nlme_torch.data import with_outcomes
 from nlme_torch.errors import ModelError
+from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.density.time_switches import switch_warnings
@@ -55,6 +56,7 @@ def simulate(
           observations  conc 132
           covariates    Wt, Dose
     """
+    check_arguments("simulate", model, data, seed, fits=False)
     density = Density(model, data.batch(), choose_solver(solver))
     batch = density.batch
     for warning in switch_warnings(density):

@@ -11,6 +11,7 @@ import torch
 from torch.distributions import Distribution
 
 import nlme_torch as nlme
+from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.observation.unchecked import unchecked
 
 
@@ -177,3 +178,28 @@ def test_two_threads_simulate_what_one_does():
     assert Distribution._validate_args
     for seed in (1, 2):
         assert found[seed].shape == expected[seed - 1].shape
+
+
+def test_what_is_no_model_no_data_no_seed_and_no_device_is_told_what_to_write():
+    data = decays()
+    fit = nlme.fit(Decay(), data, nlme.FO(optimiser=nlme.BFGS(iterations=1)), progress=False)
+    for kind, said, arguments in (
+        (nlme.ModelError, r"write Decay\(\)", (Decay, data, 0)),
+        (nlme.ModelError, r"write fit\.model", (fit, data, 0)),
+        (nlme.ModelError, "a dict was given", ({}, data, 0)),
+        (nlme.DataError, r"from_frame\(frame\)", (Decay(), data.frame, 0)),
+        (nlme.FitError, "seed must be a whole number", (Decay(), data, None)),
+        (nlme.FitError, "seed must be a whole number", (Decay(), data, 1.5)),
+        (nlme.FitError, "seed must be a whole number", (Decay(), data, 2**80)),
+        (nlme.FitError, "no device 'gpu'", (Decay(), data, 0, "gpu")),
+    ):
+        with pytest.raises(kind, match=said):
+            check_arguments("fit", *arguments)
+    with torch.inference_mode(), pytest.raises(nlme.FitError, match="inference_mode"):
+        nlme.fit(Decay(), data, progress=False)
+    torch.set_default_device("meta")
+    try:
+        with pytest.raises(nlme.FitError, match="set_default_device"):
+            nlme.simulate(Decay(), data, seed=1)
+    finally:
+        torch.set_default_device("cpu")
