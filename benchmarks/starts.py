@@ -7,9 +7,10 @@ Problems stand in ``start_problems.py``. Start k multiplies typical values by 3^
 and the residual standard deviation by 10^U(-1, 1), drawn with seed k (covariate coefficients stay). A fit has
 succeeded where its -2LL, by its own approximation (SAEM: by exact quadrature), is at most 0.1 (SAEM: 0.2) above the
 lowest known, or within that of what the same method reaches from the problem's own values (flip-flop absorption and
-exchanged exponentials have mirrored optima). Per problem and method: success and false_converged (share that says
-converged elsewhere), seconds of CPU time (median and largest), best and centre (-2LL). Over all problems:
-success_METHOD, false_converged.
+exchanged exponentials have mirrored optima). Where no fit finds a maximum, because the objective falls without bound
+(status UNBOUNDED or SINGULAR), a fit has succeeded that says so; "unbounded" is the share that does. Per problem and
+method: success and false_converged (share that says converged elsewhere), seconds of CPU time (median and largest),
+best and centre (-2LL). Over all problems: success_METHOD, false_converged.
 """
 
 import argparse
@@ -89,7 +90,8 @@ def attempt(name: str, method: str, start: int | None, shared: Path) -> Outcome:
         nodes = 15 if fit.model.n_effects <= 3 else 9
         value = nlme.ofv(fit.model, problem.data, nlme.Quadrature(nodes=nodes)).minus2ll
     # what grows without bound is no maximum to be reached
-    value = value if math.isfinite(value) and fit.status is not Status.UNBOUNDED else math.inf
+    endless = fit.status in (Status.UNBOUNDED, Status.SINGULAR)
+    value = value if math.isfinite(value) and not endless else math.inf
     return Outcome(name, method, start, value, fit.converged, bool(fit.warnings), seconds, "")
 
 
@@ -98,12 +100,16 @@ def judged(found: list[Outcome], known: float, close: float) -> Figures:
     centre = next(one for one in found if one.start is None)
     starts = [one for one in found if one.start is not None]
     best = min([known, *(one.minus2ll for one in found)])
-    reached = [one.minus2ll <= best + close or abs(one.minus2ll - centre.minus2ll) <= close for one in starts]
+    reached = [
+        not one.error and (one.minus2ll <= best + close or abs(one.minus2ll - centre.minus2ll) <= close)
+        for one in starts
+    ]
     false = [one.converged and not there for one, there in zip(starts, reached, strict=True)]
     seconds = [one.seconds for one in starts]
+    known_values = {"best": best, "centre": centre.minus2ll}
     return {
-        "best": best,
-        "centre": centre.minus2ll,
+        **{label: value for label, value in known_values.items() if math.isfinite(value)},
+        "unbounded": sum(math.isinf(one.minus2ll) and not one.error for one in starts) / len(starts),
         "success": sum(reached) / len(starts),
         "false_converged": sum(false) / len(starts),
         "seconds_median": float(np.median(seconds)),
@@ -155,7 +161,7 @@ def main() -> None:
             figures.update({f"{key}_{label}": value for label, value in more.items()})
             print(
                 f"{key}: success {more['success']:.2f}, falsely converged {more['false_converged']:.2f}, best "
-                f"{more['best']:.3f}, {more['seconds_median']:.1f} s; {more['missed']}",
+                f"{more.get('best', math.inf):.3f}, {more['seconds_median']:.1f} s; {more['missed']}",
                 flush=True,
             )
             record(arguments.json, {**figures, **totals(figures), "run": conditions()})

@@ -15,11 +15,11 @@ from nlme_torch.inference.estimates.estimation import Estimation
 from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.foce.settings import MarginalSettings
-from nlme_torch.inference.likelihood.doubtful_modes import doubtful_modes, with_next_modes
+from nlme_torch.inference.likelihood.doubtful_modes import doubtful_modes, modes_at_kinks, with_next_modes
 from nlme_torch.inference.likelihood.likelihood import from_estimate
 from nlme_torch.inference.likelihood.monte_carlo import MarginalEstimate
 from nlme_torch.inference.marginal.approximation import Approximation, batched
-from nlme_torch.inference.marginal.expansion_points import Expansion
+from nlme_torch.inference.marginal.expansion_points import Expansion, decrements
 from nlme_torch.inference.marginal.laplace import exact_curvature, next_rule
 from nlme_torch.inference.marginal.objective import MarginalObjective, subject_gradients
 from nlme_torch.inference.modes.conditional_modes import ModeStatus
@@ -298,6 +298,11 @@ class _Run:
             self._gap,
             exact_curvature(self.approximation, found.evaluation),
         )
+        stalled = found.status[0] == ModeStatus.STALLED
+        if self.approximation.has_modes and bool(stalled.any()):
+            values, density = self.objective.at(self.minimum.iterate.vector), self.approximation.density
+            promised = decrements(self.approximation, values, found.evaluation.centre)[0]
+            messages += modes_at_kinks(self.method.name, density.batch.subjects, promised, stalled)
         messages += collapsed(self.approximation.density, self.objective.at(self.minimum.iterate.vector))
         return tuple(messages)
 

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlme_torch._typing import Float
+from nlme_torch._typing import Bool, Float
 from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.marginal.singular_hessian import SINGULAR, smallest_eigenvalues
 
 NEAR = 5.0  # units of -2 log joint density
 SHOWN = 5
+PROMISED = 1e-3  # of the log joint density: less is within the noise of a solver
 
 
 def next_modes(gap: Float[Tensor, "subject"] | None, subjects: int) -> Float[Tensor, "subject"]:
@@ -65,6 +66,27 @@ def doubtful_modes(
                 "bound; importance sampling does not"
             )
     return tuple(messages)
+
+
+def modes_at_kinks(
+    method: str, subjects: Sequence[Any], decrement: Float[Tensor, "subject"], stalled: Bool[Tensor, "subject"]
+) -> tuple[str, ...]:
+    """Name the subjects whose conditional mode lies where the derivative of the density jumps.
+
+    Args:
+        method: Name of the approximation.
+        subjects: Ids in the order of the batch.
+        decrement: What a quadratic promises next to the mode.
+        stalled: Where no step towards that was any better.
+    """
+    kinked = (stalled & (decrement > PROMISED)).nonzero()[:, 0].tolist()
+    if not kinked:
+        return ()
+    return (
+        f"{_counted(kinked, subjects)} a conditional mode at a kink, as where a lag, a duration or a switch meets an "
+        f"observation: {method} expands there by the derivatives of one side; importance sampling and nlme.SAEM need "
+        "none",
+    )
 
 
 def _counted(places: list[int], subjects: Sequence[Any]) -> str:

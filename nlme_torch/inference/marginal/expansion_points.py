@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nlme_torch._typing import LogDensity
 from nlme_torch.inference.marginal.approximation import Approximation, Evaluation, Integrand
-from nlme_torch.inference.modes.conditional_modes import Modes, ModeStatus, best_mode, joined
+from nlme_torch.inference.modes.conditional_modes import Modes, ModeStatus, best_mode, conditional_modes, joined
 from nlme_torch.inference.modes.mode_search import MOST_EFFECTS, BestModes, best_and_next, best_modes, climb
 from nlme_torch.inference.modes.newton import InnerModes, inner_modes
 from nlme_torch.model.declare.model import Model
@@ -117,6 +117,24 @@ def _rescued(approximation: Approximation, values: ParameterValues, centre: Tens
     settled = torch.where(kink, int(ModeStatus.STALLED), again.status)
     status[:, subjects] = torch.where(lost, settled, status[:, subjects])
     return InnerModes(points, status, found.evaluations + again.evaluations)
+
+
+def decrements(approximation: Approximation, values: ParameterValues, centre: Tensor) -> Tensor:
+    """Return how much lower g would be by a quadratic next to where it was expanded, ``(start, subject)``.
+
+    Args:
+        approximation: FOCE, Laplace, ... joined to a model and its data.
+        values: Raw name to ``(start, *shape)``.
+        centre: The modes, ``(effect, start, subject)``: nothing is to be gained there, but at a kink.
+    """
+    with torch.no_grad():
+        integrand = approximation.integrand(approximation.density.at(values))
+    shape = centre.shape[1:]
+    return (
+        conditional_modes(_columns(integrand, shape), centre.flatten(1)[:, None], newton_steps=0)
+        .decrement[0]
+        .reshape(shape)
+    )
 
 
 def _columns(integrand: Integrand, shape: torch.Size) -> LogDensity:

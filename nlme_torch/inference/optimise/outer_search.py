@@ -22,6 +22,7 @@ from nlme_torch.inference.optimise.minimisers import BFGS, LBFGS, Iterate, Minim
 from nlme_torch.inference.optimise.noise import noise
 from nlme_torch.inference.optimise.optimality import Optimality, examine, expect
 from nlme_torch.model.declare.model import Model
+from nlme_torch.model.density.kinked_predictions import predictions_kink
 from nlme_torch.model.density.moving_doses import dose_times_move
 
 ROUNDS = 8
@@ -104,7 +105,8 @@ class OuterSearch:
         self.lowest_at = objective.initial, torch.zeros_like(objective.initial)  # with the gradient there
         # where the model moves doses, or switches in time, derivatives jump as one of them meets an observation
         density = objective.approximation.density
-        self.timed = type(density.model).dosing is not Model.dosing or dose_times_move(density)
+        moves = type(density.model).dosing is not Model.dosing or dose_times_move(density)
+        self.timed = moves or predictions_kink(density)
 
     def evaluate(self, vector: Tensor) -> tuple[float, Tensor]:
         """Value and gradient, the modes followed from those of the lowest point.
