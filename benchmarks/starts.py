@@ -7,10 +7,11 @@ Problems stand in ``start_problems.py``. Start k multiplies typical values by 3^
 and the residual standard deviation by 10^U(-1, 1), drawn with seed k (covariate coefficients stay). A fit has
 succeeded where its -2LL, by its own approximation (SAEM: by exact quadrature), is at most 0.1 (SAEM: 0.2) above the
 lowest known, or within that of what the same method reaches from the problem's own values (flip-flop absorption and
-exchanged exponentials have mirrored optima). Where no fit finds a maximum, because the objective falls without bound
-(status UNBOUNDED or SINGULAR), a fit has succeeded that says so; "unbounded" is the share that does. Per problem and
-method: success and false_converged (share that says converged elsewhere), seconds of CPU time (median and largest),
-best and centre (-2LL). Over all problems: success_METHOD, false_converged.
+exchanged exponentials have mirrored optima). Where the fit from the problem's
+own values finds no maximum, because the objective falls without bound (status UNBOUNDED or SINGULAR), a fit has
+succeeded that says so, too; "unbounded" is the share that does. Per problem and method: success and false_converged
+(share that says converged elsewhere), seconds of CPU time (median and largest), best and centre (-2LL). Over all
+problems: success_METHOD, false_converged.
 """
 
 import argparse
@@ -101,7 +102,9 @@ def judged(found: list[Outcome], known: float, close: float) -> Figures:
     starts = [one for one in found if one.start is not None]
     best = min([known, *(one.minus2ll for one in found)])
     reached = [
-        not one.error and (one.minus2ll <= best + close or abs(one.minus2ll - centre.minus2ll) <= close)
+        not one.error
+        and (one.minus2ll in (best, centre.minus2ll) or one.minus2ll <= best + close)
+        or abs(one.minus2ll - centre.minus2ll) <= close
         for one in starts
     ]
     false = [one.converged and not there for one, there in zip(starts, reached, strict=True)]

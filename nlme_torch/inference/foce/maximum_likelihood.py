@@ -22,6 +22,7 @@ from nlme_torch.inference.marginal.approximation import Approximation, batched
 from nlme_torch.inference.marginal.expansion_points import Expansion, decrements
 from nlme_torch.inference.marginal.laplace import exact_curvature, next_rule
 from nlme_torch.inference.marginal.objective import MarginalObjective, subject_gradients
+from nlme_torch.inference.marginal.singular_hessian import SINGULAR
 from nlme_torch.inference.modes.conditional_modes import ModeStatus
 from nlme_torch.inference.modes.newton import inner_modes
 from nlme_torch.inference.modes.starts import jittered_starts
@@ -197,8 +198,8 @@ class _Run:
         return self.objective.at(self.objective.initial - BACK * self.outward)
 
     def rank(self) -> tuple[bool, float, bool]:
-        """What makes one search better than another: the objective, and among equals the proof of a maximum."""
-        return self.unbounded, round(self.minimum.iterate.value, 2), not self.minimum.converged
+        """What makes one search better than another."""
+        return rank(self.minimum)
 
     def _scale(self, start: Tensor) -> Tensor:
         r"""T with :math:`T T^\top` near the inverse Hessian: from some subjects' scores, drawn to their diagonal."""
@@ -305,6 +306,20 @@ class _Run:
             messages += modes_at_kinks(self.method.name, density.batch.subjects, promised, stalled)
         messages += collapsed(self.approximation.density, self.objective.at(self.minimum.iterate.vector))
         return tuple(messages)
+
+
+def rank(found: Minimum) -> tuple[bool, float, bool]:
+    """What makes one end of a search better than another: the objective, and among equals the proof of a maximum.
+
+    Where the likelihood grows without end its value is no achievement. Where Laplace's approximation ends it overrates
+    a subject, by no more than the logarithm of the eigenvalue at which a search is stopped.
+
+    Args:
+        found: Where it ended.
+    """
+    overrated = -math.log(SINGULAR) if found.status is Status.SINGULAR else 0.0
+    value = round(found.iterate.value + overrated, 2)
+    return found.status is Status.UNBOUNDED, value, not found.converged
 
 
 def collapsed(density: Density, values: ParameterValues) -> list[str]:

@@ -9,7 +9,9 @@ import torch
 
 import nlme_torch as nlme
 from nlme_torch.inference.estimates.status import Status
+from nlme_torch.inference.foce.maximum_likelihood import rank
 from nlme_torch.inference.marginal.singular_hessian import SINGULAR, smallest_eigenvalues
+from nlme_torch.inference.optimise.minimisers import Iterate, Minimum
 
 ERROR = 0.5
 
@@ -54,6 +56,17 @@ def test_a_fit_ends_where_the_approximation_ends_and_says_so():
     assert fit.status is Status.SINGULAR and not fit.converged
     assert f"subject {merging} " in fit.termination and any("nlme.Quadrature" in line for line in fit.warnings)
     assert fit.minus2ll == pytest.approx(exact(level, values), abs=2)  # 32 units below, where nothing stopped it
+
+
+def test_a_poor_maximum_is_no_better_than_the_edge_far_above_it():
+    def ended(value, status):
+        return Minimum(Iterate(torch.zeros(1), value, torch.zeros(1), 0.0), 1, 1, status, "")
+
+    edge = ended(751.5, Status.SINGULAR)
+    ends = [ended(917.8, Status.CONVERGED), ended(700.0, Status.UNBOUNDED), edge]
+    assert min(ends, key=rank) is edge
+    near = ended(753.3, Status.CONVERGED)  # the edge overrates by 3.0 = -log(0.05)
+    assert min([edge, near], key=rank) is near
 
 
 def test_the_eigenvalues_of_what_is_not_finite_are_infinite():
