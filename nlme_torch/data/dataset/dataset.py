@@ -1,6 +1,7 @@
 """The data set: a table, the parts its columns play, and the ways to look at it and to cut it."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -288,6 +289,14 @@ class Dataset(Contents):
         table, source = insert_times(self._table, times, self.start)
         frame = blank_frame(self._frame, table, self._columns, source)
         return Dataset(frame, table, self._columns, self._new[source] | (source < 0))
+
+    def starting_at(self, start: float) -> "Dataset":
+        """The same data set whose subjects begin at a time, where their first row is later.
+
+        Args:
+            start: in the data's time unit.
+        """
+        return Dataset(self._frame, self._table, replace(self._columns, start=start), self._new)
 
     def subset(self, subjects: Iterable[Any]) -> "Dataset":
         """The data set of some of the subjects, in the table's order.

@@ -13,6 +13,7 @@ from nlme_torch.errors import ModelError
 from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.density.density import Density
+from nlme_torch.model.density.simulated_events import draw_event, looked_at
 from nlme_torch.model.density.time_switches import switch_warnings
 from nlme_torch.solve import Solver, choose_solver
 
@@ -34,6 +35,10 @@ def simulate(
 
     .. math:: \eta_i \sim N(0, \Omega), \qquad y_{ij} \sim p(y \mid f(t_{ij}; \eta_i), \sigma)
 
+    A subject has one event at most, and its rows of that outcome end there: a ``TimeToEvent`` puts a row at its time,
+    or leaves 0 in the last row where none happens until then; an ``IntervalCensoredEvent`` has 1 in the first row after
+    it.
+
     Args:
         model: The model; its own parameters are the truth.
         data: Who gets which doses and when to look: a design of ``Dataset.from_regimen`` or ``with_regimen``, or data
@@ -46,7 +51,7 @@ def simulate(
         A data set with one column for every outcome.
 
     Raises:
-        ModelError: The equations of a subject cannot be solved, or an outcome cannot be drawn.
+        ModelError: The equations of a subject cannot be solved, an outcome cannot be drawn, or events are several.
 
     Example:
         >>> import nlme_torch as nlme
@@ -75,14 +80,22 @@ def simulate(
         # distributions draw from torch's global generator, which is put back afterwards
         torch.set_rng_state(generator.get_state())
         values = {}
-        new = torch.isin(batch.rows, torch.as_tensor(np.flatnonzero(data.prediction_rows)))
-        for name, outcome in batch.outcomes.items():
+        inserted = np.zeros(data.n_rows, dtype=bool)
+        event = draw_event(density, data, effects, observed)
+        if event is not None:
+            data, inserted, values[event.name] = event.data, event.inserted, event.column
+            density = event.density or density
+            batch, (observed, _) = density.batch, density.at().observe(effects)
+        for name in batch.outcomes:
+            if name in values:
+                continue
             try:
                 drawn = observed[name].sample().expand(batch.n_records, 1, 1, batch.n_subjects)[:, 0, 0]
             except NotImplementedError:
                 raise ModelError(f"outcome {name!r}: a {type(observed[name]).__name__} cannot be drawn.") from None
-            wanted = (outcome.mask | new) & (batch.rows >= 0)
+            wanted = looked_at(batch, name, data.prediction_rows & ~inserted)
             column = np.full(data.n_rows, np.nan)
             column[batch.rows[wanted].numpy()] = drawn[wanted].numpy()
             values[name] = column
+        values = {name: values[name] for name in batch.outcomes}
     return with_outcomes(data, values)
