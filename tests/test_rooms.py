@@ -52,6 +52,7 @@ ROOMS = {
             "observation",
             "individual",
             "dosing",
+            "switches",
             "declare",
             "covariates",
             "trajectory",
