@@ -11,7 +11,7 @@ from nlme_torch.inference.estimates.estimation import FitMethod
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.fitting.at_estimates import at_estimates
 from nlme_torch.inference.fitting.result import Fit
-from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod
+from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod, check_likelihood
 from nlme_torch.inference.saem.saem import SAEM
 from nlme_torch.model.covariates.levels import learn_levels
 from nlme_torch.model.declare.arguments import check_arguments
@@ -69,6 +69,7 @@ def fit(
     chosen = SAEM() if method is None else method
     if isinstance(chosen, type | str) or not hasattr(chosen, "estimate"):
         raise FitError(f"fit: {chosen!r} is no estimation method; write one with its settings, such as nlme.FOCEI().")
+    check_likelihood(likelihood)
     if data.n_observations == 0:
         raise FitError("the data set has no observations to fit.")
     begun = time.perf_counter()

@@ -21,6 +21,7 @@ from nlme_torch.inference.foce.methods import MarginalMethod
 from nlme_torch.inference.information.leave_one_out import LeaveOneOut, leave_one_out
 from nlme_torch.inference.information.observed import Kind
 from nlme_torch.inference.uncertainty.standard_errors import InformationMethod, Uncertainty, standard_errors
+from nlme_torch.model.declare.arguments import check_data
 from nlme_torch.model.declare.scalars import free_scalar_count
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
@@ -230,6 +231,7 @@ class Fit(Fitted):
             A prediction table like :attr:`predictions`; IPRED is NaN, and a warning is logged, for a subject whose
             mode was not found.
         """
+        check_data("individualise", data)
         density = Density(self.model, data.batch(device=self.effects.modes.device), self.solver)
         conditional = density.at()
         with torch.no_grad():

@@ -204,9 +204,25 @@ def loglik(fit: Fitted, method: LikelihoodMethod | None = None, *, seed: int = 0
         >>> nlme.loglik(fit, nlme.QuadratureLikelihood(7)).method
         'QuadratureLikelihood(nodes=7)'
     """
+    check_likelihood(method)
     chosen = method or default_likelihood(fit.model.n_effects)
     generator = torch.Generator().manual_seed(seed)
     return evaluate_likelihood(fit.density, fit.effects, chosen, generator)
+
+
+def check_likelihood(method: Any) -> None:
+    """Refuse what is no likelihood method, such as its name or its class.
+
+    Args:
+        method: What stands for the method, or None.
+
+    Raises:
+        FitError: It is none.
+    """
+    if method is not None and (isinstance(method, type) or not hasattr(method, "log_marginal")):
+        raise FitError(
+            f"likelihood: {method!r} is no method; write one with its settings, such as nlme.ImportanceSampling()."
+        )
 
 
 def default_likelihood(n_effects: int) -> LikelihoodMethod:

@@ -17,6 +17,7 @@ from nlme_torch.inference.fitting.fit import fit
 from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod
 from nlme_torch.inference.progress import progress_line
 from nlme_torch.inference.validation.held_out import held_out
+from nlme_torch.model.declare.arguments import check_data
 from nlme_torch.model.declare.model import Model
 from nlme_torch.solve import Solver
 
@@ -109,6 +110,7 @@ def cross_validate(
     References:
         Colby and Bair (2013), Cross-validation for nonlinear mixed effects models. doi:10.48550/arXiv.1304.2828
     """
+    check_data("cross_validate", data)
     if not 2 <= folds <= data.n_subjects:
         raise FitError(f"cross_validate: {folds} folds of {data.n_subjects} subjects; choose 2 to {data.n_subjects}.")
     named = {type(model).__name__: model} if isinstance(model, Model) else {}

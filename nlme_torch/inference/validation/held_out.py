@@ -8,7 +8,12 @@ from nlme_torch.errors import FitError
 from nlme_torch.inference.effects.unseen import effects_for_likelihood
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
-from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod, default_likelihood, evaluate_likelihood
+from nlme_torch.inference.likelihood.likelihood import (
+    LikelihoodMethod,
+    check_likelihood,
+    default_likelihood,
+    evaluate_likelihood,
+)
 from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.density.density import Density
 
@@ -48,6 +53,7 @@ def held_out(
         True
     """
     check_arguments("held_out", fit.model, data, seed)
+    check_likelihood(likelihood)
     if data.n_observations == 0:
         raise FitError("the held-out subjects have no observations.")
     density = Density(fit.model, data.batch(device=fit.effects.modes.device), fit.solver)

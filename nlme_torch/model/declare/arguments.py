@@ -32,11 +32,7 @@ def check_arguments(function: str, model: Any, data: Any, seed: Any, device: Any
         held = isinstance(getattr(model, "model", None), Model)
         instead = "write fit.model" if held else "write a subclass of nlme.Model and give an object of it"
         raise ModelError(f"{function}: a model is needed and a {type(model).__name__} was given; {instead}.")
-    if not isinstance(data, Dataset):
-        raise DataError(
-            f"{function}: a data set is needed and a {type(data).__name__} was given; write "
-            "nlme.Dataset.from_frame(frame) or nlme.Dataset.from_csv(path)."
-        )
+    check_data(function, data)
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not -(2**63) <= int(seed) < 2**63:
         raise FitError(f"{function}: seed must be a whole number of 64 bits, got {seed!r}.")
     try:
@@ -50,3 +46,20 @@ def check_arguments(function: str, model: Any, data: Any, seed: Any, device: Any
         )
     if fits and torch.is_inference_mode_enabled():
         raise FitError(f"{function} needs gradients, which torch.inference_mode() forbids; call it outside.")
+
+
+def check_data(function: str, data: Any) -> None:
+    """Refuse what is no data set, and say how a table becomes one.
+
+    Args:
+        function: Name of the public function.
+        data: What stands for the data set.
+
+    Raises:
+        DataError: It is no data set, but perhaps a table.
+    """
+    if not isinstance(data, Dataset):
+        raise DataError(
+            f"{function}: a data set is needed and a {type(data).__name__} was given; write "
+            "nlme.Dataset.from_frame(frame) or nlme.Dataset.from_csv(path)."
+        )

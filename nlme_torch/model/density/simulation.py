@@ -69,6 +69,11 @@ def simulate(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         conditional = density.at()
+        if eta is not None and eta.shape != (model.n_effects, batch.n_subjects):
+            raise ModelError(
+                f"simulate: eta has the shape {tuple(eta.shape)}, and the model has {model.n_effects} effects of "
+                f"{batch.n_subjects} subjects: give {(model.n_effects, batch.n_subjects)}."
+            )
         effects = conditional.sample(1, generator) if eta is None else eta[:, None, None]
         observed, solved = conditional.observe(effects)
         failed = (~solved.expand(1, 1, batch.n_subjects)).nonzero()

@@ -11,6 +11,7 @@ import torch
 from torch.distributions import Distribution
 
 import nlme_torch as nlme
+from nlme_torch.inference.likelihood.likelihood import check_likelihood
 from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.observation.unchecked import unchecked
 
@@ -195,6 +196,11 @@ def test_what_is_no_model_no_data_no_seed_and_no_device_is_told_what_to_write():
     ):
         with pytest.raises(kind, match=said):
             check_arguments("fit", *arguments)
+    for method in ("laplace", nlme.LaplaceLikelihood):
+        with pytest.raises(nlme.FitError, match=r"such as nlme\.ImportanceSampling\(\)"):
+            check_likelihood(method)
+    with pytest.raises(nlme.ModelError, match=r"shape \(3, 3\).*give \(1, 3\)"):
+        nlme.simulate(Decay(), data, seed=1, eta=torch.zeros(3, 3).double())
     with torch.inference_mode(), pytest.raises(nlme.FitError, match="inference_mode"):
         nlme.fit(Decay(), data, progress=False)
     torch.set_default_device("meta")
