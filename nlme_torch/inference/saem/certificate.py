@@ -243,7 +243,9 @@ class Certifier:
     def _enough(self, found: Judgement) -> bool:
         """Whether more draws would decide nothing."""
         tolerance = self.settings.tolerance
-        enough = found.noise <= 0.25 * tolerance and not found.doubtful
+        # where much is left a step comes first, whatever the flattest direction is like
+        undecided = found.doubtful and found.left <= tolerance
+        enough = found.noise <= 0.25 * tolerance and not undecided
         plain = found.left > 2 * tolerance + 4 * found.standard_error
         return enough or plain or self.chains.iterations >= self.budget
 
