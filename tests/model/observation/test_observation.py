@@ -430,3 +430,15 @@ def test_repeated_events_in_the_program_of_pyro():
         drawn = trace.nodes["eta_individual"]["value"].mT[:, None, None]
         ours = Density(model, data.batch(), nlme.RK4(4, compile=False)).at().log_joint(drawn).sum()
         torch.testing.assert_close(trace.log_prob_sum(), ours, rtol=1e-12, atol=1e-10)
+
+
+def test_events_look_back_to_the_record_that_they_are_told_of():
+    hazard = torch.tensor([[0.5, 0.1], [0.9, 0.4], [1.6, 1.0]]).double()
+    index = torch.tensor([[-1, -1], [0, 0], [0, -1]])
+    rise = torch.tensor([[0.5, 0.1], [0.4, 0.3], [1.1, 1.0]]).double()
+    for event in (observation.TimeToEvent(torch.ones_like(hazard), hazard), observation.IntervalCensoredEvent(hazard)):
+        found = event.since(index)
+        torch.testing.assert_close(found.rise, rise)
+        torch.testing.assert_close(found.mean, 1 - torch.exp(-rise))
+        torch.testing.assert_close(found.variance, torch.exp(-rise) * (1 - torch.exp(-rise)))
+        torch.testing.assert_close(found.log_prob(torch.zeros_like(rise)), -rise)
