@@ -14,15 +14,16 @@ from nlme_torch.inference.effects.effect_estimates import EffectEstimates
 from nlme_torch.inference.estimates.estimation import Estimation
 from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.estimates.status import Status
+from nlme_torch.inference.foce.collapsed_variances import collapsed
+from nlme_torch.inference.foce.rank import rank
 from nlme_torch.inference.foce.settings import MarginalSettings
 from nlme_torch.inference.likelihood.doubtful_modes import doubtful_modes, modes_at_kinks, with_next_modes
 from nlme_torch.inference.likelihood.likelihood import from_estimate
 from nlme_torch.inference.likelihood.monte_carlo import MarginalEstimate
 from nlme_torch.inference.marginal.approximation import Approximation, batched
-from nlme_torch.inference.marginal.expansion_points import Expansion, decrements
+from nlme_torch.inference.marginal.expansion_points import Expansion, decrements, solves_equations
 from nlme_torch.inference.marginal.laplace import exact_curvature, next_rule
 from nlme_torch.inference.marginal.objective import MarginalObjective, subject_gradients
-from nlme_torch.inference.marginal.singular_hessian import SINGULAR
 from nlme_torch.inference.modes.conditional_modes import ModeStatus
 from nlme_torch.inference.modes.newton import inner_modes
 from nlme_torch.inference.modes.starts import jittered_starts
@@ -71,13 +72,21 @@ def maximise(method: MarginalSettings, density: Density, generator: torch.Genera
             if start == 0 or runs:
                 raise
             continue
-        run.go()
+        dear = solves_equations(density.model) and not density.model.has_network
+        run.go(leave=dear and method.starts == 1 and method.optimiser is None)
         runs.append(run)
         if run.interrupted:
             break
     best = min(runs, key=_Run.rank)
     if best.doubtful:
-        runs += _rescued(best, generator)
+        others = _rescued(best, generator)
+        if (
+            best.left
+            and not best.interrupted
+            and not any(other.minimum.converged and other.rank() < best.rank() for other in others)
+        ):
+            best.resume()
+        runs += others
     return min(runs, key=_Run.rank).estimation(runs, generator)
 
 
@@ -99,8 +108,24 @@ def _rescued(run: "_Run", generator: torch.Generator) -> "list[_Run]":
     return [other]
 
 
+class _FarAway(Exception):
+    """The search has come so far that another one from elsewhere will follow, which is the shorter way.
+
+    Args:
+        point: The lowest so far.
+    """
+
+    def __init__(self, point: Iterate) -> None:
+        super().__init__("the search began far away")
+        self.point = point
+
+
 class _Run:
-    """One minimisation."""
+    """One minimisation.
+
+    Where equations are solved, every evaluation is dear: a search that turns out to have begun far away is left for
+    the rescue at once, and resumed only if that finds no maximum below.
+    """
 
     def __init__(
         self, method: MarginalSettings, approximation: Approximation, values: ParameterValues, progress: bool
@@ -119,23 +144,46 @@ class _Run:
         self.minimum: Minimum
         self.optimality: Optimality | None = None
         self.outward: Tensor | None = None
+        self.start = self.objective.initial
+        self.left = False
 
-    def go(self) -> None:
-        """Minimise; where posteriors may have several modes, look for better ones at the end and go on from there."""
+    def go(self, leave: bool = False) -> None:
+        """Minimise; where posteriors may have several modes, look for better ones at the end and go on from there.
+
+        Args:
+            leave: Whether to leave the search where it turns out to have begun far away.
+        """
         with progress_line(self.optimiser.iterations, self.method.name, self.progress) as line:
 
             def report(point: Iterate) -> None:
                 self._report(point, line)
+                if leave and self._poor(point.value):
+                    raise _FarAway(point)
 
-            if isinstance(self.optimiser, BFGS | LBFGS):
-                self._search(self.optimiser, report)
-            else:
-                self._walk(report)
+            try:
+                if isinstance(self.optimiser, BFGS | LBFGS):
+                    self._search(self.optimiser, report)
+                else:
+                    self._walk(report)
+            except _FarAway as end:
+                reason = "the search began far away and was left for one from elsewhere"
+                self.minimum = Minimum(end.point, len(self.rows), len(self.rows), Status.STALLED, reason)
+                self.left = True
             line.finish(self.method.name, self.minimum.iterations)
+
+    def resume(self) -> None:
+        """Go on where the search was left."""
+        self.start, self.left = self.minimum.iterate.vector, False
+        self.objective.centre = self.objective.kept
+        self.go()
+
+    def _poor(self, value: float) -> bool:
+        rescue, density = self.method.rescue, self.approximation.density
+        return rescue is not None and rescue.poor(self.begun_at, value, density.batch.n_observations)
 
     def _search(self, strategy: BFGS | LBFGS, report: Callable[[Iterate], None]) -> None:
         """Rounds of a line search, and of the modes where they are searched from several starts."""
-        objective, start = self.objective, self.objective.initial
+        objective, start = self.objective, self.start
         search = OuterSearch(objective, strategy, self._scale, report)
         for attempt in range(4):
             found = search.go(start)
@@ -174,17 +222,10 @@ class _Run:
     @property
     def doubtful(self) -> bool:
         """Whether a search from elsewhere should have its say, too."""
-        rescue, density = self.method.rescue, self.approximation.density
-        ended = self.minimum.status in (
-            Status.CONVERGED,
-            Status.STALLED,
-            Status.UNBOUNDED,
-            Status.SINGULAR,
-        )
-        if rescue is None or density.model.has_network or not ended:
+        ended = self.minimum.status in (Status.CONVERGED, Status.STALLED, Status.UNBOUNDED, Status.SINGULAR)
+        if self.method.rescue is None or self.approximation.density.model.has_network or not ended:
             return False
-        poor = rescue.poor(self.begun_at, self.minimum.iterate.value, density.batch.n_observations)
-        return poor or not self.minimum.converged
+        return self._poor(self.minimum.iterate.value) or not self.minimum.converged
 
     @property
     def unbounded(self) -> bool:
@@ -306,38 +347,6 @@ class _Run:
             messages += modes_at_kinks(self.method.name, density.batch.subjects, promised, stalled)
         messages += collapsed(self.approximation.density, self.objective.at(self.minimum.iterate.vector))
         return tuple(messages)
-
-
-def rank(found: Minimum) -> tuple[bool, float, bool]:
-    """What makes one end of a search better than another: the objective, and among equals the proof of a maximum.
-
-    Where the likelihood grows without end its value is no achievement. Where Laplace's approximation ends it overrates
-    a subject, by no more than the logarithm of the eigenvalue at which a search is stopped.
-
-    Args:
-        found: Where it ended.
-    """
-    overrated = -math.log(SINGULAR) if found.status is Status.SINGULAR else 0.0
-    value = round(found.iterate.value + overrated, 2)
-    return found.status is Status.UNBOUNDED, value, not found.converged
-
-
-def collapsed(density: Density, values: ParameterValues) -> list[str]:
-    """Name the random effects whose variance has fallen to nothing."""
-    messages = []
-    with torch.no_grad():
-        conditional = density.at(values)
-        for block in density.model.blocks:
-            if block.covariance is None or not block.covariance.free():
-                continue
-            deviations = conditional.cholesky(block.name)[0].square().sum(-1).sqrt()
-            messages += [
-                f"the standard deviation of {label} is {deviation:.2g}: its variance has fallen to nothing; drop the "
-                "random effect"
-                for label, deviation in zip(block.labels, deviations.tolist(), strict=True)
-                if deviation < 0.01
-            ]
-    return messages[:5]
 
 
 def natural_effects(approximation: Approximation, values: ParameterValues, found: Expansion) -> tuple[Tensor, Tensor]:

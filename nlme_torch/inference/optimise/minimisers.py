@@ -22,6 +22,9 @@ WINDOW, CREEPING, HARD = 60, 0.5, 3
 """A search creeps where so many evaluations, with so many hard line searches among them, lower -2LL by less."""
 
 FAR = 2.0
+FALL, LITTLE = 2.02, 1.0
+"""A first trial is that at which a parabola with the slope here would fall by as much as the last step did, or by so
+little of -2LL."""
 NOTHING = 1e-10
 """Falls that are rounding, in units of the objective."""
 
@@ -173,7 +176,7 @@ class _QuasiNewton:
         point = torch.zeros_like(search.scale[0])
         value, gradient = search(point)
         identity = torch.eye(len(point), dtype=point.dtype, device=point.device)
-        inverse, fresh, restarts, laborious, idle = identity, True, 0, 0, 0
+        inverse, fresh, restarts, laborious, idle, fall = identity, True, 0, 0, 0, math.inf
         while True:
             if not math.isfinite(value):
                 return Status.STALLED, NOWHERE
@@ -183,7 +186,9 @@ class _QuasiNewton:
                 return Status.ITERATIONS_USED, "all iterations were used"
             direction = -inverse @ gradient
             # without a memory a step of one unit is tried: scores far from a maximum overstate how near it is
-            first = min(1.0, 1.0 / float(gradient.norm())) if fresh else 1.0
+            # with one, no step that promises more than the last one brought: from far away full steps lead far beyond
+            slope = float(gradient @ direction)
+            first = min(1.0, 1.0 / float(gradient.norm())) if fresh else min(1.0, FALL * fall / max(-slope, 1e-300))
             step = search_line(search, point, value, gradient, direction, first, self.longest(point, direction))
             laborious = 0 if step is None or step.trials < LABORIOUS else laborious + 1
             useless = step is None or value - step.value <= NOTHING * (1 + abs(value))
@@ -196,6 +201,7 @@ class _QuasiNewton:
                 continue
             move = step.length * direction
             inverse = updated(inverse, move, step.gradient - gradient)
+            fall = max(value - step.value, LITTLE)
             point, value, gradient, fresh = point + move, step.value, step.gradient, False
             self.iterations += 1
             assert search.best is not None
@@ -216,7 +222,7 @@ class BFGS:
         restarts: How often a search whose line search found no further descent begins again without its memory.
 
     References:
-        Nocedal and Wright (2006), Numerical Optimization, chapter 6. doi:10.1007/978-0-387-40065-5
+        Nocedal and Wright (2006), Numerical Optimization, chapters 3.5 and 6. doi:10.1007/978-0-387-40065-5
         Lewis and Overton (2013), Nonsmooth optimization via quasi-Newton methods. doi:10.1007/s10107-012-0514-2
     """
 

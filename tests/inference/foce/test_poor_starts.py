@@ -110,3 +110,36 @@ def test_a_rescue_says_what_it_cannot_take():
     for settings in ({"fall": -1.0}, {"chains": 0}, {"exploration": 0}):
         with pytest.raises(nlme.FitError, match="Rescue"):
             nlme.Rescue(**settings)
+
+
+class Bateman(nlme.Model):
+    """First-order absorption as equations."""
+
+    states = ("depot", "central")
+
+    def __init__(self, ka, cl):
+        super().__init__()
+        self.ka, self.cl = nlme.LogNormal(ka, omega=0.2), nlme.LogNormal(cl, omega=0.1)
+        self.v, self.sigma = nlme.Positive(30.0), nlme.Positive(0.7)
+
+    def dynamics(self, t, y, p):
+        return -p.ka * y.depot, p.ka * y.depot - p.cl / p.v * y.central
+
+    def observe(self, t, y, p):
+        return {"conc": dist.Normal(y.central / p.v, p.sigma)}
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_equations_from_far_away_go_by_the_rescue_at_once(found, theophylline, monkeypatch):
+    """The first search is left when it has come far, and resumed where the rescue finds nothing."""
+    right = nlme.fit(Bateman(1.5, 2.8), theophylline, nlme.FOCEI(), progress=False)
+    if not found:
+        monkeypatch.setattr(nlme.Rescue, "beginning", lambda *arguments: None)
+    fit = nlme.fit(Bateman(0.1, 20.0), theophylline, nlme.FOCEI(), progress=False)
+    assert right.converged and fit.converged
+    assert fit.minus2ll == pytest.approx(right.minus2ll, abs=2e-3)
+    if found:
+        first, second = sorted(
+            (float(value) for value in fit.termination.split("objectives ")[1].rstrip(")").split(", ")), reverse=True
+        )
+        assert first > second + 10, "the first search went on to its end"

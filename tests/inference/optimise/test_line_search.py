@@ -7,6 +7,7 @@ import torch
 
 import nlme_torch as nlme
 from nlme_torch.inference.estimates.status import Status
+from nlme_torch.inference.optimise import minimisers
 from nlme_torch.inference.optimise.line_search import search_line, updated
 
 
@@ -95,3 +96,30 @@ def test_at_a_kink_bfgs_does_not_claim_a_maximum():
     found = nlme.BFGS().minimise(kinked, start, scale, lambda point: None)
     assert found.status is Status.STALLED
     assert found.iterate.value < 1e-3
+
+
+def test_a_first_trial_promises_no_more_than_the_last_step_brought(monkeypatch):
+    """In a bent valley full quasi-Newton steps lead to values of 1e8 and more."""
+    seen = []
+
+    def watched(objective, point, value, gradient, direction, length, longest):
+        step = search_line(objective, point, value, gradient, direction, length, longest)
+        seen.append((value, -length * float(gradient @ direction), length))
+        return step
+
+    monkeypatch.setattr(minimisers, "search_line", watched)
+
+    def valley(vector):
+        point = vector.detach().requires_grad_()
+        x, y = point
+        value = (x - 3) ** 2 / 10 + torch.expm1((y - torch.sin(2 * x)).square())
+        return float(value.detach()), torch.autograd.grad(value, point)[0]
+
+    found = nlme.BFGS().minimise(
+        valley, torch.tensor([-3.0, 1.5]).double(), torch.eye(2).double(), lambda iterate: None
+    )
+    assert found.status is Status.CONVERGED and found.iterate.value < 1e-6
+    falls = [before[0] - after[0] for before, after in zip(seen, seen[1:], strict=False)]
+    promises = [promise for _, promise, _ in seen[1:]]
+    assert all(promise <= 2.03 * max(fall, 1.0) for promise, fall in zip(promises, falls, strict=True))
+    assert any(length < 1 for _, _, length in seen[1:]) and any(length == 1 for _, _, length in seen[1:])
