@@ -9,7 +9,7 @@ import torch
 
 import nlme_torch as nlme
 from nlme_torch.inference.estimates.status import Status
-from nlme_torch.inference.foce.maximum_likelihood import rank
+from nlme_torch.inference.foce.rank import rank
 from nlme_torch.inference.marginal.singular_hessian import SINGULAR, smallest_eigenvalues
 from nlme_torch.inference.optimise.minimisers import Iterate, Minimum
 
