@@ -33,6 +33,7 @@ from nlme_torch.inference.optimise.optimality import Optimality
 from nlme_torch.inference.optimise.outer_search import OuterSearch
 from nlme_torch.inference.optimise.trust_region import TrustRegion
 from nlme_torch.inference.progress import Progress, progress_line
+from nlme_torch.model.covariates.identified import refuse_confounded
 from nlme_torch.model.declare.scalars import all_scalars, scalar_matrix, structural_scalars
 from nlme_torch.model.declare.values import ParameterValues, parameter_values
 from nlme_torch.model.density.density import Density
@@ -59,6 +60,7 @@ def maximise(method: MarginalSettings, density: Density, generator: torch.Genera
     Raises:
         FitError: A subject cannot be evaluated at the initial values, or nothing is to be estimated.
     """
+    refuse_confounded(density.model, density._regressors)
     approximation = method.approximation(density)
     if not approximation.names:
         raise FitError("every parameter is fixed, so there is nothing to estimate; evaluate nlme.ofv instead.")
@@ -287,7 +289,7 @@ class _Run:
         return Estimation(
             values=values,
             trace=trace,
-            status=self.minimum.status,
+            status=self._status,
             termination=self._termination(runs),
             warnings=self._warnings(found, runs),
             effects=effect_estimates(self.approximation, values, found, generator),
@@ -295,6 +297,12 @@ class _Run:
                 log_likelihood(self.approximation, values, self.method.name, found), self._gap
             ),
         )
+
+    @property
+    def _status(self) -> Status:
+        """A maximum is not claimed where a parameter was never felt: it stands where it began."""
+        unfelt = bool(self.still) and bool((self.minimum.iterate.gradient == 0.0).any())
+        return Status.STALLED if unfelt and self.minimum.converged else self.minimum.status
 
     @property
     def _gap(self) -> Tensor | None:

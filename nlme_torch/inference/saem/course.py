@@ -76,6 +76,7 @@ class Course:
         self.certifier: Certifier | None = None
         self.status, self.reason, self.ranking, self.best = Status.ITERATIONS_USED, "", "", 0
         self.warnings: list[str] = []
+        self.unfelt: list[str] = []
         self.recorder = Recorder(density)
         try:
             self._start(generator, progress)
@@ -96,7 +97,8 @@ class Course:
             with progress_line(sum(length for _, length in self.race.rounds(self.starts)), "race", progress) as line:
                 self.values = self.race.run(algorithm, self.values, generator, lambda: line.advance("SAEM race"))
         self.state = algorithm.init(self.values, generator)
-        self.warnings += not_felt(density, self.values, self.state.transformed)
+        self.unfelt = not_felt(density, self.values, self.state.transformed)
+        self.warnings += self.unfelt
 
     def _iterate(self, generator: torch.Generator, progress: bool) -> None:
         """Explore until no parameter drifts, then smooth."""
@@ -201,6 +203,8 @@ class Course:
                 f"exploration used all of its {self.algorithm.schedule.exploration} iterations while parameters still "
                 "drifted: allow more (schedule=nlme.StepSchedule(exploration=...)), or begin at these estimates"
             )
+        if self.unfelt and self.status is Status.CONVERGED:
+            self.status = Status.STALLED  # a parameter that was never felt stands where it began
         with torch.no_grad():
             mean = density.at(values).mean
             draws = None if phi is None else phi - mean

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from nlme_torch.errors import ModelError
 from nlme_torch.inference.numerics import linear_algebra
 from nlme_torch.inference.saem.sufficient_statistics import Statistics
+from nlme_torch.model.covariates.identified import refuse_confounded
 from nlme_torch.model.declare.values import ParameterValues
 from nlme_torch.model.density.density import Conditional, Density
 from nlme_torch.model.networks.random_weights import RandomWeights
@@ -57,8 +57,7 @@ class ClosedForm:
         self._columns = {
             block.name: self._regression(block) for block in density.model.blocks if block.kind != "standard"
         }
-        for columns in self._columns.values():
-            _check_identified([column for column in columns if column.free], density.batch.n_subjects)
+        refuse_confounded(density.model, density._regressors)
 
     def covered(self) -> set[str]:
         """Raw names of the parameters that this step updates."""
@@ -191,24 +190,6 @@ class ClosedForm:
         if component.prior is not None:
             log_sigma = _maximise_scale(component, log_sigma, total, count)
         return torch.maximum(log_sigma, old + 0.5 * torch.log(old.new_tensor(variance_floor)))
-
-
-def _check_identified(columns: list[_Column], subjects: int) -> None:
-    """Refuse regressors of one parameter that are linear combinations of each other or of its typical value."""
-    for effect in {column.effect for column in columns if column.regressor is not None}:
-        kept: list[Tensor] = []
-        for column in (column for column in columns if column.effect == effect):
-            regressor = (
-                torch.ones(subjects, dtype=torch.float64) if column.regressor is None else column.regressor.cpu()
-            )
-            scaled = regressor / regressor.abs().max().clamp_min(1e-300)
-            if torch.linalg.matrix_rank(torch.stack([*kept, scaled]), tol=1e-8) <= len(kept):
-                owner, _, covariate = column.name.removesuffix(".beta").partition(".covariates.")
-                raise ModelError(
-                    f"covariate effects of {owner!r} cannot be told apart in these data: {covariate!r} is constant, or "
-                    "a combination of the others; leave it out or fix its coefficient."
-                )
-            kept.append(scaled)
 
 
 def _prior_of(column: _Column) -> Distribution | None:

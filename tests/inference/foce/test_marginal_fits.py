@@ -232,4 +232,18 @@ def test_a_parameter_without_influence_is_named(theophylline):
 
     fit = nlme.fit(Idle(), theophylline, nlme.FO(), progress=False)
     assert any("does not depend on idle" in message for message in fit.warnings)
+    assert fit.status is nlme.Status.STALLED and not fit.converged  # idle stands where it began
     assert fit.ofv == pytest.approx(OPTIMA["FO"][0], abs=1e-4)
+
+
+def test_covariate_effects_that_the_data_cannot_tell_apart_are_refused(theophylline):
+    class Same(nlme.examples.TheophyllineClosedForm):
+        def __init__(self):
+            super().__init__()
+            self.cl = nlme.LogNormal(2.7, nlme.Power("same", ref=50.0), omega=0.1)
+
+    data = nlme.Dataset.from_frame(
+        theophylline.frame.assign(same=70.0), id="Subject", time="Time", dv="conc", covariates=["Wt", "Dose", "same"]
+    )
+    with pytest.raises(nlme.ModelError, match="'cl'.*cannot be told apart.*same"):
+        nlme.fit(Same(), data, nlme.FOCEI(), progress=False)

@@ -257,5 +257,6 @@ def test_a_parameter_that_nothing_depends_on_is_named(lines):
     density = Density(Idle(), lines_data(frame).batch(), SOLVER)
     estimation = method.estimate(density, torch.Generator().manual_seed(1), progress=False)
     assert any("objective does not depend on idle at the initial values" in text for text in estimation.warnings)
+    assert estimation.status is not Status.CONVERGED
     assert estimation.certificate is not None
     assert estimation.values["idle.unconstrained"].item() == pytest.approx(math.log(2.0))
