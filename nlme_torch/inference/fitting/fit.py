@@ -18,6 +18,7 @@ from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import assign
 from nlme_torch.model.density.density import Density
+from nlme_torch.model.density.independence import refuse_mixing
 from nlme_torch.model.density.network_scales import set_awaited_scales
 from nlme_torch.solve import Solver, choose_solver, despite_compiler
 
@@ -79,6 +80,7 @@ def fit(
     learn_levels(fitted, batch)
     density = Density(fitted, batch, choose_solver(solver))
     set_awaited_scales(density)
+    refuse_mixing(density)
     estimation = despite_compiler(lambda: chosen.estimate(density, generator.manual_seed(seed), progress))
     assign(fitted, estimation.values)
     there = at_estimates(density, estimation, likelihood, generator, progress)

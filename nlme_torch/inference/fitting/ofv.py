@@ -29,6 +29,7 @@ from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import ParameterValues, assign, parameter_values
 from nlme_torch.model.density.density import Density
+from nlme_torch.model.density.independence import refuse_mixing
 from nlme_torch.model.density.normal_observations import normal_observations
 from nlme_torch.solve import Solver, choose_solver
 
@@ -137,6 +138,7 @@ def ofv(
     learn_levels(model, batch)
     values = parameter_values(model) if params is None else values_from_natural(model, params)
     density = Density(model, batch, choose_solver(solver))
+    refuse_mixing(density)
     if not isinstance(chosen, MarginalMethod | Pooled):
         return _sampled(chosen, density, values, seed)
     if isinstance(chosen, MarginalMethod):
