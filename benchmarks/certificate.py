@@ -8,9 +8,9 @@ fit's own certificate says is left, twice the gain in log-likelihood. saem_gap_w
 begins at three poor starts. The maxima are found by quadrature (theophylline, phenobarbital, orange, bauer_501).
 bauer_ad3tr4's, -125.283 with a Monte-Carlo error of 0.02 (two standard errors), is that of Newton steps from NONMEM's
 estimates (exact value there: -125.258) with 16,384 weighted quasi-random draws per subject, and 32,768 for the value;
-steps from an end of SAEM's gained as much round by round, but were not followed to their end. bauer_r2comp's is the exact value at NONMEM's estimates,
-which the maximum undercuts by about 0.2. The data of the tutorial stand beside the checkout; problems without data are
-left out.
+steps from an end of SAEM's gained as much round by round, but were not followed to their end. bauer_r2comp's is the
+exact value at NONMEM's estimates, which the maximum undercuts by about 0.2. The data of the tutorial stand beside the
+checkout; problems without data are left out.
 """
 
 import argparse
