@@ -82,11 +82,8 @@ def maximise(method: MarginalSettings, density: Density, generator: torch.Genera
     best = min(runs, key=_Run.rank)
     if best.doubtful:
         others = _rescued(best, generator)
-        if (
-            best.left
-            and not best.interrupted
-            and not any(other.minimum.converged and other.rank() < best.rank() for other in others)
-        ):
+        better = any(other.minimum.converged and other.rank() < best.rank() for other in others)
+        if best.left and not best.interrupted and not better:
             best.resume()
         runs += others
     return min(runs, key=_Run.rank).estimation(runs, generator)

@@ -239,8 +239,10 @@ def test_a_parameter_without_influence_is_named(theophylline):
 def test_covariate_effects_that_the_data_cannot_tell_apart_are_refused(theophylline):
     class Same(nlme.examples.TheophyllineClosedForm):
         def __init__(self):
-            super().__init__()
+            nlme.Model.__init__(self)
+            self.ka, self.v = nlme.LogNormal(1.5), nlme.LogNormal(32.0)
             self.cl = nlme.LogNormal(2.7, nlme.Power("same", ref=50.0), omega=0.1)
+            self.sigma = nlme.Positive(1.0)
 
     data = nlme.Dataset.from_frame(
         theophylline.frame.assign(same=70.0), id="Subject", time="Time", dv="conc", covariates=["Wt", "Dose", "same"]

@@ -122,6 +122,12 @@ class Bateman(nlme.Model):
         self.ka, self.cl = nlme.LogNormal(ka, omega=0.2), nlme.LogNormal(cl, omega=0.1)
         self.v, self.sigma = nlme.Positive(30.0), nlme.Positive(0.7)
 
+    def individual(self, p, cov):
+        return {"dose": cov.Wt * cov.Dose}
+
+    def initial(self, p):
+        return p.dose, 0.0
+
     def dynamics(self, t, y, p):
         return -p.ka * y.depot, p.ka * y.depot - p.cl / p.v * y.central
 
@@ -129,6 +135,7 @@ class Bateman(nlme.Model):
         return {"conc": dist.Normal(y.central / p.v, p.sigma)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("found", [True, False])
 def test_equations_from_far_away_go_by_the_rescue_at_once(found, theophylline, monkeypatch):
     """The first search is left when it has come far, and resumed where the rescue finds nothing."""

@@ -69,7 +69,7 @@ def test_a_fit_says_who_won(lines):
         starts=5, race=nlme.Race(keep=2, iterations=5), schedule=nlme.StepSchedule(exploration=10, smoothing=5)
     )
     fit = nlme.fit(Line(), lines_data(frame), method, seed=1, progress=False)
-    assert "the best of the 2 that won a race of 5 starts (-" in fit.termination
+    assert "the best of the 2 that won a race of 5 starts, by Laplace log-likelihood (-" in fit.termination
 
 
 @pytest.mark.parametrize("wrong", [{"keep": 0}, {"iterations": 0}, {"growth": 0.9}, {"growth": float("nan")}])

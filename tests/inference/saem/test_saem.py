@@ -454,7 +454,8 @@ def test_the_reason_for_stopping_is_stated(lines):
 def test_the_trace_keeps_every_iterate(lines):
     frame, _ = lines
     model = Line(full=True)
-    estimation = estimate(model, lines_data(frame), exploration=12, smoothing=8)
+    unjudged = nlme.Certification(rounds=0)  # whose steps stand in no trace
+    estimation = estimate(model, lines_data(frame), exploration=12, smoothing=8, certification=unjudged)
     trace = estimation.trace
     assert (
         trace.iteration.tolist() == list(range(1, 26))
