@@ -11,6 +11,8 @@ from support.small_models import Line
 
 import nlme_torch as nlme
 from nlme_torch.inference.information.observed import Information, invert
+from nlme_torch.inference.marginal import laplace
+from nlme_torch.inference.uncertainty import standard_errors as computed
 
 
 def numerical_hessian(function, point, step=1e-3):
@@ -173,3 +175,53 @@ def test_the_default_method_is_the_one_that_the_fit_maximised():
     for method in (nlme.FO(), nlme.Laplace(), nlme.Quadrature(nodes=3)):
         fit = nlme.fit(Line(), lines_data(frame), method, progress=False)
         assert nlme.standard_errors(fit).method == method.name
+
+
+@pytest.fixture(scope="module")
+def small():
+    frame, _ = simulate_lines(subjects=12)
+    return nlme.fit(Line(), lines_data(frame), nlme.FOCEI(), progress=False)
+
+
+def errors_by_rule(monkeypatch, by_nodes):
+    """Every standard error on the estimation scale is one number for each number of nodes."""
+
+    def information(approximation, scalars, searches, step):
+        one = torch.eye(len(scalars.names), dtype=torch.float64)
+        return Information(one / by_nodes[approximation.nodes] ** 2, one, subjects=12)
+
+    monkeypatch.setattr(computed, "marginal_information", information)
+
+
+def test_nodes_are_added_until_standard_errors_stay(small, monkeypatch):
+    """From 3 to 5 nodes they move by 30 %, from 5 to 7 by 2.5 %, from 7 to 9 by 1.5 %: 7 suffice."""
+    errors_by_rule(monkeypatch, {3: 1.0, 5: 1.3, 7: 1.3 * 1.025, 9: 1.3 * 1.025 / 1.015, 11: 7.0})
+    found = nlme.standard_errors(small, nlme.Quadrature(nodes=3), kind="R")
+    assert found.method == "Quadrature(nodes=7)" and found.warnings == ()
+    assert found.table.loc["a", "se"] == pytest.approx(1.3 * 1.025)
+    assert found.correlation.to_numpy() == pytest.approx(np.eye(6), abs=1e-12)
+
+
+def test_nodes_that_cannot_be_raised_are_said(small, monkeypatch):
+    """5 nodes for each of two effects are 25."""
+    errors_by_rule(monkeypatch, {3: 1.0, 5: 0.9})
+    monkeypatch.setattr(laplace, "LARGEST_GRID", 30)
+    found = nlme.standard_errors(small, nlme.Quadrature(nodes=3), kind="R")
+    assert found.method == "Quadrature(nodes=5)" and found.table.loc["a", "se"] == pytest.approx(0.9)
+    assert "may move a standard error by 10 %" in found.warnings[0]
+    monkeypatch.setattr(laplace, "LARGEST_GRID", 10)
+    assert "by an unknown amount" in nlme.standard_errors(small, nlme.Quadrature(nodes=3), kind="R").warnings[0]
+
+
+def test_a_correlation_is_a_covariance_over_both_standard_errors(small, monkeypatch):
+    """With R⁻¹ = s s' (0.7 I + 0.3) every correlation is 0.3; a and b are natural, b is negative."""
+    size = torch.tensor([0.1, 0.2, 0.4, 0.3, 0.05, 0.6], dtype=torch.float64)
+    inverse = torch.outer(size, size) * (0.7 * torch.eye(6, dtype=torch.float64) + 0.3)
+    both = Information(torch.linalg.inv(inverse), torch.eye(6, dtype=torch.float64), subjects=12)
+    monkeypatch.setattr(computed, "marginal_information", lambda *others: both)
+    errors = nlme.standard_errors(small, nlme.Quadrature(nodes=3), kind="R")
+    assert errors.correlation.to_numpy() == pytest.approx(0.7 * np.eye(6) + 0.3, rel=1e-9)
+    assert errors.condition_number == pytest.approx((0.7 + 6 * 0.3) / 0.7) and errors.level == 0.95
+    table = errors.table.loc[["a", "b"]]
+    assert (table["rse_percent"] / (100 * table["se"] / table["estimate"].abs())).tolist() == pytest.approx([1.0, 1.0])
+    assert table["estimate"].iloc[1] < 0 < table["rse_percent"].iloc[1]

@@ -13,6 +13,7 @@ from scipy.optimize import brentq
 import nlme_torch as nlme
 from nlme_torch.model import Density
 from nlme_torch.model.density.probe import why_not_finite
+from nlme_torch.model.dosing.steady_state import Cycle, _inside, _keeps, _kept, _newton, one_cycle
 
 V = 10.0
 
@@ -190,3 +191,93 @@ def test_an_unsettled_subject_leaves_the_others_as_they_are():
     moved[..., 1] = -1.0
     values = [conditional.log_joint(eta) for eta in (base, moved)]
     assert torch.equal(values[0][..., 0], values[1][..., 0]) and values[1][0, 0, 1] == -math.inf
+
+
+# ------------------------------------------------------------------ pieces, by hand
+
+
+def column(*values):
+    return torch.tensor(values, dtype=torch.float64)[:, None]
+
+
+class Seen(Exception):
+    """Carries what would have been solved."""
+
+
+def seen(rate, lag, duration, overlaps):
+    """Times, amounts and rates of the cycle of 5 before time 100."""
+
+    def advance(state, times, events):
+        raise Seen(times, events)
+
+    one = torch.ones(1, dtype=torch.float64)
+    cycle = Cycle(
+        time=100 * one,
+        interval=5 * one,
+        lag=lag * one,
+        amount=column(8.0),
+        rate=None if rate is None else column(rate),
+        duration=duration * one,
+        overlaps=overlaps * one,
+        constant=False,
+    )
+    with pytest.raises(Seen) as found:
+        one_cycle(advance, cycle, column(2.0))
+    times, events = found.value.args
+    return times[:, 0].tolist(), events.amounts[:, 0, 0].tolist(), events.rates
+
+
+def test_what_enters_in_a_cycle():
+    assert seen(None, 3.0, 0.0, 0.0) == ([95, 98, 100], [0, 8, 0], None)
+    for lag, duration, overlaps, times, running in (
+        (1.0, 2.0, 0.0, [95, 95, 96, 98, 100], [1, 0, 1, 0, 0]),
+        (3.0, 4.0, 0.0, [95, 97, 98, 100, 100], [1, 0, 1, 0, 0]),
+        (3.0, 4.0, 2.0, [95, 97, 98, 100, 100], [3, 2, 3, 2, 2]),
+    ):
+        found, amounts, rates = seen(0.5, lag, duration, overlaps)
+        assert found == times and amounts == [0, 0, 8, 0, 0]
+        assert rates[:, 0, 0].tolist() == [0.5 * number for number in running]
+
+
+def test_a_step_leaves_a_tenth_of_what_is_there():
+    state, after = column(10.0, 1.0), column(8.0, 2.0)
+    torch.testing.assert_close(_inside(state, after, column(-18.4, 1.0)), column(-9.2, 0.5))
+    torch.testing.assert_close(_inside(after, state, column(-14.4, 1.0)), column(-7.2, 0.5))
+    for unbounded in (
+        (state, after, column(-9.1, 1.0)),
+        (0 * state, after, column(-9.9, 1.0)),
+        (state, -after, -state),
+    ):
+        assert torch.equal(_inside(*unbounded), unbounded[2])
+
+
+def test_states_that_only_add_up_others_and_what_they_keep():
+    """A compartment, the area under it and the area under that; then a sink with and without another way out."""
+    chain = torch.tensor([[0.5, 0.0, 0.0], [2.0, 1.0, 0.0], [1.0, 3.0, 1.0]], dtype=torch.float64)[..., None]
+    assert _kept(chain)[:, 0].tolist() == [True, False, False]
+    for taken, given, change, keeps in (
+        (0.7, [True, False], [1.0, 0.7], True),
+        (0.5, [True, False], [1.0, 0.5], False),
+        (0.7, [True, False], [1.0, 0.0], False),
+        (0.5, [False, True], [0.0, 1.0], True),
+    ):
+        jacobian = torch.tensor([[0.3, 0.0], [taken, 1.0]], dtype=torch.float64)[..., None]
+        kept = _kept(jacobian)
+        found = _keeps(jacobian, kept, torch.tensor(given)[:, None], column(*change))
+        assert kept[:, 0].tolist() == [True, False] and found[:, 0].tolist() == [False, keeps]
+
+
+def test_newton_ends_at_the_fixed_point_to_rounding_and_goes_by_plain_steps_where_it_cannot_be_evaluated():
+    """x -> sqrt(x) + a, whose fixed point is the square of (1 + sqrt(1 + 4 a)) / 2; no value above 30."""
+    calls = []
+
+    def move(state):
+        calls.append(state)
+        return torch.where(state < 30, state.sqrt(), torch.nan) + 2, (state < 30)[0]
+
+    for start, most in ((1.0, 8), (29.9, 8), (0.27, 12)):
+        calls.clear()
+        found = _newton(move, column(start), torch.ones(1, 1, dtype=torch.bool))
+        assert found.state.item() == pytest.approx(4.0, rel=1e-12) and bool(found.settled) and len(calls) <= most
+        # 1 - 1 / (2 sqrt(4))
+        assert found.inverse.item() == pytest.approx(4 / 3, rel=1e-5)

@@ -91,6 +91,15 @@ def test_ordered_categories_are_differences_of_logistic_functions():
         observation.OrderedCategorical(location, [])
 
 
+def test_ordered_categories_are_drawn_as_often_as_they_are_likely():
+    torch.manual_seed(1)
+    score = observation.OrderedCategorical(torch.tensor([0.4, -1.0], dtype=DOUBLE), [number(c) for c in (-1.0, 0.2)])
+    drawn, probability = score.sample((20_000,)), score.log_probabilities().exp()
+    assert score.support.check(torch.arange(-1.0, 4.0)).tolist() == [False, True, True, True, False]
+    for k in range(3):
+        np.testing.assert_allclose((drawn == k).double().mean(0), probability[k], atol=5 * 0.5 / math.sqrt(20_000))
+
+
 # ------------------------------------------------------------------ tails and censoring
 
 
@@ -148,6 +157,34 @@ def test_censoring_far_out_keeps_value_and_gradients():
     assert torch.autograd.gradcheck(value, (far, deviation), rtol=1e-5)
     near = torch.tensor([0.4, -0.2, 0.1, 0.9], dtype=DOUBLE, requires_grad=True)
     assert torch.autograd.gradgradcheck(value, (near, deviation), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [observation.Additive, observation.LogNormal])
+@pytest.mark.parametrize("prediction", [0.2, 3.0])
+def test_below_its_bound_a_truncated_outcome_cannot_be(kind, prediction):
+    """Nor do derivatives, which are zero, suffer from the values at which nothing can be evaluated."""
+    f, value = number(prediction).requires_grad_(), torch.tensor([-4.0, 0.3, 0.5], dtype=DOUBLE)
+    for lower in (0.5, 1e-3):
+        law = observation.Truncated(kind(f, number(0.7)), lower)
+        density, above, below = law.log_prob(value), law.log_sf(value), law.log_cdf(value)
+        outside, under = value < lower, value <= lower
+        assert (density[outside] == -torch.inf).all() and torch.isfinite(density[~outside]).all()
+        assert (above[under] == 0).all() and (above[~under] < 0).all()
+        assert (below[under] == -torch.inf).all() and torch.isfinite(below[~under]).all()
+        for found in (density, above, below):
+            (slopes,) = torch.autograd.grad(torch.where(found.isfinite(), found, 0.0).sum(), f, retain_graph=True)
+            assert torch.isfinite(slopes)
+
+
+def test_an_interval_reaches_no_further_down_than_the_bound():
+    law = observation.Truncated(observation.Additive(number(1.0), number(0.7)), 0.5)
+    exact = stats.truncnorm(-0.5 / 0.7, np.inf, 1.0, 0.7)
+    lower, upper = torch.tensor([-3.0, 0.5, 0.6, -3.0], dtype=DOUBLE), torch.tensor([0.9, 0.9, 0.9, 0.4], dtype=DOUBLE)
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(
+            law.log_interval(lower, upper), np.log(exact.cdf(upper) - exact.cdf(lower)), rtol=1e-9
+        )
+    assert law.support.check(torch.tensor([0.4, 0.5])).tolist() == [False, True]
 
 
 class Decay(nlme.Model):

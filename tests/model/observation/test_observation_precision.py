@@ -13,7 +13,7 @@ from support.small_models import DOUBLE
 from torch.autograd import grad
 
 from nlme_torch import observation
-from nlme_torch.model.observation.gamma_functions import deviance, log_gamma_ratio
+from nlme_torch.model.observation.gamma_functions import deviance, log_gamma_ratio, stirling_remainder
 from nlme_torch.model.observation.logarithms import log1mexp, mean_log1p, shortfall_log1p
 
 mp.mp.dps = 60
@@ -93,6 +93,13 @@ def test_a_ratio_of_gamma_functions(x, shift):
         return mp.loggamma(1 / inverse + shift) - mp.loggamma(1 / inverse) + shift * mp.log(inverse)
 
     check(lambda inverse: log_gamma_ratio(inverse, tensor(shift)), reference, (1 / x,), rtol=1e-12, digits=100)
+
+
+@pytest.mark.parametrize("x", [10.0, 11.0, 40.0, 1e3])
+def test_what_is_left_of_stirling_s_formula(x):
+    exact = 1 / mp.mpf(1 / x)
+    left = mp.loggamma(exact) - (exact - mp.mpf(1) / 2) * mp.log(exact) + exact - mp.log(2 * mp.pi) / 2
+    assert stirling_remainder(tensor(1 / x)).item() == pytest.approx(float(left), rel=1e-14, abs=0)
 
 
 @pytest.mark.parametrize("mean", [1e-140, 1e-3, 0.9, 1.0, 1.0 + 1e-9, 1.3, 700.0])
