@@ -9,11 +9,11 @@ from nlme_torch.inference.fitting.ofv import ofv as ofv
 from nlme_torch.inference.fitting.result import Fit as Fit
 from nlme_torch.inference.fitting.saving import load as load
 from nlme_torch.inference.fitting.staged import Staged as Staged
-from nlme_torch.inference.foce.methods import FO as FO
-from nlme_torch.inference.foce.methods import FOCE as FOCE
-from nlme_torch.inference.foce.methods import FOCEI as FOCEI
-from nlme_torch.inference.foce.methods import Laplace as Laplace
-from nlme_torch.inference.foce.methods import Quadrature as Quadrature
+from nlme_torch.inference.foce.fo import FO as FO
+from nlme_torch.inference.foce.foce import FOCE as FOCE
+from nlme_torch.inference.foce.focei import FOCEI as FOCEI
+from nlme_torch.inference.foce.laplace import Laplace as Laplace
+from nlme_torch.inference.foce.quadrature import Quadrature as Quadrature
 from nlme_torch.inference.foce.rescue import Rescue as Rescue
 from nlme_torch.inference.information.leave_one_out import LeaveOneOut as LeaveOneOut
 from nlme_torch.inference.information.leave_one_out import leave_one_out as leave_one_out

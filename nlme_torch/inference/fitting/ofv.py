@@ -16,8 +16,9 @@ from nlme_torch.inference.effects.unseen import effects_for_likelihood
 from nlme_torch.inference.estimates.natural import values_from_natural
 from nlme_torch.inference.fitting.solver_error import solver_warnings
 from nlme_torch.inference.fitting.tables import effect_table
+from nlme_torch.inference.foce.focei import FOCEI
+from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.foce.maximum_likelihood import natural_effects
-from nlme_torch.inference.foce.methods import FOCEI, MarginalMethod
 from nlme_torch.inference.likelihood.doubtful_modes import doubtful_modes, next_modes
 from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod, evaluate_likelihood
 from nlme_torch.inference.marginal.expansion_points import expand, search_modes, solves_equations

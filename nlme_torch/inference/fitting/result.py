@@ -17,7 +17,7 @@ from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.fitting.predictions import prediction_table
 from nlme_torch.inference.fitting.tables import effect_table, error_columns, omega_table, parameter_table, render
-from nlme_torch.inference.foce.methods import MarginalMethod
+from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.information.leave_one_out import LeaveOneOut, leave_one_out
 from nlme_torch.inference.information.observed import Kind
 from nlme_torch.inference.uncertainty.standard_errors import InformationMethod, Uncertainty, standard_errors

@@ -8,7 +8,11 @@ from nlme_torch.inference.effects.moves import Moves
 from nlme_torch.inference.estimates.estimation import FitMethod, UnrepeatableMethod
 from nlme_torch.inference.fitting.saved_files import Entries, damaged
 from nlme_torch.inference.fitting.staged import Staged
-from nlme_torch.inference.foce.methods import FO, FOCE, FOCEI, Laplace, Quadrature
+from nlme_torch.inference.foce.fo import FO
+from nlme_torch.inference.foce.foce import FOCE
+from nlme_torch.inference.foce.focei import FOCEI
+from nlme_torch.inference.foce.laplace import Laplace
+from nlme_torch.inference.foce.quadrature import Quadrature
 from nlme_torch.inference.foce.rescue import Rescue
 from nlme_torch.inference.optimise.minimisers import BFGS, LBFGS, Adam
 from nlme_torch.inference.optimise.trust_region import TrustRegion

@@ -26,7 +26,7 @@ from nlme_torch.inference.estimates.estimation import FitMethod, UnrepeatableMet
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
 from nlme_torch.inference.estimates.status import Status
-from nlme_torch.inference.foce.methods import MarginalMethod
+from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.information.observed import hessian, positive
 from nlme_torch.inference.marginal.objective import MarginalObjective
 from nlme_torch.inference.marginal.several_starts import COLUMNS, SeveralValues, evaluate_several

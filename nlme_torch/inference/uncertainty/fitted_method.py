@@ -3,7 +3,12 @@
 import re
 
 from nlme_torch.inference.estimates.fitted import Fitted
-from nlme_torch.inference.foce.methods import FO, FOCE, FOCEI, Laplace, MarginalMethod, Quadrature
+from nlme_torch.inference.foce.fo import FO
+from nlme_torch.inference.foce.foce import FOCE
+from nlme_torch.inference.foce.focei import FOCEI
+from nlme_torch.inference.foce.laplace import Laplace
+from nlme_torch.inference.foce.marginal_method import MarginalMethod
+from nlme_torch.inference.foce.quadrature import Quadrature
 
 
 def named_method(name: str) -> MarginalMethod | None:

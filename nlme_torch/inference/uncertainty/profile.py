@@ -19,7 +19,7 @@ import pandas as pd
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
-from nlme_torch.inference.foce.methods import MarginalMethod
+from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.marginal.objective import MarginalObjective
 from nlme_torch.inference.progress import progress_line
 from nlme_torch.inference.uncertainty.fitted_method import fitted_method

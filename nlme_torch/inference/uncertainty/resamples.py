@@ -9,7 +9,7 @@ from torch import Tensor
 from nlme_torch._typing import Float, Int
 from nlme_torch.data.records.batch import Batch
 from nlme_torch.errors import FitError
-from nlme_torch.inference.foce.methods import MarginalMethod
+from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.marginal.approximation import Approximation
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.density.start_outcomes import with_outcomes

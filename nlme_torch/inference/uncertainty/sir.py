@@ -24,7 +24,7 @@ from torch import Tensor
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
-from nlme_torch.inference.foce.methods import MarginalMethod
+from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.information.observed import hessian, positive
 from nlme_torch.inference.marginal.objective import MarginalObjective
 from nlme_torch.inference.marginal.several_starts import COLUMNS, evaluate_several

@@ -19,7 +19,9 @@ from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars, slope_of
-from nlme_torch.inference.foce.methods import FOCEI, MarginalMethod, Quadrature
+from nlme_torch.inference.foce.focei import FOCEI
+from nlme_torch.inference.foce.marginal_method import MarginalMethod
+from nlme_torch.inference.foce.quadrature import Quadrature
 from nlme_torch.inference.information.observed import Information, Kind, invert, marginal_information
 from nlme_torch.inference.information.stochastic import StochasticInformation
 from nlme_torch.inference.marginal.laplace import Curved
