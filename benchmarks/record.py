@@ -3,8 +3,10 @@
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -12,11 +14,23 @@ import torch
 Figures = dict[str, float | str]
 
 
+@cache
+def commit() -> str:
+    """The commit that the code stands at when first asked, with a word about changes that are in none."""
+    folder = Path(__file__).resolve().parent
+    asked = ["git", "describe", "--always", "--abbrev=7", "--dirty=, changed", "--exclude=*"]
+    try:
+        return subprocess.run(asked, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
 def conditions() -> str:
-    """Date, versions, threads and load, for a key X_run."""
+    """Date, commit, versions, threads and load, for a key X_run."""
     return (
-        f"{date.today().isoformat()}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} thread of {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"
+        f"{date.today().isoformat()}, commit {commit()}, Python {platform.python_version()}, torch "
+        f"{torch.__version__}, {torch.get_num_threads()} thread of {os.cpu_count()} cores, load "
+        f"{os.getloadavg()[1]:.1f}"
     )
 
 

@@ -162,12 +162,13 @@ def main() -> None:
             key = f"{name}_{method}"
             more = judged(found, float(figures.get(f"{key}_best", math.inf)), CLOSE[method])
             figures.update({f"{key}_{label}": value for label, value in more.items()})
+            figures[f"{key}_run"] = f"{arguments.starts} starts, {conditions()}"
             print(
                 f"{key}: success {more['success']:.2f}, falsely converged {more['false_converged']:.2f}, best "
                 f"{more.get('best', math.inf):.3f}, {more['seconds_median']:.1f} s; {more['missed']}",
                 flush=True,
             )
-            record(arguments.json, {**figures, **totals(figures), "run": conditions()})
+            record(arguments.json, {**figures, **totals(figures)})
     print({key: value for key, value in totals(figures).items()})
 
 
