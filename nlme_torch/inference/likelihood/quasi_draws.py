@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float
+from nlme_torch.inference.likelihood.monte_carlo import log_mean
 from nlme_torch.inference.likelihood.pareto_smoothing import pareto_smooth
 from nlme_torch.inference.mcmc.kernels import evaluate
 from nlme_torch.inference.mcmc.proposals import normal, student
@@ -61,11 +62,13 @@ class QuasiDraws(NamedTuple):
         phi: ``(effect, draw, replicate, subject)``.
         weights: ``(draw, replicate, subject)``, with mean one over draws and replicates.
         khat: Pareto shape of the weights, ``(subject,)``.
+        log_marginal: What every replicate by itself makes of log p(y_i), ``(replicate, subject)``.
     """
 
     phi: Tensor
     weights: Tensor
     khat: Tensor
+    log_marginal: Tensor
 
     @property
     def effective(self) -> Float[Tensor, "subject"]:
@@ -148,7 +151,10 @@ def quasi_draws(
     weights = log_weights.softmax(0) * len(log_weights)
     phi = eta + conditional.mean[:, 0, None]
     return QuasiDraws(
-        phi.unflatten(1, (draws, replicates)), weights.unflatten(0, (draws, replicates)), khat.nan_to_num(torch.inf)
+        phi.unflatten(1, (draws, replicates)),
+        weights.unflatten(0, (draws, replicates)),
+        khat.nan_to_num(torch.inf),
+        log_mean(log_weights.unflatten(0, (draws, replicates))),
     )
 
 

@@ -72,6 +72,15 @@ def test_weighted_moments_are_those_of_the_conditional_distribution(lines):
     assert float(((again.mean(1) - found.mean) / size).abs().max()) < 0.06
 
 
+def test_replicates_tell_the_likelihood_and_its_error(lines):
+    """Against the closed form."""
+    drawn = quasi_draws(lines.density.at(), lines.exact, 1024, 32, torch.Generator().manual_seed(4))
+    assert drawn.log_marginal.shape == (32, 20)
+    each = -2 * drawn.log_marginal.sum(1)
+    error = float(each.std()) / 32**0.5
+    assert error < 0.03 and float(each.mean()) == pytest.approx(lines.minus2ll(np.zeros(6)), abs=4 * error)
+
+
 def test_even_filling_leaves_less_noise_than_independent_draws(lines):
     """Replicates scatter by less than the same number of independent draws would."""
     drawn = quasi_draws(lines.density.at(), lines.exact, 256, 64, torch.Generator().manual_seed(2))
