@@ -3,7 +3,8 @@
     python benchmarks/starts.py --json FILE [--only orange,...] [--methods saem,focei,laplace] [--starts 20]
                                 [--processes 2] [--shared FOLDER]
 
-Problems stand in ``start_problems.py``. Start k multiplies typical values by 3^U(-1, 1), variances of random effects
+Problems stand in ``start_problems.py``; those of ``simulated_problems.py`` are run where ``--only`` names them. Start k
+multiplies typical values by 3^U(-1, 1) (odds, where they lie between bounds), variances of random effects
 and the residual standard deviation by 10^U(-1, 1), drawn with seed k (covariate coefficients stay). A fit has
 succeeded where its -2LL, by its own approximation (SAEM: by exact quadrature), is at most 0.1 (SAEM: 0.2) above the
 lowest known, or within that of what the same method reaches from the problem's own values (flip-flop absorption and
@@ -28,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from record import Figures, conditions, record
+from simulated_problems import SIMULATED
 from start_problems import PROBLEMS, Problem
 
 import nlme_torch as nlme
@@ -36,6 +38,7 @@ from nlme_torch.inference.estimates.status import Status
 from nlme_torch.model.declare.values import assign
 from nlme_torch.model.parameters.individual_parameters import IndividualParameter
 from nlme_torch.model.parameters.parameters import PopulationParameter
+from nlme_torch.model.parameters.transforms import Logit
 
 METHODS = {"saem": nlme.SAEM, "focei": nlme.FOCEI, "laplace": nlme.Laplace}
 CLOSE = {"saem": 0.2, "focei": 0.1, "laplace": 0.1}
@@ -57,7 +60,15 @@ class Outcome(NamedTuple):
 @cache
 def problem_of(name: str, shared: Path) -> Problem:
     """A problem, made once per process."""
-    return PROBLEMS[name](shared)
+    return {**PROBLEMS, **SIMULATED}[name](shared)
+
+
+def displaced(component: IndividualParameter | PopulationParameter, factor: float) -> float:
+    """The value times a factor, where it has two bounds by its odds."""
+    transform, value = component.transform, torch.as_tensor(float(component.value), dtype=torch.float64)
+    if isinstance(transform, Logit):
+        return float(transform.forward(transform.inverse(value) + math.log(factor)))
+    return float(value) * factor
 
 
 def started(model: nlme.Model, start: int) -> nlme.Model:
@@ -66,11 +77,11 @@ def started(model: nlme.Model, start: int) -> nlme.Model:
     params: dict[str, float] = {}
     for name, component in model.components.items():
         if isinstance(component, IndividualParameter):
-            params[name] = float(component.value) * 3 ** random.uniform(-1, 1)
+            params[name] = displaced(component, 3 ** random.uniform(-1, 1))
             params[f"omega_{name}"] = float(component.omega) * 10 ** random.uniform(-1, 1)
         elif isinstance(component, PopulationParameter):
-            residual = name in ("sigma", "a", "b")
-            params[name] = float(component.value) * (10 if residual else 3) ** random.uniform(-1, 1)
+            residual = name in ("a", "b") or name.startswith("sigma")
+            params[name] = displaced(component, (10 if residual else 3) ** random.uniform(-1, 1))
     assign(model, values_from_natural(model, params))
     return model
 
