@@ -287,7 +287,7 @@ def _kinetics_and_response() -> Problem:
     outputs = {"pk": 1, "pd": 2}
     simulated = nlme.simulate(model, nlme.Dataset.from_frame(both, outputs=outputs, dvid="DVID"), seed=SEED).frame
     data = nlme.Dataset.from_frame(simulated, outputs=["pk", "pd"], lloq={"pk": 0.1})
-    return Problem(model, data)
+    return Problem(model, data, ANY_OUTCOME)
 
 
 def _occasions() -> Problem:
