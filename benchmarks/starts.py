@@ -104,6 +104,7 @@ def attempt(name: str, method: str, start: int | None, shared: Path) -> Outcome:
     # what grows without bound is no maximum to be reached
     endless = fit.status in (Status.UNBOUNDED, Status.SINGULAR)
     value = value if math.isfinite(value) and not endless else math.inf
+    print(f"  {name} {method} {start or 'own values'}: {value:.3f} {fit.status.name} {seconds:.1f} s", flush=True)
     return Outcome(name, method, start, value, fit.converged, bool(fit.warnings), seconds, "")
 
 
