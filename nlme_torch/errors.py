@@ -13,7 +13,21 @@ class DataError(NLMEError):
 
 
 class ModelError(NLMEError):
-    """A model is not well formed; names the state, parameter or output."""
+    """A model is not well formed; names the state, parameter or output.
+
+    Args:
+        message: What is wrong and what to do about it.
+        method: The method of the model that returned something wrong, where the message is about one.
+
+    Attributes:
+        method: The same.
+        placed: Whether the message quotes the user's file and line.
+    """
+
+    def __init__(self, message: str = "", *, method: str | None = None) -> None:
+        super().__init__(message)
+        self.method = method
+        self.placed = False
 
 
 class SolveError(NLMEError):

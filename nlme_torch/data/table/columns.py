@@ -1,6 +1,5 @@
 """Which column of the user's table plays which part."""
 
-import difflib
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import pandas as pd
 
+from nlme_torch.data.table.closest import closest
 from nlme_torch.data.table.problems import Problem
 
 Interpolation: TypeAlias = Literal["locf", "nocb", "linear"]
@@ -191,8 +191,7 @@ def _absent(wanted: Iterable[str], names: Sequence[str], where: str) -> list[Pro
     found = []
     for name in wanted:
         if name not in names:
-            close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1)
-            hint = next((n for n in names if close and n.lower() == close[0]), None)
+            hint = closest(name, names)
             advice = f"Did you mean {hint!r}?" if hint else f"The table has {', '.join(names)}."
             found.append(Problem("columns", f"no such column, {where}. {advice}", column=name))
     return found

@@ -26,7 +26,11 @@ def derived(
     def join(at: Covariates) -> dict[str, Any]:
         found = model.individual(Individual(values), at)
         if not isinstance(found, dict):
-            raise ModelError(f"individual must return a dict of name to value, got {type(found).__name__}.")
+            raise ModelError(
+                f"individual must return a dict of name to value, got {type(found).__name__}; write "
+                'return {"name": value}, or return {}.',
+                method="individual",
+            )
         return {**values, **found}
 
     joined = join(covariates)

@@ -1,6 +1,5 @@
 """The one class that users subclass."""
 
-import inspect
 import keyword
 import zlib
 from collections import namedtuple
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nlme_torch.errors import ModelError
+from nlme_torch.model.declare.signatures import SIGNATURES, check_signature
 from nlme_torch.model.dosing.dosing import Dosing
 from nlme_torch.model.individual.individual import Covariates, Individual
 from nlme_torch.model.networks.module_network import ModuleNetwork
@@ -36,9 +36,6 @@ from nlme_torch.solve.linear import Linear
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
 
-ARGUMENTS = {
-    "individual": 2, "dosing": 1, "initial": 1, "dynamics": 3, "compartments": 1, "predict": 3, "observe": 3,
-}  # fmt: skip
 COMPONENTS = (PopulationParameter, IndividualParameter, Latent, Network, RandomWeights)
 
 
@@ -264,14 +261,8 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
         for name in self.states:
             if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
                 raise ModelError(f"{owner}: state {name!r} is not a valid name; use letters, digits and underscores.")
-        for method, count in ARGUMENTS.items():
-            signature = inspect.signature(getattr(self, method))
-            try:
-                signature.bind(*(None,) * count)
-            except TypeError:
-                raise ModelError(
-                    f"{owner}.{method} must take {count} arguments beside self, not {signature}."
-                ) from None
+        for method in SIGNATURES:
+            check_signature(self, Model, method)
 
     def _build_blocks(self) -> None:
         components = self.components

@@ -24,6 +24,7 @@ from nlme_torch.model.covariates.levels import coded_covariates, with_levels
 from nlme_torch.model.covariates.occasions import occasions, of_occasion
 from nlme_torch.model.covariates.regressors import regressors
 from nlme_torch.model.declare.model import Model
+from nlme_torch.model.declare.user_code import told_by_line
 from nlme_torch.model.declare.values import ParameterValues, component_values, parameter_values
 from nlme_torch.model.density.observed import ObservedRecords, observed_records
 from nlme_torch.model.density.plain_arithmetic import PlainArithmetic
@@ -61,7 +62,7 @@ class Density:
     def __init__(self, model: Model, batch: Batch, solver: Solver) -> None:
         self.model, self.solver = with_levels(model, batch), solver
         self._join(batch)
-        with torch.no_grad(), PlainArithmetic(self.model):
+        with torch.no_grad(), told_by_line(self.model), PlainArithmetic(self.model):
             if begins_at_zero(self):
                 self._join(batch.starting_at(0.0))
             probe(self)
@@ -99,10 +100,10 @@ class Density:
     def _read_dosing(self) -> DosePlan | None:
         if not self.model.has_dynamics:
             return None
-        with torch.no_grad(), PlainArithmetic(self.model):
+        with torch.no_grad(), told_by_line(self.model), PlainArithmetic(self.model):
             effects = self._times.new_zeros(self.model.n_effects, 1, 1, self.batch.n_subjects)
             dosing = self.model.dosing(self.at().individual(effects))
-        check_dosing(dosing, self.model.states)
+            check_dosing(dosing, self.model.states)
         return dose_plan(self.batch, self.model.states, dosing)
 
     def at(self, values: ParameterValues | None = None) -> "Conditional":

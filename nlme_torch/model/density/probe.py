@@ -44,20 +44,23 @@ def probe(density: "Density") -> None:
     for group, observed in observations:
         if not isinstance(observed, dict):
             raise ModelError(
-                f"observe must return a dict of outcome name to distribution, got {type(observed).__name__}."
+                f"observe must return a dict of outcome name to distribution, got {type(observed).__name__}; write "
+                f"return {{{next(iter(batch.outcomes), 'DV')!r}: dist.Normal(prediction, p.sigma)}}.",
+                method="observe",
             )
         for name in observed:
             if name not in batch.outcomes:
                 raise ModelError(
                     f"observe returns outcome {name!r}, which the data lack; they have {_names(batch.outcomes)}. "
-                    "Rename it, or name the data's column in Dataset(..., outputs=...)."
+                    "Rename it, or name the data's column in Dataset(..., outputs=...).",
+                    method="observe",
                 )
         missing = set(batch.outcomes) - set(observed)
         if missing:
             raise ModelError(
                 f"the data have outcomes that observe does not return: {_names(missing)}. Add them to observe, or "
-                "leave them "
-                "out of the data set's outputs."
+                "leave them out of the data set's outputs.",
+                method="observe",
             )
         completed = group.complete(observed)
         for name in group.values:
@@ -102,13 +105,17 @@ def why_not_finite(conditional: "Conditional", eta: Tensor, start: int, subject:
 
 def _check_outcome(density: "Density", name: str, distribution: Any, group: ObservedRecords, as_written: Any) -> None:
     if not isinstance(distribution, Distribution):
-        raise ModelError(f"outcome {name!r} must be a distribution, got {type(distribution).__name__}.")
+        raise ModelError(
+            f"outcome {name!r} must be a distribution, got {type(distribution).__name__}; write {name!r}: "
+            "dist.Normal(prediction, p.sigma), or one of nlme.observation.",
+            method="observe",
+        )
     kind = type(distribution).__name__
     if distribution.event_shape:
         raise ModelError(
             f"outcome {name!r} is a {kind} over vectors of shape {tuple(distribution.event_shape)}; return one "
-            "univariate "
-            "distribution per outcome."
+            "univariate distribution per outcome.",
+            method="observe",
         )
     shape = density._times.shape
     try:
@@ -118,8 +125,8 @@ def _check_outcome(density: "Density", name: str, distribution: Any, group: Obse
     if whole != shape:
         raise ModelError(
             f"outcome {name!r} is a {kind} of shape {tuple(distribution.batch_shape)}, which is not one number "
-            "per record and "
-            f"subject {tuple(shape)}; write plain arithmetic on scalars."
+            f"per record and subject {tuple(shape)}; write plain arithmetic on scalars.",
+            method="observe",
         )
     _check_spread(density, name, as_written, group)
     for argument, constraint in distribution.arg_constraints.items():

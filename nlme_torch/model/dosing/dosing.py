@@ -46,12 +46,16 @@ NAMES = tuple(entry.name for entry in fields(Dosing))
 def check_dosing(dosing: Any, states: Sequence[str]) -> None:
     """Raise a ModelError unless this is what ``Model.dosing`` may return: a dict of state name to ``Dosing``."""
     if not isinstance(dosing, Mapping):
-        raise ModelError(f"dosing must return a dict of state name to nlme.Dosing, got {type(dosing).__name__}.")
+        raise ModelError(
+            f"dosing must return a dict of state name to nlme.Dosing, got {type(dosing).__name__}.", method="dosing"
+        )
     for state, entry in dosing.items():
         if state not in states:
-            raise ModelError(f"dosing names {state!r}, which is no state; the states are {', '.join(states)}.")
+            known = f"the states are {', '.join(states)}"
+            raise ModelError(f"dosing names {state!r}, which is no state; {known}.", method="dosing")
         if not isinstance(entry, Dosing):
-            raise ModelError(f"dosing must give nlme.Dosing(...) for {state!r}, not a {type(entry).__name__}.")
+            kind = type(entry).__name__
+            raise ModelError(f"dosing must give nlme.Dosing(...) for {state!r}, not a {kind}.", method="dosing")
         for name in NAMES:
             if not isinstance(getattr(entry, name), Tensor | Real | None):
                 kind = type(getattr(entry, name)).__name__

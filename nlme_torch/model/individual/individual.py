@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nlme_torch.data.table.closest import closest
 from nlme_torch.errors import ModelError
 from nlme_torch.model.individual.category import Category, numeric, plain
 from nlme_torch.model.networks.networks import BoundNetwork
@@ -32,7 +33,13 @@ class Individual:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise ModelError(f"p has no {name!r}; it has {', '.join(sorted(self.__dict__))}.")
+        near = closest(name, self.__dict__)
+        guess = f" Did you mean p.{near}?" if near else ""
+        raise ModelError(f"p has no {name!r}; it has {', '.join(sorted(self.__dict__))}.{guess}")
+
+    def __getitem__(self, name: Any) -> Any:
+        owner = "cov" if isinstance(self, Covariates) else "p"
+        raise ModelError(f"what {owner} holds is an attribute: write {owner}.{name}, not {owner}[{name!r}].")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.__dict__)
@@ -79,7 +86,9 @@ class Covariates(Individual):
             raise AttributeError(name)
         if name in self._refused:
             raise ModelError(f"{self._refused[name]}.")
-        raise ModelError(f"the data have no covariate {name!r}; they have {', '.join(sorted(self)) or 'none'}.")
+        near = closest(name, self.__dict__)
+        guess = f" Did you mean cov.{near}?" if near else ""
+        raise ModelError(f"the data have no covariate {name!r}; they have {', '.join(sorted(self)) or 'none'}.{guess}")
 
 
 def is_changing(value: Any) -> bool:
@@ -185,7 +194,8 @@ def flatten(values: Mapping[str, Any]) -> Flat:
         else:
             raise ModelError(
                 f"individual returned a {type(value).__name__} for {name!r}; return a tensor, a number or a tuple of "
-                "tensors."
+                "tensors.",
+                method="individual",
             )
     return Flat(tuple(leaves), tuple(specification), tuple(changing))
 
@@ -231,18 +241,33 @@ def stack_states(values: Any, states: tuple[str, ...], like: Tensor, source: str
     """
     if isinstance(values, Tensor) and values.dim() == like.dim() and len(states) == 1:
         values = (values,)
+    entry = "value" if source == "initial" else "derivative"
+    example = f"({f'{entry}_of_{states[0]}'},)" if len(states) == 1 else ", ".join(f"{entry}_of_{s}" for s in states)
+    instead = f"write return {example}"
     if not isinstance(values, tuple | list):
+        without = ", without torch.stack or torch.tensor" if isinstance(values, Tensor) else ""
         raise ModelError(
-            f"{source} must return a tuple with one value per state {states}, got {type(values).__name__}."
+            f"{source} must return a tuple with one value per state {states}, got {type(values).__name__}; "
+            f"{instead}{without}.",
+            method=source,
         )
     if len(values) != len(states):
-        raise ModelError(f"{source} returned {len(values)} values for the {len(states)} states {', '.join(states)}.")
+        count = len(values)
+        raise ModelError(
+            f"{source} returned {count} value{'s' * (count != 1)} for the {len(states)} states {', '.join(states)}; "
+            f"{instead}.",
+            method=source,
+        )
     rows = []
     for name, value in zip(states, values, strict=True):
         if isinstance(value, complex) or (isinstance(value, Tensor) and value.is_complex()):
-            raise ModelError(f"{source} returned a complex value for state {name!r}; states are real.")
+            raise ModelError(f"{source} returned a complex value for state {name!r}; states are real.", method=source)
         if not isinstance(value, Tensor | Real):
-            raise ModelError(f"{source} returned a {type(value).__name__} for state {name!r}; return a number.")
+            raise ModelError(
+                f"{source} returned a {type(value).__name__} for state {name!r}; return a number, by plain arithmetic "
+                "and the functions of torch.",
+                method=source,
+            )
         row = (
             value if isinstance(value, Tensor) else torch.as_tensor(float(value), dtype=like.dtype, device=like.device)
         )
@@ -251,6 +276,7 @@ def stack_states(values: Any, states: tuple[str, ...], like: Tensor, source: str
         except RuntimeError:
             raise ModelError(
                 f"{source} returned shape {tuple(row.shape)} for state {name!r}, which is not one number per subject "
-                f"(batch {tuple(like.shape)}); write plain arithmetic on scalars."
+                f"(batch {tuple(like.shape)}); write plain arithmetic on scalars.",
+                method=source,
             ) from None
     return torch.stack(rows)

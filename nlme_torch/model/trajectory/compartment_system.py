@@ -145,11 +145,13 @@ def check_compartments(linear: Any, states: tuple[str, ...]) -> None:
     if not isinstance(linear, Linear):
         raise ModelError(
             f"compartments must return one of nlme.compartments, such as OneCompartment(...), got "
-            f"{type(linear).__name__}."
+            f"{type(linear).__name__}.",
+            method="compartments",
         )
     own = linear.states
     if len(own) != len(states) or (set(own) == set(states) and own != states):
         raise ModelError(
             f"compartments returns a {type(linear).__name__} of the states {', '.join(own)}, but the model declares "
-            f"states = {states}; declare as many, in that order."
+            f"states = {states}; declare as many, in that order.",
+            method="compartments",
         )
