@@ -28,6 +28,7 @@ class Covariates:
         interpolation: time-varying covariate to its rule.
         categories: text covariate to its levels, alphabetical unless stated; level k is the number k.
         unused: column that is none of the parts, to why it is no covariate either.
+        filled: covariate that some subjects lack, to what they were given.
         questions: column that seems to be something else than it is read as, to what to ask the user.
     """
 
@@ -36,6 +37,7 @@ class Covariates:
     categories: Mapping[str, tuple[str, ...]]
     unused: Mapping[str, str]
     questions: Mapping[str, str] = field(default_factory=dict)
+    filled: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_covariates(
@@ -93,8 +95,8 @@ def read_covariates(
             unused[name] = reason
             if reason == HAS_GAPS:
                 questions[name] = (
-                    f"it could be a covariate, but {_gaps(frame[name], subject)}. Fill them and it is one, or leave "
-                    f"it out with ignore={name!r}."
+                    f"it could be a covariate, but {_gaps(frame[name], subject)}. Fill them and it is one, by "
+                    f"missing={{{name!r}: 'median'}} for example, or leave it out with ignore={name!r}."
                 )
         else:
             values[name] = _fill(read_numbers(frame[name], []).value, subject, time, None)
@@ -167,7 +169,8 @@ def _first_rows(column: pd.Series, filled: Floats, subject: Ints, rule: Interpol
     first = np.flatnonzero(np.diff(subject, prepend=-1))
     missing = is_missing(column)
     say = "the covariate is missing in all of the subject's rows." if rule == "nocb" else (
-        "the covariate is missing at the subject's first row: there is nothing to carry forward. Fill it in."
+        "the covariate is missing at the subject's first row: there is nothing to carry forward. Fill it in, or say "
+        f"missing={{{str(column.name)!r}: 'median'}} ('mode', 'carry' back from a later row, or a value)."
     )  # fmt: skip
     return [
         Problem("covariate missing", say, row=int(row), column=str(column.name))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nlme_torch.data.dataset.checks import misfits, suspicions
 from nlme_torch.data.dataset.contents import Contents
-from nlme_torch.data.dataset.describe import Description, describe, overview
+from nlme_torch.data.dataset.describe import Description, describe, overview, why_no_covariate
 from nlme_torch.data.dataset.split import rows_of_subjects, split_subjects
 from nlme_torch.data.design.design import Regimens, designed, new_design
 from nlme_torch.data.design.new_times import Times, blank_frame, insert_times
@@ -68,6 +68,7 @@ class Dataset(Contents):
         ignore: Names = (),
         levels: Mapping[str, Sequence[str]] | None = None,
         start: float | None = None,
+        missing: Mapping[str, Any] | None = None,
         lloq: float | str | Mapping[str, float | str | None] | None = None,
         blq: float | str | None = None,
         dv: Name = None,
@@ -114,6 +115,9 @@ class Dataset(Contents):
                 given: ``other.categories`` to code a table as another one.
             start: when subjects begin whose first row is later (``0.0``: their states have their initial values at
                 time 0, and a hazard is integrated from there); None: at the first row, and at 0 for times of events.
+            missing: covariate to what a subject without a value at its first row gets: ``"median"`` or ``"mode"`` of
+                the other subjects, a value such as ``70.0``, or with ``"carry"`` the subject's own first value (which
+                the other rules take too, where there is one); without it: an error. Printed with its counts.
             lloq: lower limit of quantification, a number or a column, or either by output: values below it, or with
                 CENS (or BLQ) 1, are censored there (NONMEM's M3).
             blq: what texts such as ``<0.5`` and ``BLQ`` in the value column mean: ``"censored"`` (at the limit they
@@ -146,7 +150,7 @@ class Dataset(Contents):
                  "ss": ss, "occasion": occasion}  # fmt: skip
         reading, problems = read_frame(
             as_frame(frame), outputs=outputs, covariates=covariates, time_varying=time_varying, ignore=ignore,
-            levels=levels, start=start, lloq=lloq, blq=blq, **parts
+            levels=levels, start=start, missing=missing, lloq=lloq, blq=blq, **parts
         )  # fmt: skip
         raise_errors(problems)
         assert reading is not None
@@ -268,7 +272,7 @@ class Dataset(Contents):
         Returns:
             A :class:`Batch`, ``(record, subject)``.
         """
-        batch = to_batch(self._table, dtype, device)
+        batch = replace(to_batch(self._table, dtype, device), unused=why_no_covariate(self._table, self._columns))
         return batch if self.start is None else batch.starting_at(self.start)
 
     def with_times(self, times: Times) -> "Dataset":

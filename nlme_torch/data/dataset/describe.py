@@ -11,7 +11,7 @@ from nlme_torch.data.dosing.dosing import DOSE_PARTS
 from nlme_torch.data.events.events import Event
 from nlme_torch.data.records.records import expand
 from nlme_torch.data.records.table import Table
-from nlme_torch.data.table.columns import Columns
+from nlme_torch.data.table.columns import MEANINGS, Columns
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,7 +23,7 @@ class Description:
         observations: for each output its column, number of values, subjects observed, censored values, and
             minimum, median and maximum in the output's unit.
         covariates: for each covariate its rule (constant, locf, nocb, linear), minimum, median and maximum
-            over subjects (time-varying: over rows), or its levels.
+            over subjects (time-varying: over rows), or its levels; and, where any were missing, how they were filled.
         ignored: rows and repeats that do not count, with the reason, how many, and the first row (from 1).
         unused: columns that play no part, with the reason.
     """
@@ -65,6 +65,8 @@ def overview(table: Table, start: float | None = None) -> str:
     names = [f"{name} ({rules[name]})" if name in rules else name for name in table.covariates.values]
     if names:
         lines.append(f"  covariates    {', '.join(names)}")
+    if table.covariates.filled:
+        lines.append(f"  missing       {'; '.join(f'{k} {v}' for k, v in table.covariates.filled.items())}")
     if start is not None:
         lines.append(f"  begins at     {start:g}, or at the first row if that is earlier")
     kept = ("named in ignore=", "not among covariates=", "is empty")
@@ -73,6 +75,18 @@ def overview(table: Table, start: float | None = None) -> str:
     if idle:
         lines.append(f"  unused        {', '.join(idle)}")
     return "\n".join(lines)
+
+
+def why_no_covariate(table: Table, columns: Columns) -> dict[str, str]:
+    """Every column that is no covariate, to the part that it plays or the reason why it plays none."""
+    parts = {name: f"means {MEANINGS[part]}" for part, name in columns.parts.items()}
+    outputs = {column: f"is the outcome {name!r}" for name, column in table.observations.sources.items()}
+    left_out = {
+        "not among covariates=": "is not among covariates= (name it there)",
+        "named in ignore=": "is in ignore=",
+    }
+    idle = {name: left_out.get(reason, reason) for name, reason in table.covariates.unused.items()}
+    return {**idle, **outputs, **parts}
 
 
 def describe(table: Table, columns: Columns) -> Description:
@@ -131,8 +145,10 @@ def _covariates(table: Table) -> pd.DataFrame:
         rule = table.covariates.interpolation.get(name)
         value = pd.Series(values if rule else values[first], dtype=float)
         levels = ", ".join(f"{code} = {level}" for code, level in enumerate(table.covariates.categories.get(name, ())))
-        rows.append((name, rule or "constant", value.min(), value.median(), value.max(), levels))
-    return pd.DataFrame(rows, columns=["covariate", "rule", "min", "median", "max", "levels"])
+        filled = table.covariates.filled.get(name, "")
+        rows.append((name, rule or "constant", value.min(), value.median(), value.max(), levels, filled))
+    found = pd.DataFrame(rows, columns=["covariate", "rule", "min", "median", "max", "levels", "missing"])
+    return found if table.covariates.filled else found.drop(columns="missing")
 
 
 def _ignored(table: Table) -> pd.DataFrame:

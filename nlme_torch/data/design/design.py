@@ -14,7 +14,7 @@ from nlme_torch.data.design.new_times import Times, spread_times
 from nlme_torch.data.design.regimen import Regimen
 from nlme_torch.data.events.events import Event
 from nlme_torch.data.records.table import Table, read_table
-from nlme_torch.data.table.columns import Columns, resolve_columns
+from nlme_torch.data.table.columns import MEANINGS, NONMEM_NAMES, Columns, resolve_columns
 from nlme_torch.data.table.problems import raise_errors
 from nlme_torch.errors import DataError
 
@@ -112,6 +112,10 @@ def new_design(
     """
     rows, look = design_frame(ids, regimens, times)
     lines = covariate_frame(ids, covariates)
+    for kind, name in (*(("covariate", str(name)) for name in lines), *(("output", name) for name in outputs)):
+        meant = next((MEANINGS[part] for part, column in NONMEM_NAMES.items() if column == name), None)
+        if name in rows and meant is not None:
+            raise DataError(f"{kind} {name!r} has the name of a column that means {meant}; give it another name.")
     rows = rows.assign(**dict.fromkeys(outputs, np.nan)).join(lines, on="ID")
     columns, problems = resolve_columns(rows, outputs=outputs, covariates=[str(name) for name in lines], start=start)
     raise_errors(problems)

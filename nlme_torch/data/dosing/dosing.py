@@ -13,6 +13,7 @@ from nlme_torch.data.events.events import Event, Events
 from nlme_torch.data.table.cells import read_labels, read_numbers
 from nlme_torch.data.table.columns import Columns
 from nlme_torch.data.table.problems import Problem
+from nlme_torch.data.table.suspects import likely_amount
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -73,7 +74,10 @@ def read_doses(frame: pd.DataFrame, columns: Columns, events: Events, problems: 
             cells[part], given[part] = np.nan_to_num(value), ~missing
     is_dose = np.isin(events.code, (Event.DOSE, Event.RESET_DOSE))
     reset = np.isin(events.code, (Event.RESET, Event.RESET_DOSE))
-    check_doses(cells, given["amt"], events.code, columns, problems)
+    if columns.get("amt") is None and is_dose.any():
+        problems.append(_no_dose_column(frame, columns, is_dose))
+    else:
+        check_doses(cells, given["amt"], events.code, columns, problems)
     index, names = _read_compartments(frame, columns, is_dose, problems)
     if not (is_dose | reset).any():
         return None
@@ -94,6 +98,16 @@ def read_doses(frame: pd.DataFrame, columns: Columns, events: Events, problems: 
         additional=np.where(is_dose, cells["addl"], 0).astype(np.int64),
         reset=reset,
     )
+
+
+def _no_dose_column(frame: pd.DataFrame, columns: Columns, is_dose: NDArray[np.bool_]) -> Problem:
+    """What to say, once, of doses whose amounts no column gives."""
+    count, first = int(is_dose.sum()), int(np.flatnonzero(is_dose)[0])
+    say = (
+        f"EVID marks {count} row{'s' * (count != 1)} as doses, the first of them row {first + 1}, and there is no dose "
+        f"column: name it with amt={likely_amount(frame, columns) or '...'!r}"
+    )
+    return Problem("no dose column", f"{say}; the table has {', '.join(map(str, frame.columns))}.")
 
 
 def _read_compartments(

@@ -13,6 +13,7 @@ from nlme_torch.data.outcomes.outputs import find_outputs
 from nlme_torch.data.table.cells import read_numbers
 from nlme_torch.data.table.columns import Columns
 from nlme_torch.data.table.problems import Problem
+from nlme_torch.data.table.suspects import likely_amount
 
 Floats = NDArray[np.float64]
 
@@ -63,7 +64,14 @@ def read_observations(frame: pd.DataFrame, columns: Columns, events: Events, pro
     written = np.any([np.nan_to_num(numbers.value) != 0 for numbers in read.values()], axis=0)
     if columns.get("mdv") is not None or (len(sources) == 1 and not events.flagged):
         message = "the observation is missing. Leave the row out, or mark it as one without a value: MDV 1."
-        for row in np.flatnonzero(empty):
+        amount = likely_amount(frame, columns)
+        several = amount is not None and empty.sum() > 1
+        if several:
+            count, first = int(empty.sum()), int(np.flatnonzero(empty)[0])
+            say = f"{count} rows have no value of {', '.join(read)}, the first of them row {first + 1}. "
+            say += f"Are they doses? Name the dose column with amt={amount!r}; else leave them out, or mark them MDV 1."
+            problems.append(Problem("no dose column", say))
+        for row in () if several else np.flatnonzero(empty):
             problems.append(Problem("missing observation", message, int(row), ", ".join(read)))
     return Observations(
         values=values,

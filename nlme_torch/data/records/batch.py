@@ -67,6 +67,7 @@ class Batch:
             (the value at r), ``"nocb"`` (the value at r+1) or ``"linear"`` (the straight line between them).
         start: the time at which subjects begin whose first row is later, where the user said so.
         categories: text covariate to its levels: level k is the number k in ``covariates``.
+        unused: column of the table that is no covariate, to the reason.
 
     Example:
         >>> import nlme_torch.data as data
@@ -87,9 +88,10 @@ class Batch:
     interpolation: Mapping[str, str] = field(default_factory=dict)
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     start: float | None = None
+    unused: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("covariates", "outcomes", "interpolation", "categories"):
+        for name in ("covariates", "outcomes", "interpolation", "categories", "unused"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,11 +1,12 @@
 """From the user's table to a table whose parts are known: the steps in their order."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
+from nlme_torch.data.covariates.missing import fill_missing
 from nlme_torch.data.events.classic_events import read_classic_events
 from nlme_torch.data.events.clock import read_clock
 from nlme_torch.data.outcomes.quantification import Limit, Quantification, read_quantification
@@ -38,6 +39,7 @@ def read_frame(
     *,
     lloq: Limit | Mapping[str, Limit] = None,
     blq: float | str | None = None,
+    missing: Mapping[str, Any] | None = None,
     **columns: Any,
 ) -> tuple[Reading | None, list[Problem]]:
     """Read a table and collect everything that is wrong with it.
@@ -46,6 +48,7 @@ def read_frame(
         frame: the table, as :func:`as_frame` returns it.
         lloq: see :meth:`Dataset.from_frame`.
         blq: see :meth:`Dataset.from_frame`.
+        missing: see :meth:`Dataset.from_frame`.
         **columns: the other arguments of :meth:`Dataset.from_frame`.
 
     Returns:
@@ -67,8 +70,10 @@ def read_frame(
             "limit= is the other end of the interval of a censored value, and nothing is censored: give cens= or lloq=."
         )
         problems.append(Problem("LIMIT", say, column=parts.get("limit")))
+    own, filled = fill_missing(own, parts, missing, problems)
     if problems:
         ids = list(own[parts.parts["id"]])
         return None, locate(problems, ids)
     table, problems = read_table(own, parts)
+    table = replace(table, covariates=replace(table.covariates, filled=filled))
     return Reading(own, parts, table), problems

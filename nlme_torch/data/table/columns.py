@@ -24,6 +24,17 @@ NONMEM_NAMES = {
 }  # fmt: skip
 """Part to the column that plays it unless the user says otherwise, matched without regard to case."""
 
+MEANINGS = {
+    "id": "which subject a row belongs to", "time": "the time, which the methods of a model get as t",
+    "dv": "the observed value", "mdv": "1 where a row has no value", "dvid": "which outcome a value is of",
+    "cens": "1 where a value is censored", "limit": "the other end of a censored interval", "evid": "the kind of a row",
+    "amt": "the amount of a dose, which acts on the states by itself", "cmt": "the compartment of a dose",
+    "rate": "the rate of an infusion", "dur": "the duration of an infusion", "ii": "the interval of doses",
+    "addl": "the number of further doses", "ss": "1 where a dose is at steady state",
+    "occasion": "the occasion, as nlme.Occasions uses it", "date": "the date",
+}  # fmt: skip
+"""What the column of a part means."""
+
 DATE_NAMES = ("DATE", "DAT1", "DAT2", "DAT3")
 """Columns that hold dates unless the user says otherwise; the name says in which order (see ``clock``)."""
 
@@ -123,8 +134,8 @@ def resolve_columns(
     problems += _absent(varying, names, "given in time_varying=")
     problems += _absent(ignore, names, "given in ignore=")
     problems += _repeated(declared or (), "covariate")
-    for name in set(declared or ()) & set(varying):
-        problems.append(Problem("columns", "is both in covariates= and in time_varying=.", column=name))
+    if declared is not None:  # what changes is a covariate too, and may be named in both
+        declared = tuple(name for name in declared if name not in varying)
     stated = {name: tuple(map(str, order)) for name, order in (levels or {}).items()}
     for name, order in stated.items():
         if name not in (*(declared or ()), *varying):

@@ -67,6 +67,17 @@ def looks_like_a_part(name: str, columns: Columns) -> bool:
     return part is not None
 
 
+def likely_amount(frame: pd.DataFrame, columns: Columns) -> str | None:
+    """The column that by its name seems to hold the amounts of doses, in a table without AMT; or None."""
+    if columns.get("amt") is not None:
+        return None
+    declared = {*columns.parts.values(), *columns.ignore, *(columns.covariates or ()), *columns.time_varying}
+    for name in (name for name in map(str, frame.columns) if name not in declared):
+        if any(word in name.upper() for word in ("AMT", "AMOUNT", "DOSE")):
+            return name
+    return None
+
+
 def ask_of_infusions(frame: pd.DataFrame, columns: Columns) -> list[Problem]:
     """An error for a duration or a rate under another name: without it infusions would be read as boluses."""
     amount, found = columns.get("amt"), []

@@ -102,7 +102,7 @@ def coded_covariates(batch: Batch, model: "Model") -> tuple[dict[str, Tensor | C
         which is an error only where the model reads them.
     """
     values: dict[str, Tensor | Category] = {}
-    refused: dict[str, str] = {}
+    refused = {name: f"the table's column {name!r} is no covariate: it {why}" for name, why in batch.unused.items()}
     for name, codes in batch.covariates.items():
         found = batch.categories.get(name)
         known = found if model.covariate_levels is None else model.covariate_levels.get(name)
