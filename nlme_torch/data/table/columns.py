@@ -32,6 +32,7 @@ MEANINGS = {
     "rate": "the rate of an infusion", "dur": "the duration of an infusion", "ii": "the interval of doses",
     "addl": "the number of further doses", "ss": "1 where a dose is at steady state",
     "occasion": "the occasion, as nlme.Occasions uses it", "date": "the date",
+    "lloq": "the lower limit of quantification",
 }  # fmt: skip
 """What the column of a part means."""
 

@@ -65,7 +65,7 @@ def users_frame(model: Model, traceback: TracebackType | None) -> tuple[str, Fra
         method = codes.get(frame.f_code)
         if method is not None:
             found = (method, frame, traceback.tb_lineno)
-        elif found is not None and not _in_library(frame, found[1]):
+        elif found is not None and not in_library(frame, found[1]):
             found = (found[0], frame, traceback.tb_lineno)
         traceback = traceback.tb_next
     return found
@@ -94,12 +94,12 @@ def _where(model: Model, method: str, frame: FrameType, line: int) -> str:
     return place(type(model).__name__, method, frame.f_code.co_filename, line)
 
 
-def _in_library(frame: FrameType, method: FrameType) -> bool:
+def in_library(frame: FrameType, method: FrameType) -> bool:
     """Whether a frame is of this package, of Python or of what was installed, the method's own package apart."""
     package = package_of(frame)
     if package == "nlme_torch":
         return True
-    return package != package_of(method) and frame.f_code.co_filename.startswith(_INSTALLED)
+    return package != package_of(method) and frame.f_code.co_filename.startswith((*_INSTALLED, "<@"))
 
 
 def package_of(frame: FrameType) -> str:

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from nlme_torch.errors import ModelError
 from nlme_torch.model.declare.model import Model
-from nlme_torch.model.declare.user_code import methods_by_code, package_of
+from nlme_torch.model.declare.user_code import in_library, methods_by_code, package_of
 
 
 class PlainArithmetic(TorchFunctionMode):
@@ -56,12 +56,13 @@ class PlainArithmetic(TorchFunctionMode):
 
     def _is_written(self) -> bool:
         """Whether a call stands in the user's code: in a method of the model, or in a function of the user's."""
-        frame: FrameType | None = sys._getframe(2)
+        method = self._method()
+        frame: FrameType | None = None if method is None else sys._getframe(2)
         while frame is not None and (package_of(frame) == "torch" or frame.f_code.co_name == "__torch_function__"):
             frame = frame.f_back
-        if frame is None or frame.f_code in self._codes:
-            return frame is not None
-        return package_of(frame) not in ("nlme_torch", "pyro") and self._method() is not None
+        if frame is None or method is None:
+            return False
+        return frame is method or not in_library(frame, method)
 
 
 def _holds_tensors(name: str, args: Any, kwargs: Any) -> bool:

@@ -110,11 +110,6 @@ REFUSED = {
         {"time_varying": {"WT": "spline"}},
         ["'spline' is not one of locf, nocb, linear"],
     ),
-    "covariate both constant and varying": (
-        "ID TIME DV WT\n1 0 1 70",
-        {"covariates": "WT", "time_varying": "WT"},
-        ["column WT", "both"],
-    ),
     "missing occasion": (
         "ID TIME DV OCC\n1 0 1 1\n1 1 1 .",
         {},
