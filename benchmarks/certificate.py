@@ -34,12 +34,12 @@ from nlme_torch.inference.effects.effect_estimates import EffectEstimates
 from nlme_torch.inference.effects.unseen import effects_for_likelihood
 from nlme_torch.inference.estimates.estimation import Estimation
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
-from nlme_torch.inference.estimates.natural import values_from_natural
 from nlme_torch.inference.likelihood.monte_carlo import MarginalEstimate, log_mean
 from nlme_torch.inference.likelihood.quasi_draws import Shape, quasi_draws
 from nlme_torch.inference.saem.certificate import corrected
 from nlme_torch.inference.saem.judgement import judge
 from nlme_torch.inference.saem.louis import louis_sums, prior_derivatives
+from nlme_torch.model.declare.natural import values_from_natural
 from nlme_torch.model.declare.values import assign, parameter_values
 from nlme_torch.model.density.density import Conditional, Density
 from nlme_torch.model.density.residual_scale import residual_scales

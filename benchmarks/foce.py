@@ -23,7 +23,7 @@ from hiv_reference import classical, network, read
 from record import Figures, conditions, record
 
 import nlme_torch as nlme
-from nlme_torch.inference.estimates.natural import values_from_natural
+from nlme_torch.model.declare.natural import values_from_natural
 from nlme_torch.model.declare.values import assign
 
 

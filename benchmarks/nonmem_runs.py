@@ -31,7 +31,7 @@ from certificate import EvenDraws
 from record import Figures, conditions, record
 
 import nlme_torch as nlme
-from nlme_torch.inference.estimates.natural import values_from_natural
+from nlme_torch.model.declare.natural import values_from_natural
 from nlme_torch.model.declare.values import assign
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

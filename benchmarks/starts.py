@@ -33,8 +33,8 @@ from simulated_problems import SIMULATED
 from start_problems import PROBLEMS, Problem
 
 import nlme_torch as nlme
-from nlme_torch.inference.estimates.natural import values_from_natural
 from nlme_torch.inference.estimates.status import Status
+from nlme_torch.model.declare.natural import values_from_natural
 from nlme_torch.model.declare.values import assign
 from nlme_torch.model.parameters.individual_parameters import IndividualParameter
 from nlme_torch.model.parameters.parameters import PopulationParameter

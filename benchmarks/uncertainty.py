@@ -69,7 +69,9 @@ def ways(fit: nlme.Fit, samples: int) -> dict[str, Callable[[], pd.Series]]:
         "sir": lambda: nlme.sir(fit, progress=False).table["se"],
         "case": lambda: counted(nlme.case_bootstrap(fit, samples=samples, progress=False)),
         "parametric": lambda: counted(nlme.parametric_bootstrap(fit, samples=samples, progress=False)),
-        "profile": lambda: pd.Series({name: width(fit, name) for name in fit.parameters.index}),
+        "profile": lambda: pd.Series(
+            {name: width(fit, name) for name in fit.parameters.index if not name.startswith("omega_")}
+        ),
     }
 
 

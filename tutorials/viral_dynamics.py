@@ -115,7 +115,7 @@ figure.supylabel("log10 copies/mL")
 few = test.subset(test.subjects[:6]).with_times(np.linspace(0, 28, 57))
 colours = {"classical": "#4477AA", "growth": "#EE6677", "infection": "#228833"}
 for name, colour in colours.items():
-    table = fits[name].individualise(few)
+    table = fits[name].individualise(few).predictions
     for ax, (subject, own) in zip(axes.flat, table.groupby("id"), strict=True):
         ax.plot(own.time, own.IPRED, "-", color=colour, linewidth=1.3, label=name)
         ax.plot(own.time, own.DV, "o", color="#222222", markersize=3.5)

@@ -13,7 +13,6 @@ from torch import Tensor
 from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
 from nlme_torch.inference.effects.unseen import effects_for_likelihood
-from nlme_torch.inference.estimates.natural import values_from_natural
 from nlme_torch.inference.fitting.solver_error import solver_warnings
 from nlme_torch.inference.fitting.tables import effect_table
 from nlme_torch.inference.foce.focei import FOCEI
@@ -28,6 +27,7 @@ from nlme_torch.inference.pooled.pooled import Pooled
 from nlme_torch.model.covariates.levels import learn_levels
 from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.declare.model import Model
+from nlme_torch.model.declare.natural import values_from_natural
 from nlme_torch.model.declare.values import ParameterValues, assign, parameter_values
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.density.independence import refuse_mixing

@@ -15,8 +15,10 @@ from nlme_torch.errors import NLMEError
 from nlme_torch.inference.effects.effect_estimates import find_modes, shrinkage
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.status import Status
+from nlme_torch.inference.fitting.everything_estimated import everything_estimated
+from nlme_torch.inference.fitting.individuals import Individuals, individual_table
 from nlme_torch.inference.fitting.predictions import prediction_table
-from nlme_torch.inference.fitting.tables import effect_table, error_columns, omega_table, parameter_table, render
+from nlme_torch.inference.fitting.tables import effect_table, error_columns, omega_table, render
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.information.leave_one_out import LeaveOneOut, leave_one_out
 from nlme_torch.inference.information.observed import Kind
@@ -25,7 +27,6 @@ from nlme_torch.model.declare.arguments import check_data
 from nlme_torch.model.declare.scalars import free_scalar_count
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
-from nlme_torch.model.individual.individual import is_changing
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
@@ -68,8 +69,12 @@ class Fit(Fitted):
 
     @cached_property
     def parameters(self) -> pd.DataFrame:
-        """One row per structural parameter: estimate, standard error if known, BSV as CV%, eta-shrinkage."""
-        return error_columns(parameter_table(self.model, self.shrinkage), self.uncertainty)
+        """One row for everything estimated: parameters, coefficients, variances, covariances, networks.
+
+        Indexed by the names that ``model.with_values`` takes; columns estimate, fixed, bsv_cv_percent, bsv_sd,
+        correlation, shrinkage_percent, size (of networks) and kind; with standard errors se, rse_percent, lower, upper.
+        """
+        return error_columns(everything_estimated(self.model, self.shrinkage), self.uncertainty)
 
     @cached_property
     def omega(self) -> pd.DataFrame:
@@ -108,17 +113,8 @@ class Fit(Fitted):
 
     @cached_property
     def individual_parameters(self) -> pd.DataFrame:
-        """Individual parameters at the conditional modes on the natural scale, one row per subject."""
-        with torch.no_grad():
-            modes = self.effects.modes.clone()
-            for block in self.model.blocks:
-                if block.kind == "occasion":  # the subject's own value, apart from its occasions
-                    modes[block.slice] = 0.0
-            individual = self.density.at().individual(modes[:, None, None])
-        owners = [owner for block in self.model.blocks if block.kind == "individual" for owner in block.owners]
-        values = {owner: getattr(individual, owner) for owner in owners}
-        columns = {k: (v[0] if is_changing(v) else v)[0, 0].numpy(force=True) for k, v in values.items()}
-        return pd.DataFrame(columns, index=pd.Index(self.data.subjects, name="id"))
+        """Individual parameters at the conditional modes, natural scale, one row per subject (and occasion)."""
+        return individual_table(self.density, self.data.subjects, self.effects.modes)
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -219,17 +215,25 @@ class Fit(Fitted):
         kept = table[table["row"].isin(new)].drop(columns=["row", "DV", "RES", "IRES", "IWRES"])
         return kept.reset_index(drop=True)
 
-    def individualise(self, data: "Dataset", starts: int = 6, seed: int = 0) -> pd.DataFrame:
-        """Find the conditional modes of other subjects at the estimates and predict their observations.
+    def individualise(self, data: "Dataset", starts: int = 6, seed: int = 0) -> Individuals:
+        """Find the conditional modes of subjects at the estimates: their effects, parameters and predictions.
 
         Args:
-            data: Subjects the model has not seen, or later observations.
+            data: Subjects the model has not seen, or later observations; a subject without any has the effects 0.
             starts: Starting points per subject: zero and draws from the prior.
             seed: Seed of those draws.
 
         Returns:
-            A prediction table like :attr:`predictions`; IPRED is NaN, and a warning is logged, for a subject whose
-            mode was not found.
+            Tables ``eta``, ``eta_sd``, ``parameters`` and ``predictions``, and ``predict`` for the same subjects under
+            another regimen. IPRED is NaN, and a warning is logged, for a subject whose mode was not found.
+
+        Example:
+            >>> import nlme_torch as nlme
+            >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
+            >>> fit = nlme.fit(model, data.subset(data.subjects[:11]), nlme.FOCEI(), progress=False)
+            >>> patient = fit.individualise(data.subset(data.subjects[11:]))
+            >>> sorted(patient.parameters.columns), len(patient.predictions)
+            (['cl', 'ka', 'v'], 11)
         """
         check_data("individualise", data)
         density = Density(self.model, data.batch(device=self.effects.modes.device), self.solver)
@@ -242,7 +246,9 @@ class Fit(Fitted):
         if lost:
             named = ", ".join(str(data.subjects[place]) for place in lost[:5])
             _log.warning("no conditional mode was found for %d subjects (%s): their IPRED is NaN", len(lost), named)
-        return prediction_table(density, data, modes.effects)
+        covariances = torch.linalg.inv_ex(modes.precision.movedim(-1, 0)).inverse
+        deviations = covariances.diagonal(dim1=-2, dim2=-1).mT.sqrt()
+        return Individuals(density, data, modes.effects, deviations)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the fit to a directory of JSON, safetensors and CSV files; see :func:`nlme_torch.load`.

@@ -14,7 +14,7 @@ from nlme_torch.model.declare.scalars import structural_scalars
 from nlme_torch.model.declare.values import component_values, parameter_values
 from nlme_torch.model.networks.networks import Network
 from nlme_torch.model.networks.random_weights import RandomWeights
-from nlme_torch.model.parameters.individual_parameters import IndividualParameter
+from nlme_torch.model.parameters.individual_parameters import IndividualParameter, Latent
 from nlme_torch.model.parameters.transforms import Log
 from nlme_torch.model.random_effects.covariance import PartlyFixedCovariance
 from nlme_torch.model.random_effects.random_effects import RandomEffectBlock
@@ -124,9 +124,11 @@ def render(fit: "Fit") -> str:
     if fit.log_prior:
         penalised = fit.minus2ll - 2 * fit.log_prior
         lines.append(f"with priors: penalised objective {penalised:.3f} (not a likelihood)")
-    lines += ["", _parameter_text(fit.parameters), *_reference_lines(fit.model)]
+    table = fit.parameters
+    shown = table[table["kind"].isin(("typical value", "coefficient", "parameter"))]
+    lines += ["", _parameter_text(shown, _between_occasions(table)), *_reference_lines(fit.model), *_latent_lines(fit)]
     if fit.uncertainty is not None:
-        lines += uncertainty_lines(fit.uncertainty, list(fit.parameters.index))
+        lines += uncertainty_lines(fit.uncertainty, list(shown.index))
     networks = _network_lines(fit)
     if networks:
         lines += ["", *networks]
@@ -178,7 +180,33 @@ def _solved_by(fit: "Fit") -> str:
     return "closed form" if closed_form else str(fit.solver)
 
 
-def _parameter_text(table: pd.DataFrame) -> str:
+def _between_occasions(table: pd.DataFrame) -> dict[str, str]:
+    """Variation between occasions by parameter, as it is printed."""
+    rows = table[table["kind"] == "variance between occasions"]
+    names = [name.removeprefix("omega_").removesuffix("_occasion") for name in rows.index]
+    spreads = zip(names, rows["bsv_cv_percent"].tolist(), rows["bsv_sd"].tolist(), strict=True)
+    return {name: _spread(cv, sd) for name, cv, sd in spreads}
+
+
+def _latent_lines(fit: "Fit") -> list[str]:
+    """The effects of latents, whose variance is 1, with their shrinkage."""
+    lines = []
+    for name, component in fit.model.components.items():
+        if isinstance(component, Latent):
+            labels = [label for block in fit.model.blocks if block.owners == (name,) for label in block.labels]
+            lost = ", ".join(f"{100 * fit.shrinkage[label]:.1f}" for label in labels)
+            lines.append(f"latent {name}: {component.size} x N(0, 1), shrinkage {lost} %")
+    return lines
+
+
+def _spread(cv: float, sd: float) -> str:
+    """A CV in per cent where there is one, else a standard deviation."""
+    if math.isfinite(cv):
+        return f"{cv:.1f}" if cv < 1e5 else f"{cv:.3g}"
+    return f"sd {sd:.3g}" if math.isfinite(sd) else ""
+
+
+def _parameter_text(table: pd.DataFrame, between_occasions: dict[str, str]) -> str:
     shown = pd.DataFrame(
         {
             "Est.": [
@@ -186,12 +214,8 @@ def _parameter_text(table: pd.DataFrame) -> str:
                 for value, fixed in zip(table.estimate, table.fixed, strict=True)
             ],
             **_error_text(table),
-            "BSV(CV%)": [
-                (f"{cv:.1f}" if cv < 1e5 else f"{cv:.3g}")
-                if math.isfinite(cv)
-                else (f"sd {sd:.3g}" if math.isfinite(sd) else "")
-                for cv, sd in zip(table.bsv_cv_percent, table.bsv_sd, strict=True)
-            ],
+            "BSV(CV%)": [_spread(cv, sd) for cv, sd in zip(table.bsv_cv_percent, table.bsv_sd, strict=True)],
+            **({"BOV(CV%)": [between_occasions.get(name, "") for name in table.index]} if between_occasions else {}),
             "Shrink(SD)%": [f"{value:.1f}" if math.isfinite(value) else "" for value in table.shrinkage_percent],
         },
         index=table.index,

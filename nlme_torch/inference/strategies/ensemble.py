@@ -77,7 +77,7 @@ class Ensemble:
         Returns:
             For every observation its row, id, time, outcome and DV, and predictions as from :meth:`predict`.
         """
-        tables = [fit.individualise(data, starts, seed) for fit in self.fits]
+        tables = [fit.individualise(data, starts, seed).predictions for fit in self.fits]
         return _averaged(tables, ["row", "id", "time", "outcome", "DV"])
 
 

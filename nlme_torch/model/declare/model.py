@@ -1,5 +1,6 @@
 """The one class that users subclass."""
 
+import copy
 import keyword
 import zlib
 from collections import namedtuple
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from nlme_torch.errors import ModelError
+from nlme_torch.model.declare.natural import values_from_natural
 from nlme_torch.model.declare.signatures import SIGNATURES, check_signature
+from nlme_torch.model.declare.values import assign
 from nlme_torch.model.dosing.dosing import Dosing
 from nlme_torch.model.individual.individual import Covariates, Individual
 from nlme_torch.model.networks.module_network import ModuleNetwork
@@ -204,6 +207,31 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
             if isinstance(network, Network):
                 network.initialise(torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode())))
         return self
+
+    def with_values(self, values: Mapping[str, Any]) -> "Model":
+        """Return a copy of the model with other values of some parameters.
+
+        Args:
+            values: Name to value on the natural scale, as fits print them (``fit.parameters``): ``cl``, ``cl_WT`` and
+                ``cl_SEX[male]`` for coefficients, ``omega_cl`` for a variance, ``omega_cl,v`` for a covariance; also
+                the name of an Omega block to a whole matrix, or of a network to its weights.
+
+        Returns:
+            The copy; parameters not named keep their values.
+
+        Raises:
+            FitError: A name is unknown (the message lists those there are), a value lies outside its parameter's
+                range, or Omega is not positive definite.
+
+        Example:
+            >>> import nlme_torch as nlme
+            >>> model = nlme.examples.TheophyllineClosedForm().with_values({"cl": 2.8, "omega_cl": 0.1})
+            >>> round(model.cl.value.item(), 3)
+            2.8
+        """
+        changed = copy.deepcopy(self)
+        assign(changed, values_from_natural(changed, values))
+        return changed
 
     def program(self, data: "Dataset", solver: Solver | str | None = None) -> Callable[[], None]:
         """Return the model with its data as a Pyro program; see :func:`nlme_torch.model.pyro.program.program`."""

@@ -164,7 +164,7 @@ def test_saem_names_the_subject_without_a_mode(caplog):
     assert any("1 of 5 subjects (3)" in message for message in fit.warnings)
     assert fit.predictions.query("id == 3")["IPRED"].isna().all()
     assert math.isfinite(float(fit.shrinkage.iloc[0]))
-    alone = fit.individualise(broken_data())
+    alone = fit.individualise(broken_data()).predictions
     assert alone.query("id == 3")["IPRED"].isna().all() and alone.query("id != 3")["IPRED"].notna().all()
     assert "1 subjects (3)" in caplog.text
 

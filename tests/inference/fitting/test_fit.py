@@ -180,7 +180,7 @@ def test_the_trace_ends_at_the_estimates(line_fit):
 
 def test_other_subjects_are_individualised_at_the_estimates(theophylline_fit, theophylline):
     some = theophylline.subset(theophylline.subjects[3:6])
-    table = theophylline_fit.individualise(some)
+    table = theophylline_fit.individualise(some).predictions
     own = theophylline_fit.predictions
     own = own[own.id.isin(some.subjects)].reset_index(drop=True)
     np.testing.assert_allclose(table.IPRED, own.IPRED, rtol=1e-5, atol=1e-5)

@@ -11,7 +11,7 @@ from support.mixed_linear import lines_data, simulate_lines
 from support.small_models import Line
 
 import nlme_torch as nlme
-from nlme_torch.inference.estimates.natural import values_from_natural
+from nlme_torch.model.declare.natural import values_from_natural
 from nlme_torch.model.declare.values import assign
 
 OPTIMA = REFERENCE["nlmixr2_theo_sd_MLE"]

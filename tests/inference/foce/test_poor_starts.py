@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import nlme_torch as nlme
-from nlme_torch.inference.estimates.natural import values_from_natural
+from nlme_torch.model.declare.natural import values_from_natural
 from nlme_torch.model.declare.values import assign
 
 

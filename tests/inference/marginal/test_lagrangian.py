@@ -8,12 +8,12 @@ from support.foce_models import REFERENCE, Theoph, Wang, theoph_params, wang_dat
 from support.small_models import Everything, everything_data
 
 import nlme_torch as nlme
-from nlme_torch.inference.estimates.natural import values_from_natural
 from nlme_torch.inference.marginal.lagrangian import Slopes
 from nlme_torch.inference.marginal.objective import MarginalObjective
 from nlme_torch.inference.modes.newton import inner_modes
 from nlme_torch.inference.optimise import null_space_sqp, trust_region
 from nlme_torch.inference.optimise.null_space_sqp import FullSpaceWalk
+from nlme_torch.model.declare.natural import values_from_natural
 from nlme_torch.model.declare.values import assign, parameter_values
 from nlme_torch.model.density.density import Density
 

@@ -21,7 +21,7 @@ from support.tutorial_models import (
 )
 
 import nlme_torch as nlme
-from nlme_torch.inference.estimates.natural import values_from_natural
+from nlme_torch.model.declare.natural import values_from_natural
 from nlme_torch.model.density.density import Density
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="the tutorial's data may not be bundled")

@@ -7,9 +7,9 @@ from support.small_models import Everything, everything_data
 from test_objective_functions import Counts, counts_data
 
 import nlme_torch as nlme
-from nlme_torch.inference.estimates.natural import values_from_natural
 from nlme_torch.inference.marginal.expansion_points import expand
 from nlme_torch.inference.marginal.objective import subject_gradients
+from nlme_torch.model.declare.natural import values_from_natural
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import nlme_torch as nlme
-from nlme_torch.inference.estimates.natural import values_from_natural
 from nlme_torch.inference.marginal.objective import MarginalObjective
 from nlme_torch.inference.optimise.null_space_sqp import FullSpaceWalk
+from nlme_torch.model.declare.natural import values_from_natural
 from nlme_torch.model.declare.values import assign, parameter_values
 from nlme_torch.model.density.density import Density
 

@@ -110,9 +110,11 @@ def test_an_ensemble_averages_predictions():
     assert found[["id", "time"]].equals(fits[0].predict([2.0, 2.2])[["id", "time"]])
     others = line_data(4, seed=5)
     own = ensemble.individualise(others)
-    assert list(own["DV"]) == list(fits[0].individualise(others)["DV"])
-    np.testing.assert_allclose(own["IPRED"], np.mean([fit.individualise(others)["IPRED"] for fit in fits], 0))
-    error = [np.mean((fit.individualise(others)["PRED"] - own["DV"]) ** 2) for fit in fits]
+    assert list(own["DV"]) == list(fits[0].individualise(others).predictions["DV"])
+    np.testing.assert_allclose(
+        own["IPRED"], np.mean([fit.individualise(others).predictions["IPRED"] for fit in fits], 0)
+    )
+    error = [np.mean((fit.individualise(others).predictions["PRED"] - own["DV"]) ** 2) for fit in fits]
     assert np.mean((own["PRED"] - own["DV"]) ** 2) < np.mean(error), "by convexity"
     other = nlme.fit(Curve(), others, nlme.Pooled(steps=2), progress=False)
     with pytest.raises(FitError, match="different subjects"):

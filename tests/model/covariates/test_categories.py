@@ -159,7 +159,7 @@ def test_new_subjects_are_read_by_name_whoever_they_are(model):
         alone = dataset(frame().query("ID == @subject"))
         assert alone.categories["SEX"] == (("male",) if subject == 1 else ("female",))
         expected = whole[whole["id"] == subject]["PRED"].to_numpy()
-        np.testing.assert_allclose(fit.individualise(alone)["PRED"].to_numpy(), expected, rtol=1e-12)
+        np.testing.assert_allclose(fit.individualise(alone).predictions["PRED"].to_numpy(), expected, rtol=1e-12)
         assert nlme.held_out(fit, alone, nlme.FO()).minus2ll == pytest.approx(
             nlme.held_out(fit, data.subset([subject]), nlme.FO()).minus2ll, rel=1e-12
         )
@@ -177,7 +177,7 @@ def test_an_unknown_level_is_an_error_where_it_is_read():
             fit.individualise(dataset(new))
     # a model that does not read the covariate does not mind it
     blind = nlme.fit(Decay(), dataset(), nlme.FO(), progress=False)
-    assert len(blind.individualise(dataset(new))) == 4
+    assert len(blind.individualise(dataset(new)).predictions) == 4
     # numbers where there was text, and text where there were numbers
     fit = nlme.fit(ByName(), dataset(), nlme.FO(), progress=False)
     with pytest.raises(nlme.ModelError, match="'SEX' of subject 1 is '1'"):
@@ -188,7 +188,7 @@ def test_a_level_that_nobody_in_training_had_has_no_coefficient():
     data = dataset()
     few = data.subset([k for k in data.subjects if k % 4 != 2])  # no black subject
     fit = nlme.fit(Decay(nlme.Shift("RACE")), few, nlme.FOCEI(), progress=False)
-    assert list(fit.parameters.index) == ["cl", "cl_RACE[asian]", "sigma"]
+    assert list(fit.parameters.index) == ["cl", "cl_RACE[asian]", "sigma", "omega_cl"]
     with pytest.raises(nlme.ModelError, match="level 'black', which no subject of the data"):
         nlme.held_out(fit, data.subset([2]))
 
@@ -239,7 +239,9 @@ def test_levels_that_are_numbers_are_names_too():
     few = table.query("ID == 2").assign(GRP=2)
     whole = fit.predictions
     np.testing.assert_allclose(
-        fit.individualise(dataset(few, covariates="GRP"))["PRED"], whole[whole["id"] == 2]["PRED"], rtol=1e-12
+        fit.individualise(dataset(few, covariates="GRP")).predictions["PRED"],
+        whole[whole["id"] == 2]["PRED"],
+        rtol=1e-12,
     )
 
 
@@ -261,7 +263,7 @@ def test_levels_are_saved_and_loaded(tmp_path):
         again = nlme.load(fit.save(tmp_path / type(model).__name__), type(model)(*_effects(model)), data)
         assert again.parameters.equals(fit.parameters) and again.predictions.equals(fit.predictions)
         alone = dataset(frame().query("ID == 1"))
-        assert again.individualise(alone).equals(fit.individualise(alone))
+        assert again.individualise(alone).predictions.equals(fit.individualise(alone).predictions)
         assert again.model.covariate_levels == fit.model.covariate_levels
 
 

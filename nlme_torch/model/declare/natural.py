@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nlme_torch.data.table.closest import closest
 from nlme_torch.errors import FitError
-from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.networks.networks import Network
 from nlme_torch.model.networks.random_weights import RandomWeights
@@ -17,7 +17,7 @@ from nlme_torch.model.parameters.parameters import PopulationParameter
 from nlme_torch.model.random_effects.random_effects import RandomEffectBlock
 
 
-def values_from_natural(model: Model, params: Mapping[str, Any]) -> dict[str, Tensor]:
+def values_from_natural(model: Any, params: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return a model's values with some of them replaced.
 
     Args:
@@ -62,14 +62,16 @@ def values_from_natural(model: Model, params: Mapping[str, Any]) -> dict[str, Te
     for block in model.blocks:
         values.update(_covariance(block, left))
     if left:
+        near = closest(next(iter(left)), known_names(model))
+        guess = f" Did you mean {near!r}?" if near else ""
         raise FitError(
             f"params names {', '.join(map(repr, left))}, which the model has not; it has "
-            f"{', '.join(map(repr, known_names(model)))}."
+            f"{', '.join(map(repr, known_names(model)))}.{guess}"
         )
     return values
 
 
-def known_names(model: Model) -> list[str]:
+def known_names(model: Any) -> list[str]:
     """Return every name that ``params`` may hold."""
     names: list[str] = []
     for name, component in model.components.items():
