@@ -52,9 +52,11 @@ def _kind(model: Model, name: str) -> str:
 
 
 def _variances(model: Model, shrinkage: pd.Series) -> dict[str, dict[str, Any]]:
-    """Variances and covariances of random effects by name."""
+    """Variances and covariances of random effects by name; those of single weights have no row."""
     raw = parameter_values(model)
-    found = {name: float(value[0]) for name, value in omega_scalars(model, raw).items()}
+    weights = tuple(f"omega_{name}." for name, c in model.components.items() if isinstance(c, RandomWeights))
+    scalars = {name: value for name, value in omega_scalars(model, raw).items() if not name.startswith(weights)}
+    found = {name: float(value[0]) for name, value in scalars.items()}
     try:
         free = set(FreeScalars(model, raw).names)
     except FitError:

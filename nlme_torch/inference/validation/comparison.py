@@ -285,7 +285,7 @@ def _named(given: "Sequence[Fit]", named: "Mapping[str, Fit]") -> "dict[str, Fit
     fits: dict[str, Fit] = {}
     for fit in given:
         kind = type(fit.model).__name__
-        alike = sum(type(other.model) is type(fit.model) for other in given)
+        alike = sum(type(other.model).__name__ == kind for other in given)
         numbers = (f"{kind} {number}" for number in range(1, len(given) + 1))
         fits[kind if alike == 1 else next(label for label in numbers if label not in fits)] = fit
     return {**fits, **named}

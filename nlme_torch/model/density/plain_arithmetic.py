@@ -58,11 +58,18 @@ class PlainArithmetic(TorchFunctionMode):
         """Whether a call stands in the user's code: in a method of the model, or in a function of the user's."""
         method = self._method()
         frame: FrameType | None = None if method is None else sys._getframe(2)
-        while frame is not None and (package_of(frame) == "torch" or frame.f_code.co_name == "__torch_function__"):
+        while frame is not None and frame is not method and _passes_on(frame):
             frame = frame.f_back
         if frame is None or method is None:
             return False
         return frame is method or not in_library(frame, method)
+
+
+def _passes_on(frame: FrameType) -> bool:
+    """Whether a frame only passes a call on to PyTorch: its own methods, modes, checks of types around functions."""
+    if frame.f_code.co_name == "__torch_function__" or frame.f_code.co_filename.startswith("<@"):
+        return True
+    return frame.f_globals.get("__name__") in _PASSING or package_of(frame) == "jaxtyping"
 
 
 def _holds_tensors(name: str, args: Any, kwargs: Any) -> bool:
@@ -117,6 +124,7 @@ _FAULTS = {
     **dict.fromkeys(("__bool__", "__contains__"), _BRANCH),
     **dict.fromkeys(("__float__", "__int__", "__index__", "__complex__", "item", "tolist", "__format__"), _NUMBER),
 }
+_PASSING = ("torch._tensor", "torch.overrides", "torch.utils._device")
 _COPIES = ("tensor", "as_tensor")
 _ENTRIES = ("__iter__", "__len__", "__reversed__", "unbind")
 _INDEXED = ("__setitem__",)
