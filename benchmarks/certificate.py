@@ -155,7 +155,7 @@ class Problem(NamedTuple):
     model: Callable[[], nlme.Model]
     data: Callable[[], nlme.Dataset]
     best: float
-    exact: nlme.QuadratureLikelihood | EvenDraws = nlme.QuadratureLikelihood(nodes=15)
+    exact: nlme.Quadrature | EvenDraws = nlme.Quadrature(nodes=15)
     start: Callable[[], dict[str, Any]] | None = None
 
 

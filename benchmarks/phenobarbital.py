@@ -34,7 +34,7 @@ def main() -> None:
         begun = time.perf_counter()
         fit = nlme.fit(nlme.examples.Phenobarbital(), data, nlme.SAEM(), seed=seed, progress=False)
         seconds.append(time.perf_counter() - begun)
-        values.append(nlme.loglik(fit, nlme.QuadratureLikelihood(15)).ofv)
+        values.append(nlme.loglik(fit, nlme.Quadrature(nodes=15)).ofv)
         print(f"seed {seed}: exact OFV {values[-1]:.4f} in {seconds[-1]:.1f} s", flush=True)
     print(fit)
     figures = {

@@ -36,7 +36,7 @@ def classical(seeds: int = 10) -> dict[str, float]:
         begun = time.perf_counter()
         fit = nlme.fit(model, data, nlme.SAEM(), seed=seed, progress=False)
         seconds.append(time.perf_counter() - begun)
-        values.append(nlme.loglik(fit, nlme.QuadratureLikelihood(15)).ofv)
+        values.append(nlme.loglik(fit, nlme.Quadrature(nodes=15)).ofv)
         print(f"(a) seed {seed}: exact OFV {values[-1]:.4f} in {seconds[-1]:.2f} s", flush=True)
     return {
         "a_ofv_exact_worst": max(values),
@@ -61,7 +61,7 @@ def neural(letter: str, model: nlme.Model, seed: int = 1) -> dict[str, float]:
     begun = time.perf_counter()
     fit = nlme.fit(model, nlme.examples.theophylline(), NETWORKS, seed=seed, solver=SOLVER, progress=False)
     seconds = time.perf_counter() - begun
-    laplace = nlme.loglik(fit, nlme.LaplaceLikelihood(starts=8))
+    laplace = nlme.loglik(fit, nlme.Laplace(mode_starts=8))
     marginal = nlme.loglik(fit, nlme.AnnealedImportanceSampling())
     sampled = fit.log_likelihood
     print(fit, flush=True)

@@ -31,7 +31,7 @@ def pk(path: Path, model: nlme.Model, letter: str, seeds: int) -> dict[str, floa
         begun = time.perf_counter()
         fit = nlme.fit(model, data, nlme.SAEM(), seed=seed, progress=False)
         seconds = time.perf_counter() - begun
-        values.append(nlme.loglik(fit, nlme.QuadratureLikelihood(11)).ofv)
+        values.append(nlme.loglik(fit, nlme.Quadrature(nodes=11)).ofv)
         print(f"{letter} seed {seed}: exact OFV {values[-1]:.4f} in {seconds:.1f} s", flush=True)
     print(fit)
     estimate = fit.parameters.estimate

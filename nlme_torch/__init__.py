@@ -4,7 +4,6 @@ Nothing but this file is loaded by ``import nlme_torch``: a name brings its modu
 """
 
 import importlib
-import sys
 import warnings
 from typing import TYPE_CHECKING
 
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from nlme_torch.inference import Fit as Fit
     from nlme_torch.inference import ImportanceSampling as ImportanceSampling
     from nlme_torch.inference import Laplace as Laplace
-    from nlme_torch.inference import LaplaceLikelihood as LaplaceLikelihood
     from nlme_torch.inference import LeaveOneOut as LeaveOneOut
     from nlme_torch.inference import LogLikelihood as LogLikelihood
     from nlme_torch.inference import Moves as Moves
@@ -53,7 +51,6 @@ if TYPE_CHECKING:
     from nlme_torch.inference import Pooled as Pooled
     from nlme_torch.inference import Profile as Profile
     from nlme_torch.inference import Quadrature as Quadrature
-    from nlme_torch.inference import QuadratureLikelihood as QuadratureLikelihood
     from nlme_torch.inference import Race as Race
     from nlme_torch.inference import Rescue as Rescue
     from nlme_torch.inference import Staged as Staged
@@ -141,7 +138,6 @@ _NAMES = {
         "Fit",
         "ImportanceSampling",
         "Laplace",
-        "LaplaceLikelihood",
         "LeaveOneOut",
         "LogLikelihood",
         "Moves",
@@ -150,7 +146,6 @@ _NAMES = {
         "Pooled",
         "Profile",
         "Quadrature",
-        "QuadratureLikelihood",
         "Race",
         "Rescue",
         "Staged",
@@ -204,7 +199,12 @@ _NAMES = {
     ),
     "nlme_torch.solve": ("RK4", "Auto", "Rodas5P", "TorchDiffEq", "Tsit5"),
 }
-_RENAMED = {"Adaptive": "TorchDiffEq"}
+_RENAMED = {
+    "Adaptive": ("TorchDiffEq", "nlme_torch.solve", "TorchDiffEq"),
+    "LaplaceLikelihood": ("Laplace(mode_starts=)", "nlme_torch.inference.foce.former_names", "laplace_likelihood"),
+    "QuadratureLikelihood": ("Quadrature(nodes=)", "nlme_torch.inference.foce.former_names", "quadrature_likelihood"),
+}
+"""Old name to what is written instead, and where what it stands for lives."""
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 __all__ = [*_PARTS, *_HOMES]
@@ -215,8 +215,9 @@ if not TYPE_CHECKING:  # a type checker is to know the names above and no others
     def __getattr__(name: str) -> object:
         """Load a public name from where it lives, as PEP 562 has it."""
         if name in _RENAMED:
-            warnings.warn(f"nlme_torch.{name} is {_RENAMED[name]} now.", DeprecationWarning, stacklevel=2)
-            return getattr(sys.modules[__name__], _RENAMED[name])
+            instead, home, own_name = _RENAMED[name]
+            warnings.warn(f"nlme_torch.{name} is {instead} now.", DeprecationWarning, stacklevel=2)
+            return getattr(importlib.import_module(home), own_name)
         if name in _PARTS:
             value = importlib.import_module(f"nlme_torch.{name}")
         elif name in _HOMES:

@@ -22,6 +22,18 @@ def test_old_names_work_and_say_what_they_are_now():
         nlme.solve.Adaptiv  # noqa: B018
 
 
+def test_what_were_likelihoods_of_their_own_are_the_methods_now():
+    with pytest.warns(DeprecationWarning, match=r"LaplaceLikelihood is Laplace\(mode_starts=\) now"):
+        assert nlme.LaplaceLikelihood(3) == nlme.LaplaceLikelihood(starts=3) == nlme.Laplace(mode_starts=3)
+    with pytest.warns(DeprecationWarning, match=r"QuadratureLikelihood is Quadrature\(nodes=\) now"):
+        method = nlme.QuadratureLikelihood(7)
+    assert method == nlme.Quadrature(nodes=7, mode_starts=1)
+    fit = quick_fit()
+    value = nlme.loglik(fit, method)
+    assert value.method == "Quadrature(nodes=7)"
+    assert value.minus2ll == pytest.approx(nlme.ofv(fit.model, fit.data, nlme.Quadrature(nodes=7)).minus2ll, abs=1e-8)
+
+
 def test_a_fit_that_was_saved_with_the_old_name_of_its_solver_loads(tmp_path):
     fit = quick_fit()
     folder = fit.save(tmp_path / "one")

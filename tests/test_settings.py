@@ -12,11 +12,11 @@ from nlme_torch.inference.likelihood.annealed_importance_sampling import Anneali
 STRATEGIES = [
     nlme.FO, nlme.FOCE, nlme.FOCEI, nlme.Laplace, nlme.Quadrature, nlme.SAEM, nlme.Pooled, nlme.StepSchedule,
     nlme.Moves, nlme.BFGS, nlme.LBFGS, nlme.Adam, nlme.TrustRegion, nlme.StochasticInformation, Annealing,
-    nlme.ImportanceSampling, nlme.AnnealedImportanceSampling, nlme.LaplaceLikelihood, nlme.QuadratureLikelihood,
+    nlme.ImportanceSampling, nlme.AnnealedImportanceSampling,
     nlme.Tsit5, nlme.Rodas5P, nlme.Auto, nlme.RK4, nlme.TorchDiffEq, nlme.Race,
 ]  # fmt: skip
 FIRST = {  # what may be given without its name, because nothing else could be meant
-    nlme.Pooled: 2, nlme.Adam: 2, nlme.ImportanceSampling: 1, nlme.LaplaceLikelihood: 1, nlme.QuadratureLikelihood: 1,
+    nlme.Pooled: 2, nlme.Adam: 2, nlme.ImportanceSampling: 1,
     nlme.RK4: 1, nlme.TorchDiffEq: 1, nlme.Tsit5: 2, nlme.Rodas5P: 2, nlme.Auto: 2,
 }  # fmt: skip
 

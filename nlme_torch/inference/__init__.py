@@ -1,14 +1,27 @@
-"""Estimation: one entry point, one file per method, and the result."""
+r"""Estimation: one entry point, one file per method, and the result.
+
+Random effects are written in one of two ways, and a file says so where it is the second:
+
+* :math:`\eta`, as the model has them, ``(effect, chain, start, subject)``: whatever draws them (``mcmc``, ``saem``, the
+  sampled likelihoods) or shows them (``effects``, ``estimates``, tables).
+* z, with :math:`\eta = L z` and :math:`\Omega = L L^\top`, ``(effect, start, subject)``: whatever expands around a mode
+  (``marginal``, ``foce``) and whatever searches it for a result (``modes.mode_search``). One unit is one standard
+  deviation of the prior in every model, and a variance may be zero.
+
+``modes.effect_density.StandardisedDensity`` and ``foce.maximum_likelihood.natural_effects`` turn z into :math:`\eta`,
+nothing else does. A density that is sampled or climbed is :math:`\log p`; what an approximation expands is
+:math:`g = -\log p(y \mid L z) + \tfrac12 z^\top z`.
+"""
 
 from nlme_torch.inference.effects.moves import Moves as Moves
 from nlme_torch.inference.estimates.log_likelihood import LogLikelihood as LogLikelihood
+from nlme_torch.inference.estimates.staged import Staged as Staged
 from nlme_torch.inference.estimates.status import Status as Status
 from nlme_torch.inference.fitting.fit import fit as fit
 from nlme_torch.inference.fitting.ofv import ObjectiveValue as ObjectiveValue
 from nlme_torch.inference.fitting.ofv import ofv as ofv
 from nlme_torch.inference.fitting.result import Fit as Fit
 from nlme_torch.inference.fitting.saving import load as load
-from nlme_torch.inference.fitting.staged import Staged as Staged
 from nlme_torch.inference.foce.fo import FO as FO
 from nlme_torch.inference.foce.foce import FOCE as FOCE
 from nlme_torch.inference.foce.focei import FOCEI as FOCEI
@@ -20,8 +33,6 @@ from nlme_torch.inference.information.leave_one_out import leave_one_out as leav
 from nlme_torch.inference.information.stochastic import StochasticInformation as StochasticInformation
 from nlme_torch.inference.likelihood.likelihood import AnnealedImportanceSampling as AnnealedImportanceSampling
 from nlme_torch.inference.likelihood.likelihood import ImportanceSampling as ImportanceSampling
-from nlme_torch.inference.likelihood.likelihood import LaplaceLikelihood as LaplaceLikelihood
-from nlme_torch.inference.likelihood.likelihood import QuadratureLikelihood as QuadratureLikelihood
 from nlme_torch.inference.likelihood.likelihood import loglik as loglik
 from nlme_torch.inference.optimise.minimisers import BFGS as BFGS
 from nlme_torch.inference.optimise.minimisers import LBFGS as LBFGS

@@ -24,6 +24,7 @@ class LogLikelihood:
         problem: Why there is no value; empty where there is one.
         next_rule: Of quadrature: -2LL by the rule with two more nodes per effect; NaN for others, and where that rule
             would be too large.
+        settings: The method with its settings; None where its name alone is known.
     """
 
     value: float
@@ -34,6 +35,7 @@ class LogLikelihood:
     n_normal: int | None = None
     problem: str = ""
     next_rule: float = math.nan
+    settings: object | None = None
 
     @property
     def rule_difference(self) -> float:

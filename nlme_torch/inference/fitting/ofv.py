@@ -21,7 +21,8 @@ from nlme_torch.inference.foce.maximum_likelihood import natural_effects
 from nlme_torch.inference.likelihood.doubtful_modes import doubtful_modes, next_modes
 from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod, evaluate_likelihood
 from nlme_torch.inference.marginal.expansion_points import expand, search_modes, solves_equations
-from nlme_torch.inference.marginal.laplace import exact_curvature, next_rule
+from nlme_torch.inference.marginal.laplace import exact_curvature
+from nlme_torch.inference.marginal.quadrature import next_rule
 from nlme_torch.inference.modes.conditional_modes import ModeStatus
 from nlme_torch.inference.pooled.pooled import Pooled
 from nlme_torch.model.covariates.levels import learn_levels

@@ -6,8 +6,8 @@ from typing import Any
 from nlme_torch.errors import NLMEError
 from nlme_torch.inference.effects.moves import Moves
 from nlme_torch.inference.estimates.estimation import FitMethod, UnrepeatableMethod
+from nlme_torch.inference.estimates.staged import Staged
 from nlme_torch.inference.fitting.saved_files import Entries, damaged
-from nlme_torch.inference.fitting.staged import Staged
 from nlme_torch.inference.foce.fo import FO
 from nlme_torch.inference.foce.foce import FOCE
 from nlme_torch.inference.foce.focei import FOCEI
@@ -27,11 +27,11 @@ SETTINGS: tuple[type[Any], ...] = (Adam, BFGS, LBFGS, TrustRegion, Rescue, StepS
 KINDS = {kind.__name__: kind for kind in (*METHODS, *SETTINGS)}
 
 
-def packed_method(method: FitMethod) -> dict[str, Any] | None:
+def packed_method(method: object) -> dict[str, Any] | None:
     """Return a method as JSON holds it; None for one that is not of this package, or is made of such things.
 
     Args:
-        method: The method.
+        method: The method, or None.
 
     Example:
         >>> import nlme_torch as nlme
@@ -71,6 +71,18 @@ def unpacked_method(record: Entries) -> FitMethod:
     if record.values.get("method_settings") is None:
         return UnrepeatableMethod(text)
     return _unpacked(record.part("method_settings"), METHODS)
+
+
+def unpacked_settings(record: Entries) -> FitMethod | None:
+    """Return the method that gave a saved likelihood; None where its name alone was saved.
+
+    Args:
+        record: What ``fit.json`` holds of the likelihood.
+
+    Raises:
+        FitError: The file is damaged.
+    """
+    return None if record.values.get("settings") is None else _unpacked(record.part("settings"), METHODS)
 
 
 def _unpacked(stored: Entries, kinds: tuple[type[Any], ...]) -> Any:

@@ -40,7 +40,7 @@ from nlme_torch.inference.fitting.saved_files import (
     read_tensors,
 )
 from nlme_torch.inference.fitting.saved_folder import replacement, settle
-from nlme_torch.inference.fitting.saved_method import packed_method, unpacked_method
+from nlme_torch.inference.fitting.saved_method import packed_method, unpacked_method, unpacked_settings
 from nlme_torch.inference.fitting.saved_uncertainty import packed_uncertainty, unpacked_uncertainty
 from nlme_torch.model.covariates.levels import packed_levels, restore_levels
 from nlme_torch.model.declare.model import Model
@@ -182,6 +182,7 @@ def _log_likelihood(folder: Path, record: Entries, subjects: Sequence[Any]) -> L
         n_normal=record.take("n_normal", int) if "n_normal" in record.values else None,
         problem=record.take("problem", str) if "problem" in record.values else "",
         next_rule=record.take("next_rule", Number) if "next_rule" in record.values else math.nan,
+        settings=unpacked_settings(record),
     )
 
 
@@ -299,6 +300,7 @@ def _write(fit: Fit, folder: Path) -> None:
             "n_normal": likelihood.n_normal,
             "problem": likelihood.problem,
             "next_rule": likelihood.next_rule,
+            "settings": packed_method(likelihood.settings),
         },
         "uncertainty": uncertainty,
         "data_hash": fit.data.hash,

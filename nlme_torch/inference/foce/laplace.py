@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.marginal.approximation import Approximation
-from nlme_torch.inference.marginal.laplace import Curved
+from nlme_torch.inference.marginal.laplace import LaplaceApproximation
 from nlme_torch.model.density.density import Density
 
 
@@ -30,4 +30,4 @@ class Laplace(MarginalMethod):
 
     def build(self, density: Density) -> Approximation:
         """Return the approximation for one model and its data."""
-        return Curved(density)
+        return LaplaceApproximation(density)

@@ -16,14 +16,15 @@ from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.foce.collapsed_variances import collapsed
 from nlme_torch.inference.foce.rank import rank
-from nlme_torch.inference.foce.settings import MarginalSettings
+from nlme_torch.inference.foce.search import Search
 from nlme_torch.inference.likelihood.doubtful_modes import doubtful_modes, modes_at_kinks, with_next_modes
 from nlme_torch.inference.likelihood.likelihood import from_estimate
 from nlme_torch.inference.likelihood.monte_carlo import MarginalEstimate
 from nlme_torch.inference.marginal.approximation import Approximation, batched
 from nlme_torch.inference.marginal.expansion_points import Expansion, decrements, solves_equations
-from nlme_torch.inference.marginal.laplace import exact_curvature, next_rule
+from nlme_torch.inference.marginal.laplace import exact_curvature
 from nlme_torch.inference.marginal.objective import MarginalObjective, subject_gradients
+from nlme_torch.inference.marginal.quadrature import next_rule
 from nlme_torch.inference.modes.conditional_modes import ModeStatus
 from nlme_torch.inference.modes.newton import inner_modes
 from nlme_torch.inference.modes.starts import jittered_starts
@@ -33,10 +34,8 @@ from nlme_torch.inference.optimise.optimality import Optimality
 from nlme_torch.inference.optimise.outer_search import OuterSearch
 from nlme_torch.inference.optimise.trust_region import TrustRegion
 from nlme_torch.inference.progress import Progress, progress_line
-from nlme_torch.model.covariates.identified import refuse_confounded
 from nlme_torch.model.declare.scalars import all_scalars, scalar_matrix, structural_scalars
 from nlme_torch.model.declare.values import ParameterValues, parameter_values
-from nlme_torch.model.density.density import Density
 from nlme_torch.model.density.normal_observations import normal_observations
 
 DENSE_LIMIT = 150
@@ -45,12 +44,12 @@ BACK = 4.0
 """Change of the logarithm of what ran away, before another search begins."""
 
 
-def maximise(method: MarginalSettings, density: Density, generator: torch.Generator, progress: bool) -> Estimation:
-    """Fit by FO, FOCE, FOCEI, Laplace or quadrature.
+def maximise(approximation: Approximation, search: Search, generator: torch.Generator, progress: bool) -> Estimation:
+    """Maximise FO, FOCE, FOCEI, Laplace or quadrature.
 
     Args:
-        method: Which, and how.
-        density: The model, joined to data and solver; its own parameters are the initial values.
+        approximation: Which, joined to a model, whose own parameters are the initial values, and its data.
+        search: How.
         generator: Source of randomness, for further starts.
         progress: Whether to show a progress line.
 
@@ -60,22 +59,21 @@ def maximise(method: MarginalSettings, density: Density, generator: torch.Genera
     Raises:
         FitError: A subject cannot be evaluated at the initial values, or nothing is to be estimated.
     """
-    refuse_confounded(density.model, density._regressors)
-    approximation = method.approximation(density)
+    density = approximation.density
     if not approximation.names:
         raise FitError("every parameter is fixed, so there is nothing to estimate; evaluate nlme.ofv instead.")
-    starts = jittered_starts(density, parameter_values(density.model), method.starts, method.spread, generator)
+    starts = jittered_starts(density, parameter_values(density.model), search.starts, search.spread, generator)
     runs: list[_Run] = []
-    for start in range(method.starts):
+    for start in range(search.starts):
         values = {name: value[start : start + 1] for name, value in starts.items()}
         try:
-            run = _Run(method, approximation, values, progress)
+            run = _Run(approximation, search, values, progress)
         except FitError:
             if start == 0 or runs:
                 raise
             continue
         dear = solves_equations(density.model) and not density.model.has_network
-        run.go(leave=dear and method.starts == 1 and method.optimiser is None)
+        run.go(leave=dear and search.starts == 1 and search.optimiser is None)
         runs.append(run)
         if run.interrupted:
             break
@@ -91,13 +89,13 @@ def maximise(method: MarginalSettings, density: Density, generator: torch.Genera
 
 def _rescued(run: "_Run", generator: torch.Generator) -> "list[_Run]":
     """Search from another beginning, if one is found."""
-    method, density = run.method, run.approximation.density
-    assert method.rescue is not None
+    search, density = run.search, run.approximation.density
+    assert search.rescue is not None
     try:
-        values = method.rescue.beginning(density, run.farther_in(), generator)
+        values = search.rescue.beginning(density, run.farther_in(), generator)
         if values is None:
             return []
-        other = _Run(method, run.approximation, values, run.progress)
+        other = _Run(run.approximation, search, values, run.progress)
         other.go()
     except FitError:
         return []
@@ -126,18 +124,16 @@ class _Run:
     the rescue at once, and resumed only if that finds no maximum below.
     """
 
-    def __init__(
-        self, method: MarginalSettings, approximation: Approximation, values: ParameterValues, progress: bool
-    ) -> None:
+    def __init__(self, approximation: Approximation, search: Search, values: ParameterValues, progress: bool) -> None:
         self.begun = time.perf_counter()
-        self.method, self.approximation, self.progress = method, approximation, progress
-        self.objective = MarginalObjective(approximation, values, method.searches(approximation.density))
+        self.approximation, self.search, self.progress = approximation, search, progress
+        self.objective = MarginalObjective(approximation, values, search.searches(approximation.density))
         self.still = self.objective.check_gradient()
         self.normal = int(normal_observations(approximation.density).sum())
         self.begun_at = self.objective(self.objective.initial)[0]
         count = len(self.objective.initial)
         dense = TrustRegion() if approximation.density.model.has_network and approximation.has_modes else BFGS()
-        self.optimiser = method.optimiser or (dense if count <= DENSE_LIMIT else LBFGS())
+        self.optimiser = search.optimiser or (dense if count <= DENSE_LIMIT else LBFGS())
         self.rows: list[Tensor] = []
         self.numbers: list[dict[str, float]] = []
         self.minimum: Minimum
@@ -152,7 +148,7 @@ class _Run:
         Args:
             leave: Whether to leave the search where it turns out to have begun far away.
         """
-        with progress_line(self.optimiser.iterations, self.method.name, self.progress) as line:
+        with progress_line(self.optimiser.iterations, self.approximation.name, self.progress) as line:
 
             def report(point: Iterate) -> None:
                 self._report(point, line)
@@ -168,7 +164,7 @@ class _Run:
                 reason = "the search began far away and was left for one from elsewhere"
                 self.minimum = Minimum(end.point, len(self.rows), len(self.rows), Status.STALLED, reason)
                 self.left = True
-            line.finish(self.method.name, self.minimum.iterations)
+            line.finish(self.approximation.name, self.minimum.iterations)
 
     def resume(self) -> None:
         """Go on where the search was left."""
@@ -177,7 +173,7 @@ class _Run:
         self.go()
 
     def _poor(self, value: float) -> bool:
-        rescue, density = self.method.rescue, self.approximation.density
+        rescue, density = self.search.rescue, self.approximation.density
         return rescue is not None and rescue.poor(self.begun_at, value, density.batch.n_observations)
 
     def _search(self, strategy: BFGS | LBFGS, report: Callable[[Iterate], None]) -> None:
@@ -222,7 +218,7 @@ class _Run:
     def doubtful(self) -> bool:
         """Whether a search from elsewhere should have its say, too."""
         ended = self.minimum.status in (Status.CONVERGED, Status.STALLED, Status.UNBOUNDED, Status.SINGULAR)
-        if self.method.rescue is None or self.approximation.density.model.has_network or not ended:
+        if self.search.rescue is None or self.approximation.density.model.has_network or not ended:
             return False
         return self._poor(self.minimum.iterate.value) or not self.minimum.converged
 
@@ -270,7 +266,7 @@ class _Run:
         row = {**numbers, "seconds": time.perf_counter() - self.begun}
         self.numbers.append({**row, "penalised": point.value} if penalty else row)
         shown = {name: float(value[0]) for name, value in list(structural_scalars(model, values).items())[:3]}
-        line.advance(self.method.name, {**numbers, **shown})
+        line.advance(self.approximation.name, {**numbers, **shown})
 
     def estimation(self, runs: "list[_Run]", generator: torch.Generator) -> Estimation:
         """Put the result together."""
@@ -281,7 +277,7 @@ class _Run:
         table = torch.stack(self.rows).numpy(force=True) if self.rows else torch.zeros(0, len(names)).numpy()
         trace = pd.DataFrame(table, columns=names)
         trace.insert(0, "iteration", range(1, len(trace) + 1))
-        trace.insert(1, "phase", self.method.name)
+        trace.insert(1, "phase", self.approximation.name)
         trace = pd.concat([trace, pd.DataFrame(self.numbers)], axis=1)
         return Estimation(
             values=values,
@@ -290,9 +286,7 @@ class _Run:
             termination=self._termination(runs),
             warnings=self._warnings(found, runs),
             effects=effect_estimates(self.approximation, values, found, generator),
-            log_likelihood=with_next_modes(
-                log_likelihood(self.approximation, values, self.method.name, found), self._gap
-            ),
+            log_likelihood=with_next_modes(log_likelihood(self.approximation, values, found), self._gap),
         )
 
     @property
@@ -340,7 +334,7 @@ class _Run:
                 "likelihood is not known, and eta and IPRED are NaN"
             )
         messages += doubtful_modes(
-            self.method.name,
+            self.approximation.name,
             self.approximation.density.batch.subjects,
             self._gap,
             exact_curvature(self.approximation, found.evaluation),
@@ -349,7 +343,7 @@ class _Run:
         if self.approximation.has_modes and bool(stalled.any()):
             values, density = self.objective.at(self.minimum.iterate.vector), self.approximation.density
             promised = decrements(self.approximation, values, found.evaluation.centre)[0]
-            messages += modes_at_kinks(self.method.name, density.batch.subjects, promised, stalled)
+            messages += modes_at_kinks(self.approximation.name, density.batch.subjects, promised, stalled)
         messages += collapsed(self.approximation.density, self.objective.at(self.minimum.iterate.vector))
         return tuple(messages)
 
@@ -390,10 +384,10 @@ def effect_estimates(
     return EffectEstimates(eta, precision, joint, eta, covariance.permute(1, 2, 0), kept)
 
 
-def log_likelihood(approximation: Approximation, values: ParameterValues, name: str, found: Expansion) -> LogLikelihood:
+def log_likelihood(approximation: Approximation, values: ParameterValues, found: Expansion) -> LogLikelihood:
     """Return the approximate log-likelihood with its method's name."""
     value = -0.5 * found.evaluation.value[0].detach()
     nothing = torch.full_like(value, math.nan)
     following = next_rule(approximation, values, found.evaluation.centre)
     estimate = MarginalEstimate(value, torch.zeros_like(value), nothing, nothing, 0, following)
-    return from_estimate(approximation.density, estimate, name)
+    return from_estimate(approximation.density, estimate, approximation.name)

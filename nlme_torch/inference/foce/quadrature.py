@@ -11,9 +11,9 @@ from nlme_torch.inference.estimates.estimation import Estimation
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.marginal.approximation import Approximation
-from nlme_torch.inference.marginal.laplace import Curved
+from nlme_torch.inference.marginal.enough_nodes import FEWEST, raised
 from nlme_torch.inference.marginal.objective import MarginalObjective
-from nlme_torch.inference.marginal.quadrature_rule import FEWEST, raised
+from nlme_torch.inference.marginal.quadrature import QuadratureApproximation
 from nlme_torch.model.declare.values import ParameterValues, assign, parameter_values
 from nlme_torch.model.density.density import Density
 from nlme_torch.settings import check_at_least
@@ -60,7 +60,7 @@ class Quadrature(MarginalMethod):
 
     def build(self, density: Density) -> Approximation:
         """Return the approximation for one model and its data; "auto" chooses at the model's own parameters."""
-        return Curved(density, self._enough(density, parameter_values(density.model)))
+        return QuadratureApproximation(density, self._enough(density, parameter_values(density.model)))
 
     def at(self, density: Density, values: ParameterValues) -> "Quadrature":
         """Return the rule with a number of nodes."""
@@ -103,7 +103,7 @@ class Quadrature(MarginalMethod):
         """The nodes that were given, or as many as suffice at these parameters."""
         if self.nodes != "auto":
             return self.nodes
-        smallest = Curved(density, FEWEST)
+        smallest = QuadratureApproximation(density, FEWEST)
         objective = MarginalObjective(smallest, values, self.searches(density))
         centre = objective.expansion(objective.initial, gradient=False).evaluation.centre
 

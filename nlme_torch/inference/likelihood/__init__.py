@@ -1,1 +1,1 @@
-"""The marginal likelihood of a fitted model: importance sampling, annealed, Laplace, quadrature."""
+"""The marginal likelihood of a fitted model by sampling: importance sampling, annealed importance sampling."""

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, InitVar, dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from dataclasses import KW_ONLY, InitVar, dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,10 @@ from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.likelihood.annealed_importance_sampling import Annealing, annealed_importance_sampling
 from nlme_torch.inference.likelihood.importance_sampling import importance_sampling
-from nlme_torch.inference.likelihood.laplace import laplace_log_marginal, laplace_mixture
+from nlme_torch.inference.likelihood.laplace_mixture import laplace_mixture
 from nlme_torch.inference.likelihood.monte_carlo import MarginalEstimate
-from nlme_torch.inference.likelihood.quadrature import quadrature_log_marginal
-from nlme_torch.inference.marginal.quadrature_rule import LARGEST_GRID, raised
-from nlme_torch.inference.mcmc.proposals import factor_of_precision, normal, student
-from nlme_torch.inference.modes.conditional_modes import Modes, best_mode, conditional_modes, distinct_modes
+from nlme_torch.inference.mcmc.proposals import normal, student
+from nlme_torch.inference.modes.conditional_modes import Modes, conditional_modes, distinct_modes
 from nlme_torch.inference.modes.effect_density import column_density
 from nlme_torch.inference.modes.mode_search import reach
 from nlme_torch.inference.numerics.positive_definite import factor_or, prior_factor
@@ -37,62 +35,6 @@ class LikelihoodMethod(Protocol):
     def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
         """Estimate log p(y_i) for every subject at the model's own parameters."""
         ...
-
-
-@dataclass(frozen=True)
-class LaplaceLikelihood:
-    """Laplace's approximation with the exact Hessian, at the best of several modes.
-
-    Attributes:
-        starts: Starting points per subject for the search of the modes.
-    """
-
-    starts: int = 4
-
-    def __post_init__(self) -> None:
-        check_types(self, FitError)
-        check_at_least(self, FitError, 1, "starts")
-
-    def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
-        """Approximate every subject's marginal likelihood."""
-        modes = best_mode(search_modes(density, effects, self.starts, generator))
-        value = laplace_log_marginal(modes)
-        zero = torch.zeros_like(value)
-        return MarginalEstimate(value, zero, zero + math.nan, zero + math.nan, 0)
-
-
-@dataclass(frozen=True)
-class QuadratureLikelihood:
-    """Adaptive Gauss-Hermite quadrature: for few effects. The next rule shows how exact it is.
-
-    Attributes:
-        nodes: Nodes per effect; "auto" raises them by two until the next rule moves -2LL by less than 0.05.
-    """
-
-    nodes: int | Literal["auto"] = 9
-
-    def __post_init__(self) -> None:
-        check_types(self, FitError)
-        check_at_least(self, FitError, 1, "nodes")
-
-    def log_marginal(self, density: Density, effects: EffectEstimates, generator: torch.Generator) -> MarginalEstimate:
-        """Integrate every subject's marginal likelihood."""
-        factor = factor_of_precision(effects.precision)
-        log_joint = column_density(density.at())
-
-        def rule(nodes: int) -> Tensor | None:
-            if nodes ** len(effects.modes) > LARGEST_GRID:
-                return None
-            return quadrature_log_marginal(log_joint, effects.modes, factor, nodes=nodes, max_nodes=LARGEST_GRID)
-
-        if self.nodes == "auto":
-            nodes, value, following = raised(rule, -2.0)
-        else:
-            nodes = self.nodes
-            value = quadrature_log_marginal(log_joint, effects.modes, factor, nodes=nodes)
-            following = rule(nodes + 2)
-        zero = torch.zeros_like(value)
-        return MarginalEstimate(value, zero, zero + math.nan, zero + math.nan, 0, following)
 
 
 @dataclass(frozen=True)
@@ -188,9 +130,9 @@ def loglik(fit: Fitted, method: LikelihoodMethod | None = None, *, seed: int = 0
 
     Args:
         fit: The fit.
-        method: ``LaplaceLikelihood()``, ``QuadratureLikelihood(nodes)``, ``ImportanceSampling(samples)`` or
-            ``AnnealedImportanceSampling()``; None chooses importance sampling, over a mixture of
-            the conditional modes where there are more than 8 effects.
+        method: ``ImportanceSampling(samples)``, ``AnnealedImportanceSampling()``, or an approximation that could be
+            maximised, too: ``Quadrature(nodes=)``, ``Laplace()``, ``FOCEI()``; None chooses importance sampling, over a
+            mixture of the conditional modes where there are more than 8 effects.
         seed: Seed of the Monte-Carlo methods.
 
     Returns:
@@ -201,8 +143,8 @@ def loglik(fit: Fitted, method: LikelihoodMethod | None = None, *, seed: int = 0
         >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
         >>> short = nlme.SAEM(schedule=nlme.StepSchedule(exploration=20, smoothing=20))
         >>> fit = nlme.fit(model, data, short, seed=1, progress=False)
-        >>> nlme.loglik(fit, nlme.QuadratureLikelihood(7)).method
-        'QuadratureLikelihood(nodes=7)'
+        >>> nlme.loglik(fit, nlme.Quadrature(nodes=7)).method
+        'Quadrature(nodes=7)'
     """
     check_likelihood(method)
     chosen = method or default_likelihood(fit.model.n_effects)
@@ -241,7 +183,7 @@ def evaluate_likelihood(
         zero, name = torch.zeros_like(effects.log_joint), "exact (no random effects)"
         estimate = MarginalEstimate(effects.log_joint, zero, zero + math.nan, zero + math.nan, 0)
 
-    return from_estimate(density, estimate, name)
+    return replace(from_estimate(density, estimate, name), settings=method)
 
 
 def from_estimate(density: Density, estimate: MarginalEstimate, name: str) -> LogLikelihood:

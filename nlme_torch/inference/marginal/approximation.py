@@ -46,6 +46,9 @@ class Approximation(ABC):
 
     Args:
         density: The model, joined to data and solver.
+
+    Attributes:
+        has_modes: Whether it is expanded at the mode of every subject, rather than at zero.
     """
 
     has_modes: ClassVar[bool] = True
@@ -53,6 +56,11 @@ class Approximation(ABC):
     def __init__(self, density: Density) -> None:
         self.density = density
         self.names = free_names(density.model)
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What its values are called."""
 
     @abstractmethod
     def integrand(self, conditional: Conditional) -> Integrand:

@@ -56,6 +56,11 @@ class Linearised(Approximation):
         self.records = NormalRecords(density, kind)
 
     @property
+    def name(self) -> str:
+        """Which of the three."""
+        return self.kind
+
+    @property
     def has_modes(self) -> bool:  # type: ignore[override]
         """Whether the expansion point is a mode rather than zero."""
         return self.kind != "FO"

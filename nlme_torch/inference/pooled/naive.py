@@ -13,6 +13,7 @@ class Naive(Approximation):
     r"""Naive pooling: :math:`p(y_i) \approx p(y_i \mid \eta_i = 0)`."""
 
     has_modes = False
+    name = "Pooled"
 
     def restricted(self, subjects: Tensor) -> "Naive":
         """Return the same for some of the subjects."""

@@ -1,35 +1,34 @@
 """Which approximation of the likelihood a fit has maximised, or was given its likelihood by."""
 
-import re
-
+from nlme_torch.inference.estimates.estimation import FitMethod
 from nlme_torch.inference.estimates.fitted import Fitted
-from nlme_torch.inference.foce.fo import FO
-from nlme_torch.inference.foce.foce import FOCE
+from nlme_torch.inference.estimates.staged import Staged
 from nlme_torch.inference.foce.focei import FOCEI
-from nlme_torch.inference.foce.laplace import Laplace
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
-from nlme_torch.inference.foce.quadrature import Quadrature
 
 
-def named_method(name: str) -> MarginalMethod | None:
-    """Return the approximation of this name, such as ``Quadrature(nodes=9)``; None where there is none.
+def maximised(method: FitMethod) -> MarginalMethod | None:
+    """Return the approximation that a method maximises, with its settings; of stages, that of the last one.
 
     Args:
-        name: As a likelihood shows it.
+        method: How a model was fitted.
+
+    Returns:
+        The method; None where it maximises something else, as SAEM does.
 
     Example:
-        >>> named_method("Quadrature(nodes=5)").nodes, named_method("SAEM()")
-        (5, None)
+        >>> import nlme_torch as nlme
+        >>> maximised(nlme.Staged(nlme.Pooled(), nlme.Quadrature(nodes=5))).nodes
+        5
     """
-    nodes = re.fullmatch(r"Quadrature\(nodes=(\d+|auto)\)", name)
-    if nodes is not None:
-        return Quadrature(nodes="auto" if nodes[1] == "auto" else int(nodes[1]))
-    kinds = {kind.__name__: kind for kind in (FO, FOCE, FOCEI, Laplace)}
-    return kinds[name]() if name in kinds else None
+    while isinstance(method, Staged):
+        method = method.methods[-1]
+    return method if isinstance(method, MarginalMethod) else None
 
 
 def fitted_method(fit: Fitted) -> MarginalMethod:
     """Return the approximation that a fit maximised, or that gave its likelihood; ``FOCEI()`` where neither is one."""
-    if isinstance(fit.method, MarginalMethod):
-        return fit.method
-    return named_method(fit.log_likelihood.method) or FOCEI()
+    chosen = maximised(fit.method)
+    if chosen is None and isinstance(fit.log_likelihood.settings, MarginalMethod):
+        chosen = fit.log_likelihood.settings
+    return chosen or FOCEI()

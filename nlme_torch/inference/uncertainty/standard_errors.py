@@ -24,9 +24,9 @@ from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.foce.quadrature import Quadrature
 from nlme_torch.inference.information.observed import Information, Kind, invert, marginal_information
 from nlme_torch.inference.information.stochastic import StochasticInformation
-from nlme_torch.inference.marginal.laplace import Curved
-from nlme_torch.inference.marginal.quadrature_rule import STEP
-from nlme_torch.inference.uncertainty.fitted_method import fitted_method
+from nlme_torch.inference.marginal.enough_nodes import STEP
+from nlme_torch.inference.marginal.quadrature import QuadratureApproximation
+from nlme_torch.inference.uncertainty.fitted_method import fitted_method, maximised
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.parameters.transforms import Transform
@@ -113,9 +113,9 @@ def standard_errors(
     Args:
         fit: The fit; meaningful where its estimates maximise the likelihood of ``method``.
         method: The approximation of the likelihood, or ``nlme.StochasticInformation()`` for the exact one by Markov
-            chains; None takes the approximation that the fit maximised, and after SAEM ``FOCEI()``, or Markov chains
-            where an outcome is not normal or a value is censored. Quadrature takes more nodes than were given where
-            standard errors ask for them.
+            chains; None takes the approximation that the fit maximised, and after SAEM the quadrature that gave its
+            likelihood, ``FOCEI()`` if none did, or Markov chains where an outcome is not normal or a value is
+            censored. Quadrature takes more nodes than were given where standard errors ask for them.
         kind: ``sandwich`` is robust, ``R`` assumes the model, ``S`` does and needs many subjects.
         level: Of the confidence limits.
         step: Of the differences of an approximate likelihood on the estimation scale.
@@ -162,8 +162,10 @@ def standard_errors(
 
 
 def _suitable(fit: Fitted) -> MarginalMethod | InformationMethod:
-    """What the fit maximised; else FOCEI, and Markov chains where an outcome is not normal or a value is censored."""
+    """What the fit maximised; else quadrature that gave its likelihood; else FOCEI, or chains where that cannot be."""
     chosen = fitted_method(fit)
+    if maximised(fit.method) is None and not isinstance(chosen, Quadrature):
+        chosen = FOCEI()
     if isinstance(chosen, FOCEI) and fit.model.n_effects:
         try:
             chosen.approximation(fit.density)
@@ -189,7 +191,7 @@ def _enough_nodes(
         moved = math.inf if before is None else float((errors / before[2] - 1).abs().max())
         if before is not None and moved <= MOVED:
             return before[0], before[1]
-        assert isinstance(approximation, Curved)
+        assert isinstance(approximation, QuadratureApproximation)
         if approximation.nodes == 1 or approximation.with_nodes(approximation.nodes + STEP) is None:
             by = "by an unknown amount" if not math.isfinite(moved) else f"by {100 * moved:.0f} %"
             warning = f"{rule.name}: more nodes, which would be too many, may move a standard error {by}"

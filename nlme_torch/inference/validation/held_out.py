@@ -35,7 +35,7 @@ def held_out(
         fit: The fit.
         data: Subjects it has not seen.
         likelihood: How the integral is done, as for :func:`nlme.loglik`: ``ImportanceSampling()``,
-            ``LaplaceLikelihood()``, ``QuadratureLikelihood()``, ``AnnealedImportanceSampling()``, or ``FOCEI()`` and
+            ``AnnealedImportanceSampling()``, or ``Laplace()``, ``Quadrature()``, ``FOCEI()`` and
             its kind; None chooses importance sampling. Compare only values by the same method.
         seed: Seed of the search for modes and of Monte-Carlo methods.
 

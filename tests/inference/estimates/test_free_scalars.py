@@ -4,10 +4,8 @@ import pytest
 import torch
 from support.small_models import DOUBLE, Everything, Line
 
-import nlme_torch as nlme
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
-from nlme_torch.inference.uncertainty.fitted_method import named_method
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.parameters.transforms import Identity, Log, Logit
 
@@ -48,9 +46,3 @@ def test_nothing_to_estimate_is_refused():
         parameter.requires_grad_(False)
     with pytest.raises(FitError, match="everything is fixed"):
         scalars_of(model)
-
-
-def test_methods_by_their_names():
-    for method in (nlme.FO(), nlme.FOCE(), nlme.FOCEI(), nlme.Laplace(), nlme.Quadrature(nodes=4)):
-        assert named_method(str(method)) == method
-    assert named_method(str(nlme.SAEM())) is None

@@ -91,7 +91,7 @@ def test_one_subject_without_a_likelihood_is_named_and_the_others_keep_theirs(da
     @dataclass(frozen=True)
     class Partly:
         def log_marginal(self, density, effects, generator):
-            estimate = nlme.LaplaceLikelihood().log_marginal(density, effects, generator)
+            estimate = nlme.Laplace().log_marginal(density, effects, generator)
             estimate.log_marginal[2] = -math.inf
             return estimate
 

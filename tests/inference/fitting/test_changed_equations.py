@@ -101,8 +101,8 @@ ENTRIES = {
     "predictions": lambda fit, data: fit.predictions["IPRED"],
     "individualise": lambda fit, data: fit.individualise(data, starts=1)["IPRED"],
     "ofv": lambda fit, data: nlme.ofv(fit.model, data, nlme.FOCEI(), solver=fit.solver).subjects["ofv"],
-    "loglik": lambda fit, data: nlme.loglik(fit, nlme.QuadratureLikelihood(5)).minus2ll,
-    "held_out": lambda fit, data: nlme.held_out(fit, data, nlme.QuadratureLikelihood(5)).minus2ll,
+    "loglik": lambda fit, data: nlme.loglik(fit, nlme.Quadrature(nodes=5)).minus2ll,
+    "held_out": lambda fit, data: nlme.held_out(fit, data, nlme.Quadrature(nodes=5)).minus2ll,
     "curves": lambda fit, data: nlme.diagnostics.fit_curves(fit, points=5)["IPRED"],
     "standard errors": lambda fit, data: nlme.standard_errors(fit, nlme.FOCEI(), kind="S").table["se"],
     "sir": lambda fit, data: nlme.sir(fit, nlme.FOCEI(), proposals=12, resamples=6, iterations=1, progress=False).table[

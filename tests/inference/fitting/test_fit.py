@@ -19,7 +19,7 @@ SHORT = nlme.SAEM(schedule=nlme.StepSchedule(exploration=20, smoothing=15))
 
 
 def quick(model, data, seed=1, method=SHORT, **options):
-    return nlme.fit(model, data, method, seed=seed, progress=False, likelihood=nlme.LaplaceLikelihood(), **options)
+    return nlme.fit(model, data, method, seed=seed, progress=False, likelihood=nlme.Laplace(), **options)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_nothing_is_printed_and_progress_goes_to_stderr(lines):
         quick(Line(), data)
     assert out.getvalue() == "" and err.getvalue() == ""
     with redirect_stdout(out), redirect_stderr(err):
-        nlme.fit(Line(), data, SHORT, progress=True, likelihood=nlme.LaplaceLikelihood())
+        nlme.fit(Line(), data, SHORT, progress=True, likelihood=nlme.Laplace())
     assert out.getvalue() == "" and "SAEM" in err.getvalue() and "40/40" in err.getvalue()
 
 

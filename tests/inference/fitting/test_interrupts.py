@@ -164,7 +164,7 @@ def test_multistart_keeps_its_fits(says, monkeypatch):
     monkeypatch.setattr(sys.modules["nlme_torch.inference.strategies.multistart"], "fit", fitted)
     found = nlme.multistart(
         model, data, short, starts=3, keep=3, warm_up=short, solver=nlme.RK4(steps=2), progress=False,
-        likelihood=nlme.LaplaceLikelihood(starts=1),
+        likelihood=nlme.Laplace(mode_starts=1),
     )  # fmt: skip
     assert found.status is nlme.Status.INTERRUPTED and len(found.fits) == (2 if says else 1)
     assert found.best.status is nlme.Status.COMPLETED and "interrupted" in str(found)

@@ -149,7 +149,7 @@ def test_a_subject_that_cannot_be_solved_has_no_prediction():
 @pytest.fixture(scope="module")
 def fit():
     method = nlme.SAEM(schedule=nlme.StepSchedule(exploration=8, smoothing=5))
-    return nlme.fit(Decay(), dataset(table()), method, progress=False, likelihood=nlme.LaplaceLikelihood())
+    return nlme.fit(Decay(), dataset(table()), method, progress=False, likelihood=nlme.Laplace())
 
 
 def curve(fit, label, times):

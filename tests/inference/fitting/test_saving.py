@@ -131,7 +131,7 @@ def test_an_existing_fit_is_not_overwritten_without_asking(fit, data, tmp_path):
     with pytest.raises(nlme.FitError, match="one already exists; choose another name or pass overwrite=True"):
         fit.save(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    other = nlme.fit(Line(full=True), data, METHOD, seed=3, progress=False, likelihood=nlme.LaplaceLikelihood())
+    other = nlme.fit(Line(full=True), data, METHOD, seed=3, progress=False, likelihood=nlme.Laplace())
     other.save(folder, overwrite=True)
     assert nlme.load(folder, Line(full=True), data).seed == 3
     assert [path.name for path in tmp_path.iterdir()] == ["one"]

@@ -73,7 +73,7 @@ def test_simulations_are_those_of_the_closed_form():
 
 @pytest.mark.parametrize("method", [SHORT, nlme.Laplace()], ids=["saem", "laplace"])
 def test_a_fit_is_that_of_the_closed_form(data, method):
-    value = nlme.LaplaceLikelihood()
+    value = nlme.Laplace()
     fit, exact = (
         nlme.fit(model(4.0), data, method, seed=1, likelihood=value, progress=False) for model in (Equation, Closed)
     )

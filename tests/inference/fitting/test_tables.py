@@ -81,7 +81,7 @@ def test_effects_have_one_row_per_subject():
 def line_fit():
     method = nlme.SAEM(schedule=nlme.StepSchedule(burn_in=1, exploration=2, smoothing=1))
     data = lines_data(simulate_lines(subjects=5)[0])
-    return nlme.fit(Line(), data, method, progress=False, likelihood=nlme.LaplaceLikelihood(starts=1))
+    return nlme.fit(Line(), data, method, progress=False, likelihood=nlme.Laplace(mode_starts=1))
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +108,7 @@ def test_the_text_says_everything_once(everything_fit):
     text = str(fit)
     assert text == repr(fit) and fit._repr_html_() == f"<pre>{text}</pre>"
     assert "Everything fitted to 5 subjects, 24 observations" in text
-    assert (
-        f"-2LL {fit.minus2ll:.3f}" in text and f"OFV {fit.ofv:.3f}" in text and "by LaplaceLikelihood(starts=1)" in text
-    )
+    assert f"-2LL {fit.minus2ll:.3f}" in text and f"OFV {fit.ofv:.3f}" in text and "by Laplace" in text
     assert f"AIC {fit.aic:.2f}  BIC {fit.bic:.2f}  (60 parameters)" in text
     assert "penalised objective" in text and "(not a likelihood)" in text
     assert "10 (fixed)" in text and "sd 0." in text
@@ -142,7 +140,7 @@ def test_shrinkage_of_a_fixed_omega_is_against_it():
         lines_data(frame),
         method,
         progress=False,
-        likelihood=nlme.LaplaceLikelihood(),
+        likelihood=nlme.Laplace(),
     )
     expected = 1 - fit.eta.eta_a.std(ddof=1) / math.sqrt(2.0)
     assert fit.shrinkage.eta_a == pytest.approx(expected, rel=1e-10)

@@ -80,7 +80,7 @@ def test_m3_reaches_the_maximum_and_the_truth():
         best, error = maximum(table)
         fit, found = estimate(table, cens="CENS")
         assert minus2ll(found, table) - minus2ll(best, table) < 0.1
-        exact = nlme.loglik(fit, nlme.QuadratureLikelihood(15)).minus2ll
+        exact = nlme.loglik(fit, nlme.Quadrature(nodes=15)).minus2ll
         assert exact == pytest.approx(minus2ll(found, table), abs=1e-3)
         estimates.append(found)
         errors.append(error)

@@ -49,8 +49,8 @@ def test_a_fit_prints_and_saves_whatever_its_variances(variance, tmp_path):
 @pytest.mark.parametrize(
     "method",
     [
-        nlme.LaplaceLikelihood(starts=1),
-        nlme.QuadratureLikelihood(nodes=2),
+        nlme.Laplace(mode_starts=1),
+        nlme.Quadrature(nodes=2),
         nlme.ImportanceSampling(samples=30),
         nlme.AnnealedImportanceSampling(annealing=Annealing(groups=2, chains=4, moves=1, max_steps=3)),
     ],

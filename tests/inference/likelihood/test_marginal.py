@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy import integrate, stats
 from support.analytic import DOUBLE, GaussianMixture, LinearGaussian, Warped
+from support.integrals import by_quadrature
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.likelihood.importance_sampling import draw_weighted, importance_sampling, summarise
-from nlme_torch.inference.likelihood.laplace import laplace_log_marginal, laplace_mixture
+from nlme_torch.inference.likelihood.laplace_mixture import laplace_log_marginal, laplace_mixture
 from nlme_torch.inference.likelihood.pareto_smoothing import fit_generalized_pareto, pareto_smooth
-from nlme_torch.inference.likelihood.quadrature import quadrature_log_marginal
 from nlme_torch.inference.mcmc.proposals import Mixture, factor_of_precision, normal, student
 from nlme_torch.inference.modes.conditional_modes import best_mode, conditional_modes, distinct_modes
 
@@ -59,7 +59,7 @@ def test_quadrature_is_exact_for_a_linear_gaussian_model(effect):
     modes = best_mode(modes_of(target, effect, 5))
     factor = factor_of_precision(modes.precision)
     for nodes in (1, 4):
-        value = quadrature_log_marginal(target.log_joint, modes.effects, factor, nodes=nodes, max_columns=17)
+        value = by_quadrature(target.log_joint, modes.effects, factor, nodes, pieces=3)
         torch.testing.assert_close(value, target.log_marginal(), atol=1e-9, rtol=0)
 
 
@@ -86,7 +86,7 @@ def test_quadrature_and_importance_sampling_agree_with_scipy_on_a_poisson_model(
     exact = torch.from_numpy(np.log(integrate.simpson(integrate.simpson(density, x=b, axis=1), x=a, axis=0)))
     modes = best_mode(conditional_modes(log_joint, torch.zeros(2, 1, 2, dtype=DOUBLE)))
     factor = factor_of_precision(modes.precision)
-    value = quadrature_log_marginal(log_joint, modes.effects, factor, nodes=25)
+    value = by_quadrature(log_joint, modes.effects, factor, nodes=25)
     torch.testing.assert_close(value, exact, atol=1e-7, rtol=0)
     assert (laplace_log_marginal(modes) - exact).abs().max() > 1e-3  # so the nodes did something
     result = importance_sampling(
@@ -94,24 +94,6 @@ def test_quadrature_and_importance_sampling_agree_with_scipy_on_a_poisson_model(
     )
     assert ((result.log_marginal - exact).abs() < 4 * result.standard_error).all()
     assert result.total_standard_error < 0.01
-
-
-def test_quadrature_refuses_too_many_nodes_and_says_what_to_use():
-    target = LinearGaussian.simulate(28, 6, 2, seed=3)
-    with pytest.raises(FitError, match="22,876,792,454,961 nodes.*annealed_importance_sampling"):
-        quadrature_log_marginal(
-            target.log_joint,
-            torch.zeros(28, 2, dtype=DOUBLE),
-            torch.eye(28, dtype=DOUBLE)[..., None].expand(-1, -1, 2),
-            nodes=3,
-        )
-
-
-def test_quadrature_refuses_a_missing_curvature():
-    factor = torch.eye(2, dtype=DOUBLE)[..., None].repeat(1, 1, 3)
-    factor[..., 1] = torch.nan
-    with pytest.raises(FitError, match=r"\[1\]"):
-        quadrature_log_marginal(lambda e: e.sum(0), torch.zeros(2, 3, dtype=DOUBLE), factor)
 
 
 def test_proposal_densities_agree_with_scipy():

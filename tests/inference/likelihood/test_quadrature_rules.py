@@ -1,5 +1,6 @@
 """Quadrature shows its own error; values at given parameters by sampling; standard errors for outcomes of any kind."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 import nlme_torch as nlme
 from nlme_torch.inference.likelihood.annealed_importance_sampling import Annealing
-from nlme_torch.inference.marginal.quadrature_rule import raised
+from nlme_torch.inference.marginal.enough_nodes import raised
 from nlme_torch.inference.uncertainty.standard_errors import _suitable
 
 
@@ -120,9 +121,7 @@ def test_the_rule_is_raised_until_the_next_one_agrees():
         raised(lambda nodes: None)
 
 
-@pytest.mark.parametrize(
-    "method", [nlme.ImportanceSampling(draws=4000), nlme.QuadratureLikelihood("auto"), nlme.LaplaceLikelihood()]
-)
+@pytest.mark.parametrize("method", [nlme.ImportanceSampling(draws=4000), nlme.Quadrature(nodes="auto"), nlme.Laplace()])
 def test_a_value_at_given_parameters_by_any_likelihood_method(data, table, method):
     parameters = {"a": 0.1, "b": 0.2, "omega_a": 5.0}
     truth = exact(table, 0.1, 0.2, 5.0)
@@ -133,7 +132,7 @@ def test_a_value_at_given_parameters_by_any_likelihood_method(data, table, metho
     if isinstance(method, nlme.ImportanceSampling):
         assert 0 < value.standard_error < 0.5 and abs(value.minus2ll - truth) < 4 * value.standard_error
         assert "Monte-Carlo SE" in str(value) and value.subjects["k_hat"].max() < 0.7
-    elif isinstance(method, nlme.QuadratureLikelihood):
+    elif isinstance(method, nlme.Quadrature):
         assert value.minus2ll == pytest.approx(truth, abs=0.1)
     else:
         assert abs(value.minus2ll - truth) > 1, "Laplace is wrong here"
@@ -151,8 +150,10 @@ def test_annealing_at_given_parameters_with_its_error(data, table):
 
 def test_standard_errors_after_saem_of_what_cannot_be_linearised(data):
     saem = nlme.SAEM(schedule=nlme.StepSchedule(burn_in=2, exploration=10, smoothing=5))
-    fit = nlme.fit(Logistic(), data, saem, likelihood=nlme.LaplaceLikelihood(starts=1), progress=False)
-    assert _suitable(fit) == nlme.StochasticInformation()
+    fit = nlme.fit(Logistic(), data, saem, likelihood=nlme.Laplace(mode_starts=1), progress=False)
+    assert _suitable(fit) == nlme.StochasticInformation(), "the estimates are no maximum of Laplace's approximation"
+    exact = nlme.Quadrature(nodes=5)
+    assert _suitable(dataclasses.replace(fit, log_likelihood=nlme.loglik(fit, exact))) == exact
 
 
 def test_a_value_says_that_the_solver_is_inexact():

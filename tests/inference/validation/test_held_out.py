@@ -38,7 +38,7 @@ def trained(lines):
     return nlme.fit(Line(full=True), lines[0].subset(range(1, 17)), nlme.FO(), progress=False)
 
 
-@pytest.mark.parametrize("likelihood", [nlme.LaplaceLikelihood(), nlme.QuadratureLikelihood(5), nlme.FOCEI()])
+@pytest.mark.parametrize("likelihood", [nlme.Laplace(), nlme.Quadrature(nodes=5), nlme.FOCEI()])
 def test_held_out_likelihood_is_the_exact_one_of_other_subjects(lines, trained, likelihood):
     (data, design), fit = lines, trained
     found = nlme.held_out(fit, data.subset(range(17, 25)), likelihood)

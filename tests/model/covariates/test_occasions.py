@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 
 import nlme_torch as nlme
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
-from nlme_torch.inference.likelihood.laplace import laplace_log_marginal
+from nlme_torch.inference.likelihood.laplace_mixture import laplace_log_marginal
 from nlme_torch.inference.modes.conditional_modes import best_mode, conditional_modes
 from nlme_torch.inference.modes.effect_density import column_density
 from nlme_torch.model import Density

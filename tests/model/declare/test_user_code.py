@@ -196,7 +196,7 @@ def test_what_is_no_model_no_data_no_seed_and_no_device_is_told_what_to_write():
     ):
         with pytest.raises(kind, match=said):
             check_arguments("fit", *arguments)
-    for method in ("laplace", nlme.LaplaceLikelihood):
+    for method in ("laplace", nlme.Laplace):
         with pytest.raises(nlme.FitError, match=r"such as nlme\.ImportanceSampling\(\)"):
             check_likelihood(method)
     with pytest.raises(nlme.ModelError, match=r"shape \(3, 3\).*give \(1, 3\)"):

@@ -493,6 +493,6 @@ def test_a_model_whose_effects_are_all_standard_has_a_mean_for_every_start(lines
         nlme.SAEM(starts=2, chains=20, warm_up=nlme.Pooled(5), schedule=nlme.StepSchedule(exploration=3, smoothing=2)),
         seed=1,
         progress=False,
-        likelihood=nlme.LaplaceLikelihood(1),
+        likelihood=nlme.Laplace(mode_starts=1),
     )
     assert "best of 2 starts" in fit.termination

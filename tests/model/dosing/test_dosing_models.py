@@ -11,10 +11,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from support.integrals import by_quadrature
 
 import nlme_torch as nlme
 from nlme_torch.inference.fitting.predictions import prediction_table
-from nlme_torch.inference.likelihood.quadrature import quadrature_log_marginal
 from nlme_torch.inference.mcmc.proposals import factor_of_precision
 from nlme_torch.inference.modes.conditional_modes import best_mode, conditional_modes
 from nlme_torch.inference.modes.effect_density import column_density
@@ -36,7 +36,7 @@ def exact_ofv(density, values, nodes):
     log_joint = column_density(density.at(values))
     zero = torch.zeros(density.model.n_effects, 1, density.batch.n_subjects, dtype=torch.float64)
     mode = best_mode(conditional_modes(log_joint, zero))
-    total = quadrature_log_marginal(log_joint, mode.effects, factor_of_precision(mode.precision), nodes=nodes).sum()
+    total = by_quadrature(log_joint, mode.effects, factor_of_precision(mode.precision), nodes).sum()
     return -2 * total.item() - density.batch.n_observations * math.log(2 * math.pi)
 
 

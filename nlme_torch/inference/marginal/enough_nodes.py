@@ -9,17 +9,18 @@ from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.log_likelihood import TOLERATED
 
 FEWEST = 3
+"""Nodes per effect to begin with: one is Laplace's approximation, and two have none at the mode."""
 STEP = 2
+"""From one odd rule to the next, so that each has a node at the mode."""
 LARGEST_GRID = 20_000
-"""Nodes per subject up to which a rule is tried."""
+"""Nodes per subject up to which a rule is tried: 3 nodes for 9 effects, or the 20,000 columns of one batched call."""
 
 
-def raised(rule: Callable[[int], Tensor | None], scale: float = 1.0) -> tuple[int, Tensor, Tensor | None]:
+def raised(rule: Callable[[int], Tensor | None]) -> tuple[int, Tensor, Tensor | None]:
     """Raise the nodes until the next rule moves -2LL by no more than 0.05.
 
     Args:
-        rule: Nodes per effect to the values of the subjects, ``(subject,)``; None where the grid would be too large.
-        scale: What turns the values into -2LL.
+        rule: Nodes per effect to -2LL of the subjects, ``(subject,)``; None where the grid would be too large.
 
     Returns:
         The nodes, their values, and those of the next rule; the largest grid that is allowed if none suffices.
@@ -40,7 +41,7 @@ def raised(rule: Callable[[int], Tensor | None], scale: float = 1.0) -> tuple[in
         )
     while True:
         following = rule(nodes + STEP)
-        moved = 0.0 if following is None else abs(scale * float((following - value).sum()))
+        moved = 0.0 if following is None else abs(float((following - value).sum()))
         if moved <= TOLERATED or not math.isfinite(moved):
             return nodes, value, following
         assert following is not None

@@ -1,4 +1,4 @@
-"""Laplace's approximation of the marginal likelihood, and the mixture of its pieces over several modes."""
+"""A proposal of several humps: one at each conditional mode, weighted by what Laplace's approximation gives it."""
 
 import math
 
@@ -9,6 +9,7 @@ from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
 from nlme_torch.inference.mcmc.proposals import Mixture, factor_of_precision
 from nlme_torch.inference.modes.conditional_modes import Modes
+from nlme_torch.inference.modes.laplace import minus_two_log_integral
 
 
 def laplace_log_marginal(modes: Modes, *, strict: bool = True) -> Float[Tensor, "*batch"]:
@@ -52,8 +53,8 @@ def laplace_log_marginal(modes: Modes, *, strict: bool = True) -> Float[Tensor, 
             f"{where} of the batch, so those points are no maxima. Search from more starts, or use "
             "importance sampling or annealed importance sampling, which need no curvature."
         )
-    half_log_determinant = factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    value = modes.value + 0.5 * modes.effects.shape[0] * math.log(2 * math.pi) - half_log_determinant
+    least = -modes.value - 0.5 * modes.effects.shape[0] * math.log(2 * math.pi)
+    value = -0.5 * minus_two_log_integral(least, factors)
     return torch.where(bad, torch.nan, value)
 
 

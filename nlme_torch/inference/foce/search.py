@@ -1,24 +1,18 @@
-"""What is maximised and how: an approximation of the marginal likelihood with the settings of its search."""
+"""How the maximum of an approximate likelihood is looked for."""
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.foce.rescue import Rescue
-from nlme_torch.inference.marginal.approximation import Approximation
 from nlme_torch.inference.marginal.expansion_points import solves_equations
 from nlme_torch.inference.optimise.minimisers import Optimiser
-from nlme_torch.model.declare.values import ParameterValues
 from nlme_torch.model.density.density import Density
 from nlme_torch.settings import check_at_least, check_types
 
-Settings = TypeVar("Settings", bound="MarginalSettings")
-
 
 @dataclass(frozen=True, kw_only=True)
-class MarginalSettings(ABC):
-    """What is approximated, and the settings of the search that FO, FOCE, FOCEI, Laplace and Quadrature share.
+class Search:
+    """The settings of the search that FO, FOCE, FOCEI, Laplace and Quadrature share.
 
     Attributes:
         optimiser: Minimiser of a fit; None takes ``BFGS()``, ``TrustRegion()`` for a model with a network, and
@@ -42,41 +36,7 @@ class MarginalSettings(ABC):
         check_types(self, FitError)
         check_at_least(self, FitError, 0, "spread")
         if self.starts < 1 or (self.mode_starts is not None and self.mode_starts < 1):
-            raise FitError(f"{self.name} needs at least one start, got starts={self.starts}.")
-
-    @property
-    def name(self) -> str:
-        """What the values of this method are called."""
-        return type(self).__name__
-
-    def __str__(self) -> str:
-        return self.name
-
-    @abstractmethod
-    def build(self, density: Density) -> Approximation:
-        """Return the approximation for one model and its data."""
-
-    def approximation(self, density: Density) -> Approximation:
-        """Return the approximation for one model and its data.
-
-        Args:
-            density: The model, joined to data and solver.
-
-        Raises:
-            FitError: The model has no random effects, or something that this approximation cannot do.
-        """
-        if not density.model.n_effects:
-            raise FitError(f"the model has no random effects for {self.name} to integrate; use nlme.Pooled().")
-        return self.build(density)
-
-    def at(self: Settings, density: Density, values: ParameterValues) -> Settings:
-        """Return the method with everything decided that it leaves to the data and to where it stands.
-
-        Args:
-            density: The model, joined to data and solver.
-            values: Raw name to ``(1, *shape)``.
-        """
-        return self
+            raise FitError(f"{type(self).__name__} needs at least one start, got starts={self.starts}.")
 
     def searches(self, density: Density) -> int:
         """Return the number of searches for each mode."""
