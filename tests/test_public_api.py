@@ -27,7 +27,7 @@ def exported(module: Any) -> list[str]:
     names = getattr(module, "__all__", None)
     if names is None:
         own = {name for name, value in vars(module).items() if inspect.ismodule(value)}
-        names = [name for name in vars(module) if not name.startswith("_") and name not in own]
+        names = [name for name in vars(module) if not name.startswith("_") and name not in own | {"TYPE_CHECKING"}]
     return sorted(names)
 
 

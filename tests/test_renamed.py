@@ -22,6 +22,14 @@ def test_old_names_work_and_say_what_they_are_now():
         nlme.solve.Adaptiv  # noqa: B018
 
 
+def test_data_sets_are_examples():
+    for name in ("theophylline", "phenobarbital"):
+        with pytest.warns(DeprecationWarning, match=f"data.{name} is nlme_torch.examples.{name} now"):
+            assert getattr(nlme.data, name) is getattr(nlme.examples, name)
+    with pytest.warns(DeprecationWarning, match="data.examples is nlme_torch.examples now"):
+        assert nlme.data.examples.theophylline().n_subjects == 12
+
+
 def test_what_were_likelihoods_of_their_own_are_the_methods_now():
     with pytest.warns(DeprecationWarning, match=r"LaplaceLikelihood is Laplace\(mode_starts=\) now"):
         assert nlme.LaplaceLikelihood(3) == nlme.LaplaceLikelihood(starts=3) == nlme.Laplace(mode_starts=3)

@@ -24,7 +24,6 @@ ROOMS = {
         "records": {"table", "events", "covariates", "outcomes", "dosing"},
         "design": {"table", "events", "covariates", "records"},
         "dataset": {"table", "events", "dosing", "records", "design"},
-        "examples": {"dataset"},
     },
     "solve": {
         "problem": set(),
@@ -206,4 +205,4 @@ def test_the_guide_for_contributors_names_the_rooms():
     guide = (ROOT.parent / "CONTRIBUTING.md").read_text()
     for part, rooms in ROOMS.items():
         (row,) = [line for line in guide.splitlines() if line.startswith(f"| {part} |")]
-        assert set(row.split("|")[2].replace(",", " ").split()) == set(rooms) - {"examples", "progress"}
+        assert set(row.split("|")[2].replace(",", " ").split()) == set(rooms) - {"progress"}

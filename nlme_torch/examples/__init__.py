@@ -1,7 +1,5 @@
 """Example data sets and models: each model of the tutorials and benchmarks, ready to fit."""
 
-from nlme_torch.data.examples import phenobarbital as phenobarbital
-from nlme_torch.data.examples import theophylline as theophylline
 from nlme_torch.examples.covariate_failures import SubjectMean as SubjectMean
 from nlme_torch.examples.covariate_failures import SubjectMeanNetwork as SubjectMeanNetwork
 from nlme_torch.examples.covariate_failures import bimodal_data as bimodal_data
@@ -13,6 +11,8 @@ from nlme_torch.examples.covariate_models import CovariateTruth as CovariateTrut
 from nlme_torch.examples.covariate_models import WithoutCovariates as WithoutCovariates
 from nlme_torch.examples.covariate_models import covariate_data as covariate_data
 from nlme_torch.examples.covariate_models import covariate_design as covariate_design
+from nlme_torch.examples.data_sets import phenobarbital as phenobarbital
+from nlme_torch.examples.data_sets import theophylline as theophylline
 from nlme_torch.examples.indirect_response import DeepNLME as DeepNLME
 from nlme_torch.examples.indirect_response import GraphNeuralODE as GraphNeuralODE
 from nlme_torch.examples.indirect_response import IndirectResponse as IndirectResponse

@@ -70,8 +70,8 @@ class Batch:
         unused: column of the table that is no covariate, to the reason.
 
     Example:
-        >>> import nlme_torch.data as data
-        >>> batch = data.theophylline().batch()
+        >>> import nlme_torch as nlme
+        >>> batch = nlme.examples.theophylline().batch()
         >>> batch.times.shape, sorted(batch.covariates)
         (torch.Size([11, 12]), ['Dose', 'Wt'])
     """

@@ -9,7 +9,8 @@ import torch
 from support.data_tables import ONE_DOSE, read, table
 
 from nlme_torch import DataError
-from nlme_torch.data import Dataset, phenobarbital, theophylline
+from nlme_torch.data import Dataset
+from nlme_torch.examples import phenobarbital, theophylline
 
 PKPD = """
 ID TIME AMT DVID DV

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from support.data_tables import ONE_DOSE, read
 
 from nlme_torch import DataError
-from nlme_torch.data import Dataset, theophylline
+from nlme_torch.data import Dataset
+from nlme_torch.examples import theophylline
 
 NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False)
 

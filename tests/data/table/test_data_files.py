@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from support.data_tables import shared
 
-from nlme_torch.data import Dataset, DoseKind, phenobarbital, theophylline
+from nlme_torch.data import Dataset, DoseKind
+from nlme_torch.examples import phenobarbital, theophylline
 
 
 def test_theophylline_file():

@@ -19,8 +19,8 @@ def theophylline() -> Dataset:
         California, San Francisco; distributed with R as ``datasets::Theoph``.
 
     Example:
-        >>> import nlme_torch.data as data
-        >>> data.theophylline()
+        >>> import nlme_torch as nlme
+        >>> nlme.examples.theophylline()
         Dataset of 12 subjects, 132 rows
           observations  conc 132
           covariates    Wt, Dose
@@ -42,8 +42,8 @@ def phenobarbital() -> Dataset:
         R as ``nlme::Phenobarb``.
 
     Example:
-        >>> import nlme_torch.data as data
-        >>> data.phenobarbital()
+        >>> import nlme_torch as nlme
+        >>> nlme.examples.phenobarbital()
         Dataset of 59 subjects, 744 rows
           observations  DV 155
           doses         589 rows
@@ -53,5 +53,5 @@ def phenobarbital() -> Dataset:
 
 
 def _read(name: str) -> pd.DataFrame:
-    with files("nlme_torch.data").joinpath("bundled", name).open() as file:
+    with files("nlme_torch.examples").joinpath("bundled", name).open() as file:
         return pd.read_csv(file)
