@@ -18,10 +18,10 @@ from nlme_torch.inference.estimates.log_likelihood import LogLikelihood as LogLi
 from nlme_torch.inference.estimates.staged import Staged as Staged
 from nlme_torch.inference.estimates.status import Status as Status
 from nlme_torch.inference.fitting.fit import fit as fit
+from nlme_torch.inference.fitting.loading import load as load
 from nlme_torch.inference.fitting.ofv import ObjectiveValue as ObjectiveValue
 from nlme_torch.inference.fitting.ofv import ofv as ofv
 from nlme_torch.inference.fitting.result import Fit as Fit
-from nlme_torch.inference.fitting.saving import load as load
 from nlme_torch.inference.foce.fo import FO as FO
 from nlme_torch.inference.foce.foce import FOCE as FOCE
 from nlme_torch.inference.foce.focei import FOCEI as FOCEI

@@ -162,7 +162,7 @@ def test_a_change_reaches_a_pyro_program_that_was_made_before():
 def test_what_subjects_are_worth_left_out_follows_a_change(monkeypatch):
     model = nlme.examples.TheophyllineHybrid(omega=nlme.Diagonal(0.3)).initialise(4)
     fit = replace(made_fit(model, nlme.examples.theophylline()), solver=FIXED)
-    monkeypatch.setattr("nlme_torch.inference.fitting.result.leave_one_out", lambda fit: nlme.FitError("none"))
+    monkeypatch.setattr("nlme_torch.inference.fitting.record.leave_one_out", lambda fit: nlme.FitError("none"))
     first = fit.hold_out
     assert fit.hold_out is first
     model.initialise(5)
