@@ -51,29 +51,32 @@ class IndividualParameter(nn.Module):
 
     Args:
         typical: Initial typical value on the natural scale, in the parameter's own unit.
-        covariates: Covariate effects, linear on the transformed scale.
-        transform: h, from natural to transformed scale.
+        *covariates: ``Power`` or ``Shift`` effects, linear on the transformed scale.
         omega: Initial variance of eta, or ``Fixed(variance)``.
         prior: Univariate distribution of the typical value (natural scale), or None.
         fixed: Keep the typical value.
         occasions: Variation kappa between occasions of a subject, or None.
 
+    Attributes:
+        transform: h, from natural to transformed scale.
+
     Raises:
         ModelError: The typical value lies outside the range, or a variance is not positive.
     """
 
+    transform: Transform
+
     def __init__(
         self,
         typical: float,
-        covariates: tuple[CovariateEffect, ...],
-        transform: Transform,
-        omega: float | Fixed,
-        prior: Distribution | None,
-        fixed: bool,
+        *covariates: CovariateEffect,
+        omega: float | Fixed = 0.2,
+        prior: Distribution | None = None,
+        fixed: bool = False,
         occasions: Occasions | None = None,
     ) -> None:
         super().__init__()
-        name = type(self).__name__
+        name, transform = type(self).__name__, self.transform
         if not transform.contains(typical):
             raise ModelError(f"{name}({typical}): the typical value must be {transform}.")
         for effect in covariates:
@@ -83,7 +86,6 @@ class IndividualParameter(nn.Module):
         if len(set(names)) < len(names):
             raise ModelError(f"{name}: a covariate appears twice among {names}; give one effect per covariate.")
         check_variance(omega.value if isinstance(omega, Fixed) else omega, f"{name}({typical})")
-        self.transform = transform
         self.omega = omega
         self.occasions = occasions
         self.prior = check_prior(prior, name)
@@ -131,16 +133,7 @@ class Normal(IndividualParameter):
         occasions: Variation between occasions of a subject, or None.
     """
 
-    def __init__(
-        self,
-        typical: float,
-        *covariates: CovariateEffect,
-        omega: float | Fixed = 0.2,
-        prior: Distribution | None = None,
-        fixed: bool = False,
-        occasions: Occasions | None = None,
-    ) -> None:
-        super().__init__(typical, covariates, Identity(), omega, prior, fixed, occasions)
+    transform = Identity()
 
 
 class LogNormal(IndividualParameter):
@@ -161,16 +154,7 @@ class LogNormal(IndividualParameter):
         2.7
     """
 
-    def __init__(
-        self,
-        typical: float,
-        *covariates: CovariateEffect,
-        omega: float | Fixed = 0.2,
-        prior: Distribution | None = None,
-        fixed: bool = False,
-        occasions: Occasions | None = None,
-    ) -> None:
-        super().__init__(typical, covariates, Log(), omega, prior, fixed, occasions)
+    transform = Log()
 
 
 class LogitNormal(IndividualParameter):
@@ -198,7 +182,8 @@ class LogitNormal(IndividualParameter):
         fixed: bool = False,
         occasions: Occasions | None = None,
     ) -> None:
-        super().__init__(typical, covariates, Logit(lower, upper), omega, prior, fixed, occasions)
+        self.transform = Logit(lower, upper)
+        super().__init__(typical, *covariates, omega=omega, prior=prior, fixed=fixed, occasions=occasions)
 
 
 class Latent(nn.Module):
