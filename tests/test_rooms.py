@@ -66,7 +66,7 @@ ROOMS = {
         "effects": {"numerics", "mcmc", "modes"},
         "estimates": {"effects"},
         "marginal": {"numerics", "modes", "estimates"},
-        "optimise": {"estimates", "marginal"},
+        "optimise": {"numerics", "estimates", "marginal"},
         "likelihood": {"progress", "numerics", "mcmc", "modes", "effects", "estimates", "marginal"},
         "pooled": {"progress", "estimates", "marginal", "optimise"},
         "saem": {"progress", "numerics", "mcmc", "modes", "effects", "estimates", "optimise", "likelihood", "pooled"},

@@ -6,34 +6,19 @@ taken by Adam with a step that shrinks with the step size of the stochastic appr
 typical value that has a random effect never moves this way.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from nlme_torch.inference.numerics import adam
+from nlme_torch.inference.numerics.adam import AdamState as AdamState
 from nlme_torch.model.declare.values import ParameterValues, flatten_values, unflatten_values
 from nlme_torch.model.density.absolute_zeros import gradients
 from nlme_torch.model.density.density import Density
 
 
-class AdamState(NamedTuple):
-    """Moving moments of the gradient.
-
-    Attributes:
-        first: ``(start, parameter)``, mean.
-        second: ``(start, parameter)``, uncentred variance.
-        steps: Steps taken.
-    """
-
-    first: Tensor
-    second: Tensor
-    steps: int
-
-
 def adam_init(values: ParameterValues, names: tuple[str, ...]) -> AdamState:
     """Return zero moments for the named parameters."""
-    zero = torch.zeros_like(flatten_values(values, names))
-    return AdamState(zero, zero, 0)
+    return adam.init(flatten_values(values, names))
 
 
 def gradient_step(
@@ -59,9 +44,6 @@ def gradient_step(
 
     Returns:
         The new values of the named parameters, and the new moments.
-
-    References:
-        Kingma and Ba (2015), Adam: a method for stochastic optimization, ICLR.
     """
     vector = flatten_values(values, names).detach().requires_grad_()
     with torch.enable_grad():
@@ -78,10 +60,7 @@ def gradient_step(
         objective = usable.sum(-1).mean(0) + density.log_prior(moved)
         (gradient,) = gradients(objective.sum(), vector)
     gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-    count = state.steps + 1
-    first = 0.9 * state.first + 0.1 * gradient
-    second = 0.99 * state.second + 0.01 * gradient.square()
-    step = (first / (1 - 0.9**count)) / ((second / (1 - 0.99**count)).sqrt() + 1e-8)
-    vector = vector.detach() + learning_rate * step
+    direction, moments = adam.step(state, gradient)
+    vector = vector.detach() + learning_rate * direction
     new = unflatten_values(vector, values, names)
-    return {name: new[name] for name in names}, AdamState(first, second, count)
+    return {name: new[name] for name in names}, moments

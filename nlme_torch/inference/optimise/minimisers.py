@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.status import Status
+from nlme_torch.inference.numerics import adam
 from nlme_torch.inference.optimise.line_search import search_line, updated
 from nlme_torch.settings import check_above, check_at_least, check_types
 
@@ -308,17 +309,18 @@ class Adam:
         self, objective: Objective, start: Tensor, scale: Tensor, report: Callable[[Iterate], None]
     ) -> Minimum:
         """Minimise; see :class:`Optimiser`."""
-        search = _Walled(objective, start, scale)
-        point, first, second = (np.zeros(scale.shape[1]) for _ in range(3))
+        search = _Scaled(objective, start, scale)
+        point = start.new_zeros(scale.shape[1])
+        moments = adam.init(point)
         step, status, reason = 0, Status.COMPLETED, f"all {self.iterations} steps of Adam were taken"
         try:
             for step in range(1, self.iterations + 1):
-                value, slope = search.numbers(point)
+                value, slope = search(point)
                 if search.last is not None and search.last.value == value:
                     report(search.last)
                 rate = self.learning_rate * (0.505 + 0.495 * math.cos(math.pi * step / self.iterations))
-                first, second = 0.9 * first + 0.1 * slope, 0.99 * second + 0.01 * slope**2
-                point = point - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
+                direction, moments = adam.step(moments, slope)
+                point = point - rate * direction
         except KeyboardInterrupt:
             status, reason = Status.INTERRUPTED, "interrupted"
         return Minimum(search.lowest, step, search.evaluations, status, reason)

@@ -13,7 +13,7 @@ from support.small_models import Line
 
 import nlme_torch as nlme
 from nlme_torch.inference.effects.effect_estimates import EffectEstimates
-from nlme_torch.inference.fitting import saving
+from nlme_torch.inference.fitting import writing
 
 METHOD = nlme.SAEM(schedule=nlme.StepSchedule(burn_in=2, exploration=6, smoothing=4))
 
@@ -173,14 +173,14 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(fit, data, tmp_path, monk
 
 def test_a_failure_at_the_last_moment_restores_the_old_fit(fit, data, tmp_path, monkeypatch):
     folder = fit.save(tmp_path / "one")
-    real = saving.Path.rename
+    real = writing.Path.rename
 
     def failing(self, target):
         if self.name == "new":
             raise OSError("renaming failed")
         return real(self, target)
 
-    monkeypatch.setattr(saving.Path, "rename", failing)
+    monkeypatch.setattr(writing.Path, "rename", failing)
     with pytest.raises(OSError, match="renaming failed"):
         fit.save(folder, overwrite=True)
     monkeypatch.undo()
