@@ -8,10 +8,9 @@ from torch import Tensor
 from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
 from nlme_torch.model.declare.model import Model
+from nlme_torch.model.declare.raw_parameters import omega_name, raw_parameters
 from nlme_torch.model.declare.scalars import omega_scalars, structural_scalars
 from nlme_torch.model.declare.values import ParameterValues, flatten_values, free_names, unflatten_values
-from nlme_torch.model.networks.networks import Network
-from nlme_torch.model.networks.random_weights import RandomWeights
 from nlme_torch.model.parameters.transforms import Identity, Log, Transform
 from nlme_torch.model.random_effects.covariance import (
     DiagonalCovariance,
@@ -42,11 +41,11 @@ class FreeScalars:
     def __init__(self, model: Model, values: ParameterValues) -> None:
         self.model, self.values = model, dict(values)
         self.free = free_names(model)
-        weights, position = _weight_names(model), 0
+        table, position = raw_parameters(model), 0
         kept: list[int] = []
         for name in self.free:
             count = model.get_parameter(name).numel()
-            if name not in weights:
+            if not table[name].role.of_network:
                 kept += range(position, position + count)
             position += count
         if not kept:
@@ -103,11 +102,9 @@ def slope_of(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
 def raw_labels(model: Model, names: Sequence[str]) -> list[str]:
     """Return a short name of every entry of some raw parameters, in the order of their vector."""
     labels: list[str] = []
-    omegas = _omega_labels(model)
+    omegas, table = _omega_labels(model), raw_parameters(model)
     for name in names:
-        count = model.get_parameter(name).numel()
-        short = name.removesuffix(".unconstrained").removesuffix(".typical").removesuffix(".beta")
-        short = short.replace(".covariates.", "_")
+        count, short = model.get_parameter(name).numel(), table[name].label
         labels += omegas.get(name) or ([short] if count == 1 else [f"{short}[{index}]" for index in range(count)])
     return labels
 
@@ -117,31 +114,22 @@ def _omega_labels(model: Model) -> dict[str, list[str]]:
     labels = {}
     for block in model.blocks:
         names, covariance = block.distinct_names, block.distinct
-        raw = f"_covariances.{block.name}.inner" if block.repeats else f"_covariances.{block.name}"
         if isinstance(covariance, DiagonalCovariance):
-            labels[f"{raw}.log_sd"] = [f"omega_{name}" for name in names]
+            labels[omega_name(block, "log_sd")] = [f"omega_{name}" for name in names]
         elif isinstance(covariance, ScalarCovariance):
-            labels[f"{raw}.log_sd"] = [f"omega_{block.name}"]
+            labels[omega_name(block, "log_sd")] = [f"omega_{block.name}"]
         elif isinstance(covariance, FullCovariance):
             pairs = torch.tril_indices(covariance.size, covariance.size).T.tolist()
-            labels[f"{raw}.factor"] = [_entry_label(names, row, column) for row, column in pairs]
+            labels[omega_name(block, "factor")] = [_entry_label(names, row, column) for row, column in pairs]
         elif isinstance(covariance, PartlyFixedCovariance):
-            labels[f"{raw}.entries"] = [_entry_label(names, row, column) for row, column in covariance.positions()]
+            labels[omega_name(block, "entries")] = [
+                _entry_label(names, row, column) for row, column in covariance.positions()
+            ]
     return labels
 
 
 def _entry_label(names: Sequence[str], row: int, column: int) -> str:
     return f"omega_{names[row]}" if row == column else f"omega_{names[column]},{names[row]}"
-
-
-def _weight_names(model: Model) -> set[str]:
-    weights: set[str] = set()
-    for name, component in model.components.items():
-        if isinstance(component, Network):
-            weights.add(f"{name}.weights")
-        elif isinstance(component, RandomWeights):
-            weights.update({f"{name}.network.weights", f"{name}.loading"})
-    return weights
 
 
 def _moves(value: Tensor, vector: Tensor) -> bool:

@@ -9,7 +9,8 @@ from torch.distributions import LogNormal, Normal
 from nlme_torch._typing import Float
 from nlme_torch.inference.effects.effect_estimates import EffectEstimates
 from nlme_torch.model.declare.model import Model
-from nlme_torch.model.declare.values import component_values, parameter_values
+from nlme_torch.model.declare.raw_parameters import omega_matrix, raw_name
+from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.observation import Censored
 from nlme_torch.model.parameters.individual_parameters import IndividualParameter
@@ -108,7 +109,7 @@ def _deviations(model: Model) -> list[float]:
         if block.covariance is None:
             found += [1.0] * block.size
         else:
-            matrix = block.covariance.matrix(component_values(values, f"_covariances.{block.name}"))[0]
+            matrix = omega_matrix(block, values)[0]
             found += matrix.diagonal().sqrt().tolist()
     return found
 
@@ -119,7 +120,7 @@ def _degenerate_correlations(model: Model) -> list[str]:
     for block in model.blocks:
         if block.covariance is None or block.covariance.diagonal or not block.covariance.free() or block.size < 2:
             continue
-        matrix = block.covariance.matrix(component_values(values, f"_covariances.{block.name}"))[0]
+        matrix = omega_matrix(block, values)[0]
         deviations = matrix.diagonal().sqrt()
         correlation = matrix / deviations[:, None] / deviations
         if not bool(torch.isfinite(correlation).all()):
@@ -140,11 +141,8 @@ def _at_bounds(model: Model) -> list[str]:
     """Estimated typical values and parameters that have run into the end of their range."""
     values, messages = parameter_values(model), []
     for name, component in model.components.items():
-        if isinstance(component, IndividualParameter):
-            raw = f"{name}.typical"
-        elif isinstance(component, PopulationParameter):
-            raw = f"{name}.unconstrained"
-        else:
+        raw = raw_name(name, component)
+        if raw is None or not isinstance(component, IndividualParameter | PopulationParameter):
             continue
         if not model.get_parameter(raw).requires_grad:
             continue

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from nlme_torch.model.declare.model import Model
+from nlme_torch.model.declare.raw_parameters import omega_matrix
 from nlme_torch.model.declare.scalars import structural_scalars
-from nlme_torch.model.declare.values import component_values, parameter_values
+from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.parameters.individual_parameters import IndividualParameter
 from nlme_torch.model.parameters.transforms import Log
 
@@ -114,6 +115,6 @@ def variances_of(model: Model) -> dict[str, float]:
         if block.covariance is None:
             variances.update(dict.fromkeys(block.labels, 1.0))
         else:
-            matrix = block.covariance.matrix(component_values(values, f"_covariances.{block.name}"))[0]
+            matrix = omega_matrix(block, values)[0]
             variances.update(zip(block.labels, matrix.diagonal().tolist(), strict=True))
     return variances

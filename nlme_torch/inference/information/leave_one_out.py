@@ -32,6 +32,7 @@ from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.marginal.normal_records import NormalRecords
 from nlme_torch.inference.numerics import linear_algebra
+from nlme_torch.model.declare.raw_parameters import names_of_omega
 from nlme_torch.model.declare.values import (
     ParameterValues,
     flatten_values,
@@ -339,7 +340,8 @@ class _Normal:
     def _prior_precision(self) -> Tensor:
         """Minus the second derivatives of the log prior where they curve it downwards, ``(parameter, parameter)``."""
         shapes = [(name, self.values[name][0].numel()) for name in self.names]
-        known = torch.cat([torch.full((count,), float(name.startswith("_covariances."))) for name, count in shapes])
+        omegas = names_of_omega(self.density.model)
+        known = torch.cat([torch.full((count,), float(name in omegas)) for name, count in shapes])
         point = flatten_values(self.values, self.names)[0].requires_grad_()
         log_prior = self.density.log_prior(unflatten_values(point[None], self.values, self.names))[0]
         precision = known.to(point)

@@ -7,6 +7,7 @@ from nlme_torch._typing import Float
 from nlme_torch.inference.modes.conditional_modes import best_mode, conditional_modes
 from nlme_torch.inference.modes.effect_density import column_density
 from nlme_torch.inference.modes.mode_search import reach
+from nlme_torch.model.declare.raw_parameters import names_of_omega
 from nlme_torch.model.declare.values import ParameterValues, free_names
 from nlme_torch.model.density.density import Density
 
@@ -28,8 +29,9 @@ def jittered_starts(
     """
     centre = {name: value.expand(starts, *value.shape[1:]).clone() for name, value in values.items()}
     shifts = {}
+    omegas = names_of_omega(density.model)
     for name in free_names(density.model):
-        if not name.startswith("_covariances"):
+        if name not in omegas:
             value = centre[name]
             noise = torch.randn(value.shape, generator=generator, dtype=value.dtype, device=generator.device)
             noise[0] = 0.0

@@ -23,6 +23,7 @@ from nlme_torch.inference.optimise.early_stopping import EarlyStopping, split_de
 from nlme_torch.inference.optimise.gradient_step import adam_init, gradient_step
 from nlme_torch.inference.pooled.naive import Naive
 from nlme_torch.inference.progress import progress_line
+from nlme_torch.model.declare.raw_parameters import Role, names_of_omega, raw_parameters
 from nlme_torch.model.declare.scalars import all_scalars, scalar_matrix
 from nlme_torch.model.declare.values import ParameterValues, free_names, parameter_values
 from nlme_torch.model.density.density import Density
@@ -101,8 +102,10 @@ class Pooled:
 
     def _still(self, density: Density) -> tuple[str, ...]:
         """Say what the likelihood of typical subjects does not depend on; of networks that is not asked."""
-        free = free_names(density.model)
-        names = tuple(name for name in free if not name.startswith("_covariances") and not _is_network(name))
+        table = raw_parameters(density.model)
+        # weights for an effect at zero rest, rightly
+        moving = {name for name, raw in table.items() if raw.role is not Role.OMEGA and not raw.role.of_network}
+        names = tuple(name for name in free_names(density.model) if name in moving)
         if not names:
             return ()
         values = parameter_values(density.model)
@@ -152,7 +155,8 @@ class Pooled:
         if self.hold_out:
             density, other = split_density(density, self.hold_out, generator)
             judge = EarlyStopping(other, self.patience)
-        names = tuple(name for name in free_names(density.model) if not name.startswith("_covariances"))
+        omegas = names_of_omega(density.model)
+        names = tuple(name for name in free_names(density.model) if name not in omegas)
         current = dict(values)
         state = adam_init(current, names)
         done, interrupted = 0, False
@@ -173,11 +177,6 @@ class Pooled:
             return _Found(current, f"{done} steps of Adam" + (", interrupted" if interrupted else ""), {}, interrupted)
         verdict = judge.verdict(done) + (", interrupted" if interrupted else "")
         return _Found(judge.best, verdict, judge.history, interrupted)
-
-
-def _is_network(name: str) -> bool:
-    """Whether a raw parameter belongs to a network: its weights for an effect at zero rest, rightly."""
-    return name.endswith((".weights", ".loading")) or ".module." in name
 
 
 class _Found(NamedTuple):

@@ -26,6 +26,7 @@ from nlme_torch.inference.fitting.result import Fit
 from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod
 from nlme_torch.inference.numerics import linear_algebra
 from nlme_torch.model.declare.augmented import NETWORK, augmented
+from nlme_torch.model.declare.raw_parameters import omega_name, raw_name
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.networks.networks import MLP
@@ -132,17 +133,17 @@ class _Regression:
         own = torch.cat([torch.arange(block.start, block.stop) for block in blocks])
         outputs = torch.tensor([owners.index(name) for name in self.parameters])
         network: MLP = getattr(model, NETWORK)
-        moved = [f"{NETWORK}.weights"]
-        moved += [f"{owner}.typical" for owner in owners]
-        moved += [f"_covariances.{block.name}.{key}" for block in blocks for key in _free_keys(block)]
+        weights = str(raw_name(NETWORK, network))
+        typical = [str(raw_name(owner, model.components[owner])) for owner in owners]
+        moved = [weights, *typical, *(omega_name(block, key) for block in blocks for key in _free_keys(block))]
         moved = [name for name in moved if model.get_parameter(name).requires_grad]
         values = {**initial, **{name: initial[name].clone().requires_grad_() for name in moved}}
         information, linear = _likelihoods(self.fit, own, density.at(initial).covariance()[0][own][:, own])
         rows: list[dict[str, float | str]] = []
 
         def objective() -> Tensor:
-            mean = torch.stack([values[f"{owner}.typical"] - initial[f"{owner}.typical"] for owner in owners], -1)
-            found = network.bind(values[f"{NETWORK}.weights"].mT)(*self.inputs)
+            mean = torch.stack([values[name] - initial[name] for name in typical], -1)
+            found = network.bind(values[weights].mT)(*self.inputs)
             shifts = torch.stack(found if isinstance(found, tuple) else (found,), -1)
             mean = mean.expand(len(shifts), -1).index_add(1, outputs, shifts)
             factor = linear_algebra.cholesky(density.at(values).covariance()[0][own][:, own])

@@ -16,6 +16,7 @@ from nlme_torch.inference.information.leave_one_out import leave_one_out
 from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod, loglik
 from nlme_torch.inference.validation.held_out import held_out as held_out_likelihood
 from nlme_torch.inference.validation.nesting import Nesting, find_nesting
+from nlme_torch.model.declare.raw_parameters import Role, raw_parameters
 from nlme_torch.model.declare.scalars import omega_scalars, structural_scalars
 from nlme_torch.model.declare.values import free_names, parameter_values
 
@@ -217,7 +218,8 @@ def _judged(
 def _random_count(fit: "Fit") -> int:
     """Free parameters of what differs between subjects: typical values with effects, their covariates, Omega."""
     owners = {owner for block in fit.model.blocks for owner in block.owners}
-    names = [name for name in free_names(fit.model) if name.startswith("_covariances.") or name.split(".")[0] in owners]
+    table = raw_parameters(fit.model)
+    names = [n for n in free_names(fit.model) if table[n].role is Role.OMEGA or table[n].owner in owners]
     return sum(fit.model.get_parameter(name).numel() for name in names)
 
 

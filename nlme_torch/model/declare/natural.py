@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nlme_torch.data.table.closest import closest
 from nlme_torch.errors import FitError
+from nlme_torch.model.declare.raw_parameters import coefficient_name, omega_name, raw_name
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.networks.networks import Network
 from nlme_torch.model.networks.random_weights import RandomWeights
@@ -41,23 +42,21 @@ def values_from_natural(model: Any, params: Mapping[str, Any]) -> dict[str, Tens
     values = parameter_values(model)
     left = dict(params)
     for name, component in model.components.items():
-        if isinstance(component, PopulationParameter | IndividualParameter):
-            raw = f"{name}.unconstrained" if isinstance(component, PopulationParameter) else f"{name}.typical"
-            if name in left:
-                number = _number(name, left.pop(name))
-                if not component.transform.contains(number):
-                    raise FitError(f"params[{name!r}] = {number:g} is out of bounds: it must be {component.transform}.")
-                values[raw] = component.transform.inverse(torch.full_like(values[raw], number))
+        raw = raw_name(name, component)
+        if raw is not None and isinstance(component, PopulationParameter | IndividualParameter) and name in left:
+            number = _number(name, left.pop(name))
+            if not component.transform.contains(number):
+                raise FitError(f"params[{name!r}] = {number:g} is out of bounds: it must be {component.transform}.")
+            values[raw] = component.transform.inverse(torch.full_like(values[raw], number))
         if isinstance(component, IndividualParameter):
             for covariate, effect in component.effects.items():
-                raw = f"{name}.covariates.{covariate}.beta"
+                raw = coefficient_name(name, covariate)
                 for position, suffix in enumerate(effect.suffixes):
                     label = f"{name}_{covariate}{suffix}"
                     if label in left:
                         values[raw] = values[raw].clone()
                         values[raw].view(1, -1)[:, position] = _number(label, left.pop(label))
-        if isinstance(component, Network | RandomWeights) and name in left:
-            raw = f"{name}.weights" if isinstance(component, Network) else f"{name}.network.weights"
+        if raw is not None and isinstance(component, Network | RandomWeights) and name in left:
             values[raw] = _weights(name, left.pop(name), values[raw])
     for block in model.blocks:
         values.update(_covariance(block, left))
@@ -94,7 +93,7 @@ def _covariance(block: RandomEffectBlock, left: dict[str, Any]) -> dict[str, Ten
     """Raw values of a block's covariance, if anything of it is named; what is named leaves ``left``."""
     entries = _entries(block)
     named = [name for name in entries if name in left]
-    covariance, prefix = block.distinct, "inner." if block.repeats else ""
+    covariance = block.distinct
     whole = covariance is not None and block.name in left
     if covariance is None or not (named or whole):
         return {}
@@ -122,7 +121,7 @@ def _covariance(block: RandomEffectBlock, left: dict[str, Any]) -> dict[str, Ten
             f"Omega of {', '.join(block.labels)} cannot take the values given: its structure is "
             f"{type(covariance).__name__}. Declare another one with nlme.Omega or omega=."
         )
-    return {f"_covariances.{block.name}.{prefix}{name}": value for name, value in raw.items()}
+    return {omega_name(block, name): value for name, value in raw.items()}
 
 
 def _entries(block: RandomEffectBlock) -> dict[str, tuple[int, int]]:

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from nlme_torch.model.declare.model import Model
-from nlme_torch.model.declare.values import ParameterValues, component_values
+from nlme_torch.model.declare.raw_parameters import coefficient_name, omega_matrix, raw_name
+from nlme_torch.model.declare.values import ParameterValues
 from nlme_torch.model.networks.networks import Network
 from nlme_torch.model.networks.random_weights import RandomWeights
 from nlme_torch.model.parameters.individual_parameters import IndividualParameter
@@ -24,12 +25,12 @@ def structural_scalars(model: Model, values: ParameterValues) -> dict[str, Tenso
     """
     scalars: dict[str, Tensor] = {}
     for name, component in model.components.items():
-        if isinstance(component, PopulationParameter):
-            scalars[name] = component.natural(values[f"{name}.unconstrained"])
-        elif isinstance(component, IndividualParameter):
-            scalars[name] = component.natural(values[f"{name}.typical"])
+        raw = raw_name(name, component)
+        if raw is not None and isinstance(component, PopulationParameter | IndividualParameter):
+            scalars[name] = component.natural(values[raw])
+        if isinstance(component, IndividualParameter):
             for covariate, effect in component.effects.items():
-                beta = values[f"{name}.covariates.{covariate}.beta"].reshape(len(values[f"{name}.typical"]), -1)
+                beta = values[coefficient_name(name, covariate)].reshape(len(scalars[name]), -1)
                 for position, suffix in enumerate(effect.suffixes):
                     scalars[f"{name}_{covariate}{suffix}"] = beta[:, position]
     return scalars
@@ -39,12 +40,11 @@ def weight_scalars(model: Model, values: ParameterValues) -> dict[str, Tensor]:
     """Return network weights and low-rank loadings, name (``effect.W1[0,0]``) to ``(start,)``."""
     scalars: dict[str, Tensor] = {}
     for name, component in model.components.items():
-        if isinstance(component, Network):
-            scalars.update(_entries(name, component.weight_names(), values[f"{name}.weights"]))
-        elif isinstance(component, RandomWeights):
-            raw = values[f"{name}.network.weights"]
-            scalars.update(_entries(name, component.network.weight_names(), raw))
-            if component.low_rank:
+        raw = raw_name(name, component)
+        if raw is not None and isinstance(component, Network | RandomWeights):
+            network = component if isinstance(component, Network) else component.network
+            scalars.update(_entries(name, network.weight_names(), values[raw]))
+            if isinstance(component, RandomWeights) and component.low_rank:
                 loading = values[f"{name}.loading"]
                 labels = [f"B[{row},{column}]" for row, column in component.loading_entries()]
                 scalars.update(_entries(name, labels, loading))
@@ -58,7 +58,7 @@ def omega_scalars(model: Model, values: ParameterValues) -> dict[str, Tensor]:
     for block in model.blocks:
         if block.covariance is None:
             continue
-        matrix = block.covariance.matrix(component_values(values, f"_covariances.{block.name}")).expand(starts, -1, -1)
+        matrix = omega_matrix(block, values).expand(starts, -1, -1)
         common = isinstance(block.covariance, ScalarCovariance) or not block.covariance.free()
         if block.kind in ("weights", "occasion") and common and not block.repeats:
             scalars[f"omega_{block.name}"] = matrix[:, 0, 0]
