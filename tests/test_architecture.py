@@ -169,3 +169,19 @@ def test_shapes_are_checked_at_run_time_here():
 
     with pytest.raises(Exception, match="(?i)type-check|hint"):
         shrinkage(torch.zeros(2, 3, 4), torch.eye(2))
+
+
+def test_no_part_reads_what_another_keeps_to_itself():
+    """An attribute that begins with an underscore is read in the room that sets it."""
+    foreign = []
+    for path in SOURCES:
+        module = module_of(path)
+        if len(module) < 2 or module[1] not in ("inference", "diagnostics", "plots"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Attribute) or not node.attr.startswith("_") or node.attr.startswith("__"):
+                continue
+            owner = ast.unparse(node.value).split(".")[-1]
+            if owner in ("density", "conditional", "model", "batch", "fit"):
+                foreign.append(f"{path.relative_to(ROOT)}: {ast.unparse(node)}")
+    assert foreign == []

@@ -117,7 +117,7 @@ def observation_mixture(
             states, solved = conditional.predict(individual, eta)
             prediction = model.state_tuple()(*(state[here] for state in states))
         else:
-            covariates = density._covariates(lambda value: value[here])
+            covariates = density.covariates(lambda value: value[here])
             prediction = model.predict(times, there, covariates)
             solved = torch.ones_like(eta[0], dtype=torch.bool)
         observed = model.observe(times, prediction, there)

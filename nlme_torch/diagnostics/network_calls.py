@@ -108,7 +108,7 @@ def _run(
 ) -> None:
     """Call all user code that may call the network."""
     model = conditional.density.model
-    covariates = conditional.density._covariates
+    covariates = conditional.density.covariates
     recorder.know(vars(p), vars(covariates))
     model.individual(p, covariates)
     if states is None:

@@ -75,7 +75,7 @@ class MarginalMethod(Search, ABC):
         Raises:
             FitError: The model does not suit the method, or a subject cannot be evaluated at the initial values.
         """
-        refuse_confounded(density.model, density._regressors)
+        refuse_confounded(density.model, density.regressors)
         found = maximise(self.approximation(density), self, generator, progress)
         assert found.log_likelihood is not None
         return replace(found, log_likelihood=replace(found.log_likelihood, settings=self))

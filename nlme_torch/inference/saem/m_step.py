@@ -57,7 +57,7 @@ class ClosedForm:
         self._columns = {
             block.name: self._regression(block) for block in density.model.blocks if block.kind != "standard"
         }
-        refuse_confounded(density.model, density._regressors)
+        refuse_confounded(density.model, density.regressors)
 
     def covered(self) -> set[str]:
         """Raw names of the parameters that this step updates."""
@@ -127,7 +127,7 @@ class ClosedForm:
                 free = not component.fixed
                 columns.append(_Column(position, f"{owner}.typical", None, None, free, component))
                 for covariate, effect in component.covariates.items():
-                    regressor = self.density._regressors[owner, covariate]
+                    regressor = self.density.regressors[owner, covariate]
                     name = f"{owner}.covariates.{covariate}.beta"
                     free = bool(effect.beta.requires_grad)
                     if regressor.dim() == 1:

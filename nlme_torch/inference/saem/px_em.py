@@ -48,7 +48,7 @@ def expand_low_rank(
     for name, component in density.model.components.items():
         if not (isinstance(component, RandomWeights) and component.low_rank):
             continue
-        place = density._slices[name]
+        place = density.slices[name]
         z = transformed[place]
         draws = z.shape[1] * z.shape[3]
         mean = z.mean((1, 3))

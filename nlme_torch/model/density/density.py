@@ -26,6 +26,7 @@ from nlme_torch.model.covariates.regressors import regressors
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.user_code import told_by_line
 from nlme_torch.model.declare.values import ParameterValues, component_values, parameter_values
+from nlme_torch.model.density.joined import Joined
 from nlme_torch.model.density.observed import ObservedRecords, observed_records
 from nlme_torch.model.density.plain_arithmetic import PlainArithmetic
 from nlme_torch.model.density.probe import probe, refuse_unread
@@ -46,7 +47,7 @@ from nlme_torch.solve import Solution, Solver
 LOG_2PI = math.log(2 * math.pi)
 
 
-class Density:
+class Density(Joined):
     """A model joined to a batch of data and a solver.
 
     Args:
