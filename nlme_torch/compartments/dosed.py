@@ -13,6 +13,7 @@ from nlme_torch.solve.linear import Linear, steady_state, superposition
 Modifiers = Mapping[str, Tensor | float]
 
 _MOST_OVERLAPS = 100
+"""Intervals that an infusion at steady state may last: each is one more superposed solution."""
 
 
 def amounts(

@@ -16,6 +16,7 @@ from nlme_torch.model.observation import with_positive_scale
 from nlme_torch.model.observation.unchecked import unchecked
 
 _CHUNK = 2_000_000
+"""Numbers held at once, 16 MB."""
 
 
 @dataclass(frozen=True)

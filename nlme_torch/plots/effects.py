@@ -16,6 +16,7 @@ from nlme_torch.plots.figures import Labels, fitting, label, note, panels, share
 from nlme_torch.plots.style import BLACK, GREY, INDIVIDUAL, OBSERVED, TYPICAL, styled
 
 MOST_PAIRS = 8
+"""Effects that one page of pairs can show."""
 
 
 @styled

@@ -15,6 +15,7 @@ from nlme_torch.plots.figures import Labels, figure_of, fitting, label, note, pa
 from nlme_torch.plots.style import INDIVIDUAL, OBSERVED, TYPICAL, styled
 
 MOST_SUBJECTS = 40
+"""Panels that one page can show."""
 
 
 @styled

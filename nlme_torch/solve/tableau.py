@@ -92,6 +92,7 @@ KUTTA = Tableau(
     limit=2.785,
 )
 
+# the last stages and the weights of Rodas5P begin alike
 _RODAS_LAST = (
     -7.502846399306121,
     2.561846144803919,

@@ -9,6 +9,7 @@ import pandas as pd
 from nlme_torch.errors import DataError
 
 _SHOWN = 10
+"""Problems of a table that a message shows: a screen of them."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from nlme_torch.model.parameters.parameters import PopulationParameter
 from nlme_torch.model.parameters.transforms import Identity, Logit
 
 SIGNIFICANT = 0.001
+"""P-value of a mean effect that is told: of 20 effects one in fifty fits says so by chance."""
 NOTABLE = 0.2
 """Mean of an effect, in standard deviations of Omega, below which it is no warning however certain it is."""
 DEGENERATE = 1e-4

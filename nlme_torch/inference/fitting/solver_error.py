@@ -9,6 +9,7 @@ from nlme_torch.solve import Solver
 from nlme_torch.solve.methods.refine import refine
 
 TOLERATED = 0.1
+"""Of -2 log-likelihood: a fortieth of what one parameter more must gain to be significant (3.84)."""
 
 
 def solver_warnings(

@@ -39,7 +39,9 @@ from nlme_torch.model.declare.values import ParameterValues, parameter_values
 from nlme_torch.model.density.normal_observations import normal_observations
 
 DENSE_LIMIT = 150
+"""Parameters up to which a whole matrix of second derivatives is learnt, one pair of gradients at a time."""
 SCALING_SUBJECTS = 24
+"""Subjects whose scores scale the first step, which need be right to a factor alone; each costs a gradient."""
 BACK = 4.0
 """Change of the logarithm of what ran away, before another search begins."""
 

@@ -43,12 +43,19 @@ from nlme_torch.model.declare.values import (
 from nlme_torch.model.density.density import Density
 
 COLUMNS = 20_000
+"""Subjects times copies in one call: some 100 MB of doubles for a few hundred records."""
 STEP = 1e-3
+"""Of central differences of exact derivatives: their error is its square, a millionth."""
 TOLERATED = 1.0
+"""Of -2 log-likelihood by which a step without a subject may miss before it counts as harmful."""
 UNKNOWN = 5.0
+"""Of -2 log-likelihood: an error from which nothing is printed, as models are told apart by less."""
 MOST = 60
+"""Subjects without whom a step is tried: a mean over them is off by an eighth of their spread."""
 LARGEST = 5e9
+"""Subjects times the cube of the parameters: operations of some seconds."""
 OVERFITTED = 0.1
+"""Inflation from which the text of a fit names it."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from nlme_torch.inference.numerics import linear_algebra
 Kind = Literal["sandwich", "R", "S"]
 
 NULL = 1e-9
+"""Share of the largest eigenvalue below which a direction is rounding of differences."""
 NEARLY_NULL = 1e-6
 """Smallest ratio of an eigenvalue of the scaled information to the largest that passes without a warning."""
 

@@ -39,7 +39,9 @@ from nlme_torch.settings import check_types
 FEWEST_CHAINS = 8
 """Fewer tell too little of the Monte-Carlo error, which is read off the differences between chains."""
 BLOCK = 20
+"""Iterations whose draws are differentiated together, and between two looks at the error."""
 NEVER = 10**9
+"""Iterations of a burn-in that does not end."""
 
 
 @dataclass(frozen=True, kw_only=True)

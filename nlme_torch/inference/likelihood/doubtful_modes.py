@@ -13,6 +13,7 @@ from nlme_torch.inference.marginal.singular_hessian import SINGULAR, smallest_ei
 
 NEAR = 5.0  # units of -2 log joint density
 SHOWN = 5
+"""Subjects that a message names."""
 PROMISED = 1e-3  # of the log joint density: less is within the noise of a solver
 
 

@@ -14,7 +14,9 @@ from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import ParameterValues
 
 RESCUE = 4
+"""Searches for a mode that was lost, as a fit without equations begins with."""
 TRIAL_STEPS = 30
+"""Newton steps where a mode is only followed: half of what a search may take, as one that is far is another."""
 NARROW_FROM = 40  # columns: below, leaving subjects out costs more than solving them
 
 

@@ -27,12 +27,16 @@ from nlme_torch.model.density.infinite_derivative import infinite_derivative
 from nlme_torch.model.density.start_check import check_start
 
 SEARCHES = 8
-BEARABLE = 0.5  # share of the subjects whose modes a step may lose
+"""Searches for better modes where a minimisation ends: twice those at the beginning of one without equations."""
+BEARABLE = 0.5
+"""Share of the subjects whose modes a step may lose."""
 CURVATURE_STEP = 3e-3
+"""Of differences of the exact gradient, in scaled coordinates whose own size is one."""
 AT_EDGE = 0.1
 """How near the edge of where Laplace's approximation is defined, as a share of it, counts as standing there."""
 
-FULL_SPACE_LIMIT = 1000  # unknowns, for dense linear algebra
+FULL_SPACE_LIMIT = 1000
+"""Unknowns up to which dense linear algebra is cheaper than the derivatives."""
 
 
 class MarginalObjective:

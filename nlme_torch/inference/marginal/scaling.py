@@ -18,7 +18,9 @@ from nlme_torch.inference.numerics import linear_algebra
 from nlme_torch.model.declare.values import ParameterValues, flatten_values, unflatten_values
 
 COLUMNS = 20_000
+"""Subjects times copies in one call: some 100 MB of doubles for a few hundred records."""
 PARAMETER_STEP, EFFECT_STEP = 1e-4, 1e-3
+"""Of differences of predictions, of logarithms and of standard deviations: a scale need be right to a per cent."""
 
 
 def expected_information(approximation: Linearised, values: ParameterValues, centre: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from nlme_torch.inference.modes.quasi_newton import on_active, quasi_newton
 from nlme_torch.inference.numerics import linear_algebra
 
 RETREATS = 6
+"""Halvings of a way back to where there are derivatives: to less than a fiftieth of it."""
 
 
 class ModeStatus(IntEnum):

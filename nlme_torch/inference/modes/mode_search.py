@@ -39,18 +39,31 @@ from nlme_torch.inference.modes.conditional_modes import (
 from nlme_torch.model.density.density import Conditional
 
 AXIS = 1.5
+"""Where points lie on the axes, in prior standard deviations, as RAY is, and the widths SCALES of the lattice."""
 SCALES = (0.7, 1.2, 2.0, 3.5)
+"""From within the prior to beyond it: data may put a subject several standard deviations out."""
 RAY = (0.4, 0.9, 1.5, 2.3, 3.3, 4.8, 7.0)
+"""Distances along a ray; they widen, as hills do that lie far out."""
 CHORD = (0.12, 0.3, 0.5, 0.7, 0.88)
+"""Shares of a chord at which a valley between two hills is looked for; the ends themselves are known."""
 CHORDS = 12
+"""Highest other points to which there are chords."""
 EXCESS, DEPTH, ODD = 2.0, 20.0, 2
+"""Log density above the normal at the mode that is odd, below the mode that still counts, and how many are climbed."""
 FIRST, LATER, RESCUES, ROUNDS = 2, 3, 6, 3
-MOST_EFFECTS = 8  # beyond, a lattice is too thin to find anything
+"""Climbs at the beginning, in a later round, where none was found, and rounds: each costs second derivatives."""
+MOST_EFFECTS = 8
+"""Beyond, a lattice is too thin to find anything."""
 FEW = 4
+"""Effects up to which rays go along axes and eigenvectors both."""
 MAX_COLUMNS = 20_000
+"""Points times subjects in one call: some 100 MB of doubles for a few hundred records."""
 KINK, KINK_END, KINK_STEPS = 0.1, 1e-9, 60
-REACH = 12.0  # standard deviations
-SAME = 0.1  # conditional standard deviations
+"""First and last length of a climb without derivatives; steps shrink by 0.4, so that twenty of them lie between."""
+REACH = 12.0
+"""Standard deviations: a longer step leads where nothing can be evaluated."""
+SAME = 0.1
+"""Conditional standard deviations within which two searches ended at one mode."""
 
 
 class BestModes(NamedTuple):

@@ -12,12 +12,15 @@ from nlme_torch.inference.modes.derivatives import derivatives
 from nlme_torch.inference.numerics import linear_algebra
 
 NOISE = 1e-3
+"""Of log-likelihood, that a step may promise within the noise of an adaptive solver at its usual tolerance."""
 PATIENCE = 6
-REJECTIONS = 20  # of a subject's steps in all: more are refused at a kink, where smaller ones do not help
-REACH = 12.0  # prior standard deviations: a longer step leads where nothing can be evaluated
-SMALL = (
-    1.5e-4  # prior standard deviations; longer steps within the tolerance occur where the Hessian is nearly singular
-)
+"""Steps within the noise before a search rests: in fewer than these Newton's method leaves it, if it can."""
+REJECTIONS = 20
+"""Of a subject's steps in all: more are refused at a kink, where smaller ones do not help."""
+REACH = 12.0
+"""Prior standard deviations: a longer step leads where nothing can be evaluated."""
+SMALL = 1.5e-4
+"""Prior standard deviations; longer steps within the tolerance occur where the Hessian is nearly singular."""
 
 
 class InnerModes(NamedTuple):

@@ -29,7 +29,9 @@ SHARP = 4.0
 """Second differences above this are those of a kink."""
 
 WIDEST, NARROWEST = 0.5, 1e-3
+"""First and last step without derivatives, in scaled coordinates, whose own size is one."""
 STEPS = 60
+"""Of such steps in all; nine halvings lie between the widest and the narrowest."""
 
 
 class Sides(NamedTuple):

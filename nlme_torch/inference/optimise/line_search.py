@@ -21,8 +21,11 @@ from torch import Tensor
 from nlme_torch._typing import Float
 
 TRIALS = 40
+"""Of one line: that many halvings leave 1e-12 of it."""
 ROUNDING = 1e-11
+"""Of the objective's own size, that its sum over subjects may be off by."""
 SHORTEST = 1e-12
+"""Share of the way, at least of one, below which an interval is not divided any more."""
 
 
 class Step(NamedTuple):

@@ -16,8 +16,11 @@ from torch import Tensor
 from nlme_torch._typing import Float
 
 APART = 1e-6
+"""Distance in scaled coordinates, so small that the objective itself has no third difference."""
 POINTS = 8
+"""On a line: five third differences, which no parabola has."""
 SHARE = 1 / 20
+"""The square of a third difference of independent errors is 1 + 9 + 9 + 1 = 20 times that of one error."""
 
 
 @runtime_checkable

@@ -26,14 +26,23 @@ from nlme_torch.inference.optimise.minimisers import Iterate
 from nlme_torch.inference.optimise.trust_region_step import best_step
 
 STEP = 1e-4
+"""Of differences of exact gradients in scaled coordinates: half of a double's digits are left."""
 RENEW_AFTER = 10
+"""Steps after which the reduced Hessian is taken anew; in between secant updates follow it."""
 MEMORY = 6
+"""Points among which the highest is the reference of a fall, so that one hard step does not shrink the radius."""
 CORRECTIONS = 12
+"""Newton steps back to the surface of modes: from near it they square the distance."""
 ON_SURFACE, NEAR_SURFACE = 1e-9, 1e-4
+"""Norms of the equations of the modes: on the surface, and so near that the modes alone are corrected."""
 COLUMNS = 5000
+"""Subjects times copies in one call: a quarter of what others take, as its graph holds third derivatives."""
 DOWNWARDS = 1e-3
+"""Curvature of the reduced Hessian, in scaled coordinates of size one, that is no noise of differences."""
 ASIDE, SAME = 0.1, 1e-5
+"""Prior standard deviations: how far beside a fold another mode is looked for, and within which it is the same."""
 SMALLEST, CROSSINGS = 1e-6, 4
+"""Radius and changes of modes at which the walk ends: beyond them the ordinary search goes on."""
 
 
 @runtime_checkable

@@ -26,6 +26,7 @@ from nlme_torch.model.density.kinked_predictions import predictions_kink
 from nlme_torch.model.density.moving_doses import dose_times_move
 
 ROUNDS = 8
+"""Searches one after the other at most, each scaled by what the last one found."""
 MANY = 20
 """Parameters above which differences of the gradient cost too much."""
 

@@ -24,11 +24,15 @@ Advance = Callable[[Tensor, Tensor, Events | None], Solution]
 Slope = Callable[[Tensor, Tensor], Tensor]
 
 MOST_STEPS = 60
+"""Newton steps towards a steady state at most: each does the work of very many repeats."""
 SMALL_STEP, NOISE = 1e-6, 1e-4
-# each step with the matrix held makes one further order of derivatives exact; modes and their curvature need three
+"""Relative steps at which it is reached, and below which one that no longer shrinks is the solver's error."""
 ORDERS = 3
+"""Each step with the matrix held makes one further order of derivatives exact; modes and their curvature need three."""
 DOUBLINGS = 24
+"""Of the time that a constant infusion is followed: from one unit to 8 million."""
 RUNAWAY = 1e12
+"""Times the first amounts, beyond which nothing is expected to come to rest."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ LARGE = 10.0
 """From here on seven terms of the series are exact to rounding."""
 
 _SERIES = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
+"""Stirling's series: Bernoulli numbers over 2k (2k - 1)."""
 
 
 def stirling_remainder(inverse: Tensor) -> Tensor:

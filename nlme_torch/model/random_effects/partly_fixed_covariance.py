@@ -27,7 +27,9 @@ from nlme_torch._typing import Bool, Float
 from nlme_torch.model.random_effects.covariance_modules import Covariance
 
 _ITERATIONS = 100
+"""Newton steps at most; they square the distance."""
 _HALVINGS = 40
+"""Of one step: that many leave 1e-12 of it."""
 
 
 class PartlyFixedCovariance(Covariance):

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 MOST_SWITCHES = 10_000
+"""Of one subject between two records: more is a mistake, and would not end."""
 # a switch that meets another stop acts this much later, as a fraction of the subject's time: ties hide gradients
 APART = 1e-8
 SAME = 1e-12
+"""Relative distance of two moments that rounding may set between them."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from nlme_torch.solve.problem.schedule import build_schedule
 _STOPS = 6  # of the trajectory, evenly from the first to the last
 _BESIDE = 8  # further times, at random between the first and the last record
 _TOLERANCE = 1e-9
+"""Relative difference of compiled and plain arithmetic that rounding and other libraries' functions explain."""
 
 
 def agrees(kernel: Kernel, problem: Problem) -> bool:

@@ -13,6 +13,7 @@ Gradients: TypeAlias = tuple[Tensor | None, ...]
 # The axis along which values and their tangents are joined: initial, times, own, shared, amounts, rates.
 _AXES = (0, 0, 0, 0, 1, 1)
 _SHARED = 3
+"""Which argument all subjects share."""
 
 
 @dataclass

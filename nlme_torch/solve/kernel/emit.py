@@ -18,6 +18,7 @@ _INPUTS = {
     "jacobian": "jacobian_bar[{}]", "slant": "slant_bar[{}]",
 }  # fmt: skip
 _LARGEST_PROGRAM = 20_000
+"""Operations per subject: a limit to what a compiler is asked to translate."""
 
 
 def forward_source(field: FieldProgram) -> str:

@@ -9,8 +9,11 @@ from nlme_torch.solve.problem.problem import Solver
 from nlme_torch.solve.problem.tolerance import AbsoluteTolerance
 
 _STRICTER = 1e-2
+"""Share of the tolerance of a solve by which another is judged: the difference is the other's error then."""
 _SHARPER = 1e-3
+"""Likewise of a steady state, at which a whole solution begins."""
 _FLOOR = 1e-12
+"""Relative tolerance below which rounding adds up to more."""
 
 
 def refine(solver: Solver) -> Solver | None:

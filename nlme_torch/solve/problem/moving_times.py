@@ -18,6 +18,7 @@ from nlme_torch.solve.problem.problem import Problem
 from nlme_torch.solve.problem.solution import Solution
 
 ADDED = 2
+"""States: the time itself and the pace at which it runs."""
 
 
 class PacedField:

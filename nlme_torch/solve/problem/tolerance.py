@@ -26,11 +26,15 @@ from nlme_torch.solve.problem.schedule import Schedule
 AbsoluteTolerance = float | Literal["auto"]
 
 LARGEST, SHARE_OF_RELATIVE = 1e-8, 1e-2
-# a state is solved again where its tolerance exceeds this many relative tolerances of its largest value
+"""What "auto" takes for states of size one, and for stricter relative tolerances than 1e-6."""
 TOO_COARSE = 10.0
+"""A state is solved again where its tolerance exceeds so many relative tolerances of its largest value."""
 ROUNDING = 1e-15
+"""Share of a subject's largest state that is rounding of it."""
 MOST_WALKS = 6
+"""Of one subject at most; each finds what its states visit at a finer tolerance."""
 SMALLEST = 1e-290
+"""So that its square is no denormal number."""
 
 
 def check_tolerances(rtol: float, atol: AbsoluteTolerance, max_steps: int) -> None:

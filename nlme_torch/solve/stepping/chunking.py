@@ -18,7 +18,9 @@ from nlme_torch.solve.stepping.discrete_adjoint import inputs_of, is_differentia
 
 _log = logging.getLogger(__name__)
 _NEVER_SPLIT = 2048
+"""Columns below which any memory suffices and a split would only cost launches."""
 _PILOT = 64
+"""Columns by which the memory of one is measured: enough for what each call costs anyway to matter little."""
 
 MaxBatch = int | Literal["auto"]
 

@@ -7,7 +7,9 @@ from nlme_torch.solve.problem.problem import Problem, check_derivative
 from nlme_torch.solve.problem.solution import Status
 
 _SMALLEST_STEP = 1e-11
+"""Share of a record: a rejected step that is shorter will not be followed by a better one."""
 _LARGEST_SLOPE = 1e100
+"""Beyond, its square in a norm overflows soon."""
 
 
 class RecordField:

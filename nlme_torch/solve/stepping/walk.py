@@ -13,7 +13,9 @@ from nlme_torch.solve.stepping.implicit import implicit_step, linearise
 from nlme_torch.solve.tableau import Method, combine
 
 _SAFETY = 0.9
+"""Of the step whose error would just be tolerated (Hairer, Norsett and Wanner 1993, section II.4)."""
 _SHRINK, _GROW = 0.2, 10.0
+"""Bounds of a step relative to the last one, likewise."""
 
 
 class Walk(NamedTuple):
