@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float
@@ -107,12 +106,3 @@ def _part(low: Step, high_value: float, width: float) -> float:
     if bend <= 0:
         return 0.5
     return min(max(-low.slope * width / bend, 0.1 if low.length == 0 else 0.3), 0.6)
-
-
-def updated(inverse: Tensor, move: Float[Tensor, "parameter"], turn: Float[Tensor, "parameter"]) -> Tensor:
-    """Return the BFGS update of an inverse Hessian, ``(parameter, parameter)``; unchanged where there is no bend."""
-    bend = float(move @ turn)
-    if bend <= 1e-10 * float(move.norm() * turn.norm()):
-        return inverse
-    left = torch.eye(len(move), dtype=move.dtype, device=move.device) - torch.outer(move, turn) / bend
-    return left @ inverse @ left.mT + torch.outer(move, move) / bend

@@ -13,7 +13,8 @@ from torch import Tensor
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.numerics import adam
-from nlme_torch.inference.optimise.line_search import search_line, updated
+from nlme_torch.inference.numerics.bfgs import updated
+from nlme_torch.inference.optimise.line_search import search_line
 from nlme_torch.settings import check_above, check_at_least, check_types
 
 LABORIOUS, PATIENCE = 5, 3

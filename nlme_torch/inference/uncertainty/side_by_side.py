@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nlme_torch._typing import Bool, Float
 from nlme_torch.inference.marginal.several_starts import SeveralValues
+from nlme_torch.inference.numerics.bfgs import updated
 
 Objectives = Callable[[Tensor, Tensor, Tensor], SeveralValues]
 """``(vectors (start, parameter), modes (effect, start, subject), which starts (start,)) -> values and gradients``."""
@@ -136,7 +137,7 @@ def _step(objectives: Objectives, state: _State) -> _State:
     vector = torch.where(taken[:, None], state.vector + move, state.vector)
     gradient = torch.where(taken[:, None], found.gradient, state.gradient)
     inverse = torch.where(
-        taken[:, None, None], _updated(state.inverse, move, found.gradient - state.gradient), state.inverse
+        taken[:, None, None], updated(state.inverse, move, found.gradient - state.gradient), state.inverse
     )
     return _State(
         members=state.members,
@@ -156,13 +157,3 @@ def _step(objectives: Objectives, state: _State) -> _State:
 
 def _direction(inverse: Tensor, gradient: Tensor) -> Tensor:
     return -(inverse @ gradient[..., None])[..., 0]
-
-
-def _updated(inverse: Tensor, move: Tensor, change: Tensor) -> Tensor:
-    """The BFGS update of inverse Hessians ``(start, parameter, parameter)`` where the curvature is positive."""
-    curvature = (move * change).sum(1)
-    good = curvature > 1e-10 * move.norm(dim=1) * change.norm(dim=1)
-    rho = torch.where(good, 1 / torch.where(good, curvature, 1.0), 0.0)[:, None, None]
-    identity = torch.eye(move.shape[1], dtype=move.dtype, device=move.device)
-    left = identity - rho * move[:, :, None] * change[:, None, :]
-    return left @ inverse @ left.mT + rho * move[:, :, None] * move[:, None, :]

@@ -7,8 +7,9 @@ import torch
 
 import nlme_torch as nlme
 from nlme_torch.inference.estimates.status import Status
+from nlme_torch.inference.numerics.bfgs import updated
 from nlme_torch.inference.optimise import minimisers
-from nlme_torch.inference.optimise.line_search import search_line, updated
+from nlme_torch.inference.optimise.line_search import search_line
 
 
 def one(value):
