@@ -214,10 +214,8 @@ class Conditional:
         """
         model, batch = self.density.model, self.density.batch
         shape = (model.n_effects, chains, self.starts, batch.n_subjects)
-        noise = torch.randn(shape, generator=generator, dtype=self.mean.dtype, device=generator.device).to(
-            self.mean.device
-        )
-        return self.colour(noise)
+        noise = torch.randn(shape, generator=generator, dtype=self.mean.dtype, device=generator.device)
+        return self.colour(noise.to(self.mean.device))
 
     def colour(self, noise: Tensor) -> Tensor:
         """Multiply standard normal noise, ``(effect, chain, start, subject)``, by the Cholesky factor of Omega."""
