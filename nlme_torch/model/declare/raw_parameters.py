@@ -6,7 +6,7 @@ it by the name of what declares it, on the natural scale.
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ OMEGA = "_covariances"
 """The attribute under which a model holds the covariances of its random effects."""
 
 
+@runtime_checkable
 class Declaring(Protocol):
     """A model, as far as it is asked here."""
 
