@@ -99,7 +99,7 @@ ENTRIES = {
     "simulate": lambda fit, data: nlme.simulate(fit.model, data, seed=1, solver=fit.solver).frame["DV"],
     "predict": lambda fit, data: fit.predict([0.5, 3.0])["IPRED"],
     "predictions": lambda fit, data: fit.predictions["IPRED"],
-    "individualise": lambda fit, data: fit.individualise(data, starts=1)["IPRED"],
+    "individualise": lambda fit, data: fit.individualise(data, starts=1).predictions["IPRED"],
     "ofv": lambda fit, data: nlme.ofv(fit.model, data, nlme.FOCEI(), solver=fit.solver).subjects["ofv"],
     "loglik": lambda fit, data: nlme.loglik(fit, nlme.Quadrature(nodes=5)).minus2ll,
     "held_out": lambda fit, data: nlme.held_out(fit, data, nlme.Quadrature(nodes=5)).minus2ll,
