@@ -245,7 +245,7 @@ class Conditional:
             elif isinstance(component, IndividualParameter):
                 inner = transformed[density._position[name]]
                 if density._occasions is not None and component.occasions is not None:
-                    inner = inner + of_occasion(eta[density._slices[name]], density._occasions)
+                    inner = inner + self.of_occasion(name, eta)
                 values[name] = component.transform.forward(inner)
             elif isinstance(component, Latent):
                 effects = eta[density._slices[name]]
@@ -258,6 +258,11 @@ class Conditional:
                     weights = transformed[density._slices[name]]
                 values[name] = component.network.bind(weights)
         return derived(density.model, values, density._covariates, density._covariates_between)
+
+    def of_occasion(self, name: str, eta: Tensor) -> Tensor:
+        """Return the effect of each record's occasion on a parameter, ``(record, chain, start, subject)``."""
+        assert self.density._occasions is not None
+        return of_occasion(eta[self.density._slices[name]], self.density._occasions)
 
     def trajectory(self, individual: Individual, eta: Tensor) -> Trajectory:
         """Return the equations of all subjects with their doses and changing quantities, ready to be solved.

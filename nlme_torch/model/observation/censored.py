@@ -52,18 +52,23 @@ class Censored(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log densities of observed values and log probabilities of censored ones."""
         left, right = self.censoring == 1, self.censoring == -1
-        density = self.base.log_prob(value)
-        if bool(left.any()):
-            density = torch.where(left, log_cdf(self.base, value), density)
-        if bool(right.any()):
-            density = torch.where(right, log_sf(self.base, value), density)
         bounded = (left | right) & torch.isfinite(self.limit)
-        if bool(bounded.any()):
+        some_left, some_right, some_bounded = self._occur(left, right, bounded)
+        density = self.base.log_prob(value)
+        if some_left:
+            density = torch.where(left, log_cdf(self.base, value), density)
+        if some_right:
+            density = torch.where(right, log_sf(self.base, value), density)
+        if some_bounded:
             # evaluated everywhere, hence shown ends that are in order wherever it is not meant
             lower = torch.where(bounded, torch.minimum(self.limit, value), value - 1.0)
             upper = torch.where(bounded, torch.maximum(self.limit, value), value)
             density = torch.where(bounded, log_interval(self.base, lower, upper), density)
         return density
+
+    def _occur(self, left: Tensor, right: Tensor, bounded: Tensor) -> tuple[bool, bool, bool]:
+        """Whether any value is left-censored, right-censored, or censored with a finite limit."""
+        return bool(left.any()), bool(right.any()), bool(bounded.any())
 
     @property
     def mean(self) -> Tensor:

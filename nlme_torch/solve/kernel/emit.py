@@ -24,7 +24,7 @@ _LARGEST_PROGRAM = 20_000
 def forward_source(field: FieldProgram) -> str:
     """``field(t, y, p, dy)`` in C++."""
     outputs = [(f"dy[{index}] =", value) for index, value in enumerate(field.outputs)]
-    return f"static void field(V t, const V *y, const V *p, V *dy) {{\n{_body(field.program, outputs)}\n}}\n"
+    return f"static void field(V t, const V *y, const V *p, V *dy) {{\n{body(field.program, outputs)}\n}}\n"
 
 
 def transposed_source(field: FieldProgram) -> str:
@@ -38,7 +38,7 @@ def jacobian_source(field: FieldProgram) -> str:
     outputs = [(f"jacobian[{index}] =", value) for index, value in enumerate(rows)]
     outputs += [(f"slant[{index}] =", value) for index, value in enumerate(slants)]
     signature = "V t, const V *y, const V *p, V *jacobian, V *slant"
-    return f"static void field_jacobian({signature}) {{\n{_body(program, outputs)}\n}}\n"
+    return f"static void field_jacobian({signature}) {{\n{body(program, outputs)}\n}}\n"
 
 
 def jacobian_transposed_source(field: FieldProgram) -> str:
@@ -113,10 +113,11 @@ def _pullback(name: str, bars: str, program: Program, found: Mapping[tuple[str, 
     for kind, place in (("own", "p_bar[{}] +="), ("shared", "p_bar[OWN + {}] +=")):
         outputs += [(place.format(index), found[k, index]) for k, index in sorted(found) if k == kind]
     signature = f"V t, const V *y, const V *p, {bars}, V *t_bar, V *y_bar, V *p_bar"
-    return f"static void {name}({signature}) {{\n{_body(program, outputs)}\n}}\n"
+    return f"static void {name}({signature}) {{\n{body(program, outputs)}\n}}\n"
 
 
-def _body(program: Program, outputs: Sequence[tuple[str, object]]) -> str:
+def body(program: Program, outputs: Sequence[tuple[str, object]]) -> str:
+    """C++ statements that compute operands and give them to places, such as ``("dy[0] =", operand)``."""
     needed: set[int] = set()
     stack = [value.index for _, value in outputs if isinstance(value, Ref)]
     while stack:

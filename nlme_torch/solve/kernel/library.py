@@ -16,7 +16,8 @@ class _Problem(ctypes.Structure):
         _POINTER),
         ("rates", _POINTER), ("resets", _POINTER), ("last", _POINTER), ("own", _POINTER), ("shared",
         _POINTER),
-        ("rtol", _DOUBLE), ("atol", _DOUBLE), ("to_scale", _LONG), ("max_steps", _LONG), ("threads", _LONG),
+        ("rtol", _DOUBLE), ("atol", _DOUBLE), ("to_scale", _LONG), ("max_steps", _LONG), ("threads", _LONG), ("rows", _LONG),
+        ("offset", _LONG),
     ]  # fmt: skip
 
 
@@ -180,7 +181,7 @@ def _problem(inputs: Inputs, limits: Limits) -> tuple[_Problem, list[Tensor]]:
     pointers = [None if tensor is None else tensor.data_ptr() for tensor in alive]
     sizes = inputs.initial.shape[1], inputs.times.shape[0]
     numbers = limits.rtol, limits.atol, int(limits.to_scale), limits.max_steps, limits.threads
-    problem = _Problem(*sizes, *pointers, *numbers)
+    problem = _Problem(*sizes, *pointers, *numbers, inputs.initial.shape[1], 0)
     return problem, [tensor for tensor in alive if tensor is not None]
 
 

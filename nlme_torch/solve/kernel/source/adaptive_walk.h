@@ -37,15 +37,15 @@ struct Walker {
     for (int i = 0; i < SHARED; ++i) p[OWN + i] = all(q.shared[i]);
   }
   double at_stop(const double *values, long stop, int state, long subject) {
-    return values[(stop * D + state) * q.subjects + subject];
+    return values[(stop * D + state) * q.rows + q.row(subject)];
   }
   void aim(int l) {
     long s = stop[l] < q.stops ? stop[l] : q.stops - 1;
-    target[l] = q.times[s * q.subjects + subject[l]];
+    target[l] = q.times[s * q.rows + q.row(subject[l])];
     if (q.rates) for (int i = 0; i < D; ++i) rate[i][l] = at_stop(q.rates, stop[l] - 1, i, subject[l]);
   }
   void leave(int l, long s) {
-    if (s && q.resets && q.resets[s * q.subjects + subject[l]])
+    if (s && q.resets && q.resets[s * q.rows + q.row(subject[l])])
       for (int i = 0; i < D; ++i) y[i][l] = q.initial[i * q.subjects + subject[l]];
     if (q.amounts) for (int i = 0; i < D; ++i) y[i][l] += at_stop(q.amounts, s, i, subject[l]);
   }
@@ -53,7 +53,7 @@ struct Walker {
     for (int i = 0; i < D; ++i) arrivals[(s * D + i) * q.subjects + subject[l]] = y[i][l];
   }
   void load(int l, long n) {
-    subject[l] = n; last[l] = q.last[n];
+    subject[l] = n; last[l] = q.last[q.row(n)];
     limit[l] = q.max_steps; walks[l] = 0; final[l] = !q.to_scale;
     double coarsest = q.to_scale ? first_tolerance(n, last[l]) : q.atol;
     for (int i = 0; i < D; ++i) tolerance[i][l] = coarsest;
@@ -67,7 +67,7 @@ struct Walker {
       for (int i = 0; i < JUDGED; ++i) {
         if (q.amounts) most = std::fmax(most, std::fabs(at_stop(q.amounts, s, i, n)));
         if (q.rates && s < last) {
-          double length = q.times[(s + 1) * q.subjects + n] - q.times[s * q.subjects + n];
+          double length = q.times[(s + 1) * q.rows + q.row(n)] - q.times[s * q.rows + q.row(n)];
           most = std::fmax(most, std::fabs(at_stop(q.rates, s, i, n)) * length);
         }
       }
@@ -111,7 +111,7 @@ struct Walker {
     evaluations[l] = FIXED ? 1 : 2;
     stiff[l] = EXPLICIT ? 0 : -1;
     steps[l].clear();
-    t[l] = q.times[n];
+    t[l] = q.times[q.row(n)];
     for (int i = 0; i < D; ++i) { y[i][l] = q.initial[i * q.subjects + n]; peak[i][l] = 0; }
     keep(l, 0);
     if (!final[l]) note(l);

@@ -6,15 +6,17 @@
 
 struct Problem {
   long subjects, stops;
-  const double *times;             // (stop, subject)
+  const double *times;             // (stop, row)
   const double *initial;           // (state, subject)
-  const double *amounts, *rates;   // (stop, state, subject) or null
-  const unsigned char *resets;     // (stop, subject) or null
-  const long *last;                // (subject) index of the last stop
+  const double *amounts, *rates;   // (stop, state, row) or null
+  const unsigned char *resets;     // (stop, row) or null
+  const long *last;                // (row) index of the last stop
   const double *own, *shared;      // (parameter, subject) and (parameter)
   double rtol, atol;
   long to_scale;                   // whether atol is that of states that reach 1, to be adapted to smaller ones
   long max_steps, threads;
+  long rows, offset;               // subject n reads times, amounts, rates, resets and last of row (n + offset) % rows
+  long row(long n) const { return rows == subjects && !offset ? n : (n + offset) % rows; }
 };
 enum Status { OK = 0, INVALID_START = 1, NONFINITE = 2, STEP_UNDERFLOW = 3, MAX_STEPS = 4 };
 

@@ -1,0 +1,230 @@
+"""The compiled likelihood of a model: log p(y_i | eta_i) of any number of columns in one call."""
+
+import ctypes
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlme_torch._typing import Float
+from nlme_torch.model.compiled.program import DensityProgram, density_program
+from nlme_torch.model.compiled.readings import DataReadings, population_readings
+from nlme_torch.model.compiled.source import likelihood_source
+from nlme_torch.model.compiled.stops import Stops, common_stops
+from nlme_torch.model.density.density import Conditional, Density
+from nlme_torch.solve.kernel.build import BuildError, build, compiler
+from nlme_torch.solve.kernel.find import find_kernel
+from nlme_torch.solve.kernel.kernel import Kernel
+from nlme_torch.solve.kernel.reading import NotScalarError
+from nlme_torch.solve.methods.per_subject import PerSubjectSolver
+from nlme_torch.solve.problem.problem import build_problem
+from nlme_torch.solve.problem.tolerance import absolute_tolerance
+
+TOLERANCE = 1e-9
+"""Largest relative difference from the tensor operations; a tenth of the last digit that a user sees printed."""
+_log = logging.getLogger(__name__)
+
+_LONG, _DOUBLE, _POINTER = ctypes.c_long, ctypes.c_double, ctypes.c_void_p
+
+
+class _ColumnData(ctypes.Structure):
+    _fields_ = [
+        *((name, _LONG) for name in ("columns", "starts", "subjects", "records")),
+        *((name, _POINTER) for name in ("means", "population", "of_subjects", "of_records", "observed")),
+        ("stops", _LONG),
+        *((name, _POINTER) for name in ("times", "amounts", "rates", "resets", "last")),
+        *((name, _POINTER) for name in ("stop_of", "added", "restarted", "walk")),
+        *((name, _DOUBLE) for name in ("rtol", "atol")),
+        *((name, _LONG) for name in ("to_scale", "max_steps")),
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledLikelihood:
+    """The compiled likelihood of a density, at any parameters.
+
+    Attributes:
+        density: The density.
+        program: What a column does.
+        library: The compiled program.
+        kernel: The compiled equations; None where there are none to be walked.
+        readings: What is taken from the data.
+        stops: When equations stop; None without equations.
+    """
+
+    density: Density
+    program: DensityProgram
+    library: ctypes.CDLL
+    kernel: Kernel | None
+    readings: DataReadings
+    stops: Stops | None
+
+    def at(self, conditional: Conditional) -> "ColumnLikelihood":
+        """Fix the parameters.
+
+        Args:
+            conditional: The density at these parameters.
+        """
+        return ColumnLikelihood(self, conditional)
+
+
+class ColumnLikelihood:
+    r"""log p(y_i | eta_i) at fixed parameters, as a function of columns of effects.
+
+    Args:
+        compiled: The compiled likelihood.
+        conditional: The density at these parameters.
+
+    Attributes:
+        function: Address of the compiled function.
+        rows: Number of starts times subjects.
+    """
+
+    def __init__(self, compiled: CompiledLikelihood, conditional: Conditional) -> None:
+        density, stops = compiled.density, compiled.stops
+        subjects = density.batch.n_subjects
+        self.rows = conditional.starts * subjects
+        self.function = ctypes.cast(compiled.library.log_likelihood, ctypes.c_void_p)
+        with torch.no_grad():
+            population = [
+                value.reshape(conditional.starts, -1).mT for value in population_readings(conditional).values()
+            ]
+            arrays: dict[str, Tensor | None] = {
+                "means": conditional.mean.expand(-1, -1, subjects),
+                "population": torch.cat(population) if population else None,
+                "of_subjects": compiled.readings.of_subjects(),
+                "of_records": compiled.readings.of_records(),
+                "observed": compiled.readings.masks,
+            }
+        numbers: dict[str, Any] = {
+            "starts": conditional.starts, "subjects": subjects, "records": len(compiled.readings.times)
+        }  # fmt: skip
+        if stops is not None:
+            arrays |= {name: getattr(stops, name) for name in Stops.__dataclass_fields__}
+            numbers["stops"] = len(stops.times)
+        if compiled.kernel is not None:
+            solver = density.solver
+            assert isinstance(solver, PerSubjectSolver)
+            numbers |= {
+                "walk": ctypes.cast(compiled.kernel.forwards.walk, ctypes.c_void_p).value,
+                "rtol": solver.rtol,
+                "atol": float(absolute_tolerance(solver.rtol, solver.atol)),
+                "to_scale": int(solver.atol == "auto"),
+                "max_steps": int(solver.max_steps),
+            }
+        self._arrays = {
+            name: value.detach().contiguous() for name, value in arrays.items() if isinstance(value, Tensor)
+        }
+        pointers = {name: value.data_ptr() for name, value in self._arrays.items()}
+        self.data = _ColumnData(**numbers, **pointers)
+
+    def __call__(self, effects: Float[Tensor, "effect *batch row"]) -> Float[Tensor, "*batch row"]:
+        """Evaluate.
+
+        Args:
+            effects: ``(effect, *batch, start * subject)``.
+
+        Returns:
+            Log likelihoods, -inf where the model cannot be evaluated.
+        """
+        columns = effects.detach().reshape(effects.shape[0], -1).contiguous()
+        out = torch.empty(columns.shape[1], dtype=torch.float64)
+        self.data.columns = columns.shape[1]
+        function = ctypes.CFUNCTYPE(None, *[_POINTER] * 3, _LONG, _LONG)(self.function.value)
+        function(ctypes.addressof(self.data), columns.data_ptr(), out.data_ptr(), 0, columns.shape[1])
+        return out.reshape(effects.shape[1:])
+
+
+def compiled_likelihood(conditional: Conditional) -> CompiledLikelihood | None:
+    """Compile the likelihood of a density, if it can be.
+
+    The compiled program is compared with the tensor operations at draws of the effects before it is given out, so that
+    a model whose records or subjects feel each other is never compiled wrongly.
+
+    Args:
+        conditional: The density at parameters from where it can be evaluated.
+
+    Returns:
+        The compiled likelihood; None without a compiler, off the CPU, and for models that cannot be written out for
+        one record of one subject. The log says why.
+    """
+    density = conditional.density
+    if compiler() is None or density._times.device.type != "cpu" or density._times.dtype is not torch.float64:
+        return None
+    try:
+        with torch.no_grad():
+            found = _make(conditional)
+            if _agrees(found, conditional):
+                return found
+            reason = "compiled, it differs from the tensor operations"
+    except (NotScalarError, BuildError) as error:
+        reason = str(error)
+    _log.info("the likelihood of %s is not compiled as a whole: %s", type(density.model).__name__, reason)
+    return None
+
+
+def _make(conditional: Conditional) -> CompiledLikelihood:
+    density, model = conditional.density, conditional.density.model
+    readings, kernel, stops = DataReadings.of(density), None, None
+    if model.states:
+        stops = common_stops(conditional)
+        kernel = None if model.has_compartments else _kernel(conditional, stops)
+    program = density_program(conditional)
+    layout = None if kernel is None else kernel.layout
+    if layout is not None and [_size(shape) for shape in layout.shapes] != list(map(len, program.parameters)):
+        raise NotScalarError("the equations take their parameters in another shape")
+    text = likelihood_source(
+        program,
+        model.n_effects,
+        sum(value[0].numel() for value in population_readings(conditional).values()),
+        len(readings.of_subjects()),
+        readings.of_records().shape[1],
+        layout,
+    )
+    return CompiledLikelihood(density, program, build(text), kernel, readings, stops)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+def _kernel(conditional: Conditional, stops: Stops) -> Kernel:
+    density = conditional.density
+    solver = density.solver
+    if not isinstance(solver, PerSubjectSolver) or not solver.compile:
+        raise NotScalarError("its solver is not a compiled one with steps of each subject's own")
+    # two chains, so that what is one subject's own is told from what all share
+    eta = _draws(conditional, 2, 0.1)
+    trajectory = conditional.trajectory(conditional.individual(eta), eta)
+    system, line = trajectory.system, trajectory.timeline
+    problem = build_problem(
+        system.field, trajectory.initial, line.times, system.parameters, line.events  # type: ignore[attr-defined]
+    )
+    kernel = find_kernel(problem, solver.method)
+    if kernel is None:
+        raise NotScalarError("its equations are not compiled")
+    return kernel
+
+
+def _draws(conditional: Conditional, chains: int, scale: float) -> Tensor:
+    generator = torch.Generator(conditional.mean.device).manual_seed(chains)
+    return scale * conditional.sample(chains, generator)
+
+
+def _agrees(found: CompiledLikelihood, conditional: Conditional) -> bool:
+    """Whether it is what the tensor operations give, at draws of the effects of three sizes."""
+    likelihood = found.at(conditional)
+    for scale in (0.0, 0.3, 1.0):
+        eta = _draws(conditional, 3, scale)
+        expected = conditional.log_likelihood(eta)
+        ours = likelihood(eta.flatten(-2)).unflatten(-1, eta.shape[-2:])
+        finite = torch.isfinite(expected)
+        difference = (ours - expected).abs() / (1.0 + expected.abs())
+        if not torch.equal(torch.isfinite(ours), finite) or bool((difference[finite] > TOLERANCE).any()):
+            return False
+    return True

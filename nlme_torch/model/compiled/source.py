@@ -1,0 +1,114 @@
+"""C++ text of a density program, for the driver in ``likelihood.h``."""
+
+from collections.abc import Sequence
+
+from nlme_torch.model.compiled.program import DensityProgram
+from nlme_torch.solve.kernel.emit import body
+from nlme_torch.solve.kernel.layout import Layout
+from nlme_torch.solve.kernel.program import Program, Ref
+
+ALGEBRAIC, LINEAR, WALKED = range(3)
+
+
+def likelihood_source(
+    program: DensityProgram, effects: int, population: int, subjects: int, records: int, layout: Layout | None
+) -> str:
+    """Return a C++ file with ``log_likelihood``.
+
+    Args:
+        program: What a column does.
+        effects: Number of effects.
+        population: Number of readings of the population.
+        subjects: Number of readings of a subject.
+        records: Number of readings of a record.
+        layout: How the walk takes the parameters of the equations; None where nothing is walked.
+    """
+    equation = ALGEBRAIC if not program.states else LINEAR if layout is None else WALKED
+    before, after = program.parts.before, program.parts.at_records
+    inputs = 2 * effects + population + subjects
+    lines = [
+        '#include "columns.h"',
+        f"#define EQUATION {equation}",
+        f"constexpr int EFFECTS = {effects}, INPUTS = {inputs}, HELD = {len(program.parts.held)};",
+        f"constexpr int READINGS = {records}, PATTERNS = {len(program.log_densities)}, STATES = {program.states};",
+        _inputs(before, effects, population),
+        _function("void before(const V *p, V *h)", before, _places("h[{}] =", program.parts.held)),
+        _readings(after, records),
+    ]
+    for pattern, operand in enumerate(program.log_densities):
+        lines.append(_function(f"V log_density_{pattern}(const V *y, const V *p)", after, [("return", operand)]))
+    cases = " ".join(f"if (g == {k}) return log_density_{k}(y, h);" for k in range(len(program.log_densities)))
+    lines.append(f"static V log_density(int g, const V *y, const V *h) {{ {cases} return V{{}}; }}")
+    if equation != ALGEBRAIC:
+        lines.append(_direct("void initial(const V *h, V *x)", "x[{}]", program.initial))
+    if equation == LINEAR:
+        outputs = [*_places("e[{}] =", program.exponential), *_places("g[{}] =", program.integral)]
+        text = body(after, outputs)
+        lines.append(
+            "static void transition(V elapsed, const V *p, V *e, V *g) {\n"
+            f"  V y[READINGS + STATES + 1]; y[READINGS + STATES] = elapsed;\n{text}\n}}"
+        )
+    if layout is not None:
+        pairs = list(zip(program.parameters, layout.own, strict=True))
+        own = [operand for entry, mine in pairs if mine for operand in entry]
+        shared = [operand for entry, mine in pairs if not mine for operand in entry]
+        lines += [
+            f"constexpr int OWN = {len(own)}, SHARED = {len(shared)};",
+            "static void parameters(const V *h, V *own, V *shared) {",
+            *(f"  own[{k}] = {_held(operand)};" for k, operand in enumerate(own)),
+            *(f"  shared[{k}] = {_held(operand)};" for k, operand in enumerate(shared)),
+            "}",
+        ]
+    return "\n".join([*lines, '#include "likelihood.h"', ""])
+
+
+def _function(signature: str, program: Program, outputs: Sequence[tuple[str, object]]) -> str:
+    return f"static {signature} {{\n{body(program, outputs)}\n}}"
+
+
+def _places(place: str, operands: Sequence[object]) -> list[tuple[str, object]]:
+    return [(place.format(index), operand) for index, operand in enumerate(operands)]
+
+
+def _direct(signature: str, place: str, operands: Sequence[object]) -> str:
+    lines = (f"  {place.format(index)} = {_held(operand)};" for index, operand in enumerate(operands))
+    return "\n".join([f"static {signature} {{", *lines, "}"])
+
+
+def _held(operand: object) -> str:
+    if isinstance(operand, Ref):
+        return f"h[{operand.index}]"
+    return f"all({float(operand)!r})".replace("inf", "INF").replace("nan", "NAN")  # type: ignore[arg-type]
+
+
+def _used(program: Program, kind: str) -> list[int]:
+    return sorted(
+        int(operands[1])  # type: ignore[call-overload]
+        for name, operands in program.instructions
+        if name == "input" and operands[0] == kind
+    )
+
+
+def _inputs(program: Program, effects: int, population: int) -> str:
+    lines = ["static void inputs(const ColumnData &d, const Lanes &at, const double *effects, V *p) {"]
+    for index in _used(program, "own"):
+        if index < effects:
+            value = f"at.of_column(effects + {index} * d.columns)"
+        elif index < 2 * effects:
+            value = f"at.of_row(d.means + {index - effects} * d.starts * d.subjects)"
+        elif index < 2 * effects + population:
+            value = f"at.of_start(d.population + {index - 2 * effects} * d.starts)"
+        else:
+            value = f"at.of_subject(d.of_subjects + {index - 2 * effects - population} * d.subjects)"
+        lines.append(f"  p[{index}] = {value};")
+    return "\n".join([*lines, "}"])
+
+
+def _readings(program: Program, records: int) -> str:
+    lines = ["static void readings(const ColumnData &d, const Lanes &at, long r, V *y) {"]
+    lines += [
+        f"  y[{index}] = at.of_subject(d.of_records + (r * {records} + {index}) * d.subjects);"
+        for index in _used(program, "y")
+        if index < records
+    ]
+    return "\n".join([*lines, "}"])

@@ -1,0 +1,75 @@
+// Columns: one subject with one draw of its effects each. Column n is subject n % subjects of start
+// (n / subjects) % starts of some chain, so that W neighbours mostly read neighbouring numbers of the data.
+#pragma once
+#include <vector>
+#include "records.h"
+
+struct ColumnData {
+  long columns, starts, subjects, records;
+  const double *means;             // (effect, start * subject)
+  const double *population;        // (reading, start)
+  const double *of_subjects;       // (reading, subject)
+  const double *of_records;        // (record, reading, subject)
+  const unsigned char *observed;   // (pattern, record, subject)
+  // Equations: what happens at stops, which is the same for all columns of a subject.
+  long stops;
+  const double *times;             // (stop, subject)
+  const double *amounts, *rates;   // (stop, state, subject) or null
+  const unsigned char *resets;     // (stop, subject) or null
+  const long *last;                // (subject) index of the last stop
+  // The states at a record: those of arriving at a stop, or the initial ones after a reset, and what was added there.
+  const long *stop_of;             // (record, subject)
+  const double *added;             // (record, state, subject) or null
+  const unsigned char *restarted;  // (record, subject) or null
+  void *(*walk)(const Problem *, double *, const void *, int);
+  double rtol, atol;
+  long to_scale, max_steps;
+};
+
+// W columns and where their numbers stand.
+struct Lanes {
+  long first;
+  int width;
+  long subject[W], start[W], row[W];
+  bool neighbours;  // whether rows, and with them subjects, follow one another
+  Lanes(const ColumnData &d, long n, long end) : first(n), width(end - n < W ? (int)(end - n) : W) {
+    const long rows = d.starts * d.subjects;
+    LANES {
+      long column = l < width ? n + l : end - 1;
+      row[l] = column % rows;
+      subject[l] = column % d.subjects;
+      start[l] = row[l] / d.subjects;
+    }
+    neighbours = width == W && subject[W - 1] == subject[0] + W - 1;
+  }
+  V contiguous(const double *from) const {
+    V v;
+    if (width == W) { std::memcpy(&v, from, sizeof v); return v; }
+    LANES v[l] = from[l < width ? l : width - 1];
+    return v;
+  }
+  V of_column(const double *from) const { return contiguous(from + first); }
+  V of_row(const double *from) const {
+    if (neighbours) return contiguous(from + row[0]);
+    V v; LANES v[l] = from[row[l]];
+    return v;
+  }
+  V of_subject(const double *from) const {
+    if (neighbours) return contiguous(from + subject[0]);
+    V v; LANES v[l] = from[subject[l]];
+    return v;
+  }
+  V of_start(const double *from) const {
+    if (start[0] == start[W - 1]) return all(from[start[0]]);
+    V v; LANES v[l] = from[start[l]];
+    return v;
+  }
+  M flags(const unsigned char *from) const {
+    M m; LANES m[l] = l < width && from[subject[l]] ? -1 : 0;
+    return m;
+  }
+  void keep(double *to, V v) const {
+    if (width == W) std::memcpy(to + first, &v, sizeof v);
+    else for (int l = 0; l < width; ++l) to[first + l] = v[l];
+  }
+};

@@ -1,0 +1,147 @@
+// log p(y_i | eta_i) of many columns. The generated text before this file defines
+//   EFFECTS, INPUTS, HELD, READINGS, USED, PATTERNS, STATES, and EQUATION (0 none, 1 linear, 2 to be walked),
+//   inputs(d, at, effects, p)      what the first part of the program reads,
+//   before(p, h)                   what is the same at all records,
+//   readings(d, at, record, y)     what is read at a record,
+//   log_density(pattern, y, h)     the log density of a pattern of outcomes there,
+//   and for equations: initial(h, x), with transition(elapsed, h, e, g) or OWN, SHARED, parameters(h, own, shared).
+#pragma once
+#include "columns.h"
+
+static inline V at_stop(const ColumnData &d, const Lanes &at, const double *values, long stop, int state) {
+  return at.of_subject(values + (stop * STATES + state) * d.subjects);
+}
+
+// The states at one record, from those on arriving at every stop.
+template <class Arrived>
+static inline void states_at(const ColumnData &d, const Lanes &at, long r, const V *start, Arrived arrived, V *x) {
+  for (int i = 0; i < STATES; ++i) {
+    LANES x[i][l] = arrived(d.stop_of[r * d.subjects + at.subject[l]], i, l);
+    if (d.restarted) x[i] = at.flags(d.restarted + r * d.subjects) ? start[i] : x[i];
+    if (d.added) x[i] += at_stop(d, at, d.added, r, i);
+  }
+}
+
+template <class States>
+static inline V at_records(const ColumnData &d, const Lanes &at, const V *h, States states) {
+  V total{}, y[READINGS + STATES + 1];
+  for (long r = 0; r < d.records; ++r) {
+    M seen[PATTERNS], some{};
+    for (int g = 0; g < PATTERNS; ++g) {
+      seen[g] = at.flags(d.observed + (g * d.records + r) * d.subjects);
+      some |= seen[g];
+    }
+    if (!any(some)) continue;
+    readings(d, at, r, y);
+    states(r, y + READINGS);
+    for (int g = 0; g < PATTERNS; ++g)
+      if (any(seen[g])) total += seen[g] ? log_density(g, y, h) : V{};
+  }
+  return total;
+}
+
+static inline V finite_or_none(V total) { return vabs(total) < INF ? total : all(-INF); }
+
+#if EQUATION == 0
+extern "C" void log_likelihood(const ColumnData *data, const double *effects, double *out, long first, long last) {
+  FlushSubnormals flush;
+  const ColumnData &d = *data;
+  for (long n = first; n < last; n += W) {
+    Lanes at(d, n, last);
+    V p[INPUTS + 1], h[HELD + 1];
+    inputs(d, at, effects, p);
+    before(p, h);
+    at.keep(out, finite_or_none(at_records(d, at, h, [](long, V *) {})));
+  }
+}
+#elif EQUATION == 1
+extern "C" void log_likelihood(const ColumnData *data, const double *effects, double *out, long first, long last) {
+  FlushSubnormals flush;
+  const ColumnData &d = *data;
+  std::vector<V> arrivals(d.stops * STATES);
+  for (long n = first; n < last; n += W) {
+    Lanes at(d, n, last);
+    V p[INPUTS + 1], h[HELD + 1], start[STATES], x[STATES], e[STATES * STATES], g[STATES * STATES];
+    inputs(d, at, effects, p);
+    before(p, h);
+    initial(h, start);
+    V time = at.of_subject(d.times);
+    M good = ~M{};
+    for (int i = 0; i < STATES; ++i) {
+      arrivals[i] = start[i];
+      x[i] = d.amounts ? start[i] + at_stop(d, at, d.amounts, 0, i) : start[i];
+      good &= vabs(x[i]) < INF;
+    }
+    for (long s = 1; s < d.stops; ++s) {
+      V next = at.of_subject(d.times + s * d.subjects), fresh[STATES];
+      if (any(next != time)) {
+        transition(next - time, h, e, g);
+        for (int i = 0; i < STATES; ++i) {
+          fresh[i] = e[i * STATES] * x[0];
+          for (int j = 1; j < STATES; ++j) fresh[i] += e[i * STATES + j] * x[j];
+          if (d.rates)
+            for (int j = 0; j < STATES; ++j) fresh[i] += g[i * STATES + j] * at_stop(d, at, d.rates, s - 1, j);
+        }
+        for (int i = 0; i < STATES; ++i) x[i] = next != time ? fresh[i] : x[i];
+      }
+      for (int i = 0; i < STATES; ++i) {
+        arrivals[s * STATES + i] = x[i];
+        if (d.resets) x[i] = at.flags(d.resets + s * d.subjects) ? start[i] : x[i];
+        if (d.amounts) x[i] += at_stop(d, at, d.amounts, s, i);
+        good &= vabs(x[i]) < INF;
+      }
+      time = next;
+    }
+    V total = at_records(d, at, h, [&](long r, V *y) {
+      states_at(d, at, r, start, [&](long s, int i, int l) { return arrivals[s * STATES + i][l]; }, y);
+    });
+    at.keep(out, finite_or_none(good ? total : all(-INF)));
+  }
+}
+#else
+constexpr long TOGETHER = 4096;  // columns walked at a time, whose states at all stops stay in memory
+extern "C" void log_likelihood(const ColumnData *data, const double *effects, double *out, long first, long last) {
+  FlushSubnormals flush;
+  const ColumnData &d = *data;
+  const long most = last - first < TOGETHER ? last - first : TOGETHER;
+  std::vector<double> start(STATES * most), own((OWN + 1) * most), shared(SHARED + 1), held((HELD + 1) * most);
+  std::vector<double> arrivals(d.stops * STATES * most);
+  std::vector<long> counts(6 * most);
+  struct { long *status, *stop, *accepted, *rejected, *evaluations, *switches; } outcome = {
+    counts.data(), counts.data() + most, counts.data() + 2 * most, counts.data() + 3 * most, counts.data() + 4 * most,
+    counts.data() + 5 * most};
+  for (long from = first; from < last; from += most) {
+    const long end = from + most < last ? from + most : last, count = end - from;
+    for (long n = from; n < end; n += W) {
+      Lanes at(d, n, end);
+      V p[INPUTS + 1], h[HELD + 1], x[STATES], mine[OWN + 1], common[SHARED + 1];
+      inputs(d, at, effects, p);
+      before(p, h);
+      initial(h, x);
+      parameters(h, mine, common);
+      auto store = [&](std::vector<double> &to, long row, V v) { at.keep(to.data() + row * count - from, v); };
+      for (int i = 0; i < STATES; ++i) store(start, i, x[i]);
+      for (int i = 0; i < OWN; ++i) store(own, i, mine[i]);
+      for (int i = 0; i < HELD; ++i) store(held, i, h[i]);
+      if (n == from) for (int i = 0; i < SHARED; ++i) shared[i] = common[i][0];
+    }
+    Problem q{count, d.stops, d.times, start.data(), d.amounts, d.rates, d.resets, d.last, own.data(), shared.data(),
+              d.rtol, d.atol, d.to_scale, d.max_steps, 1, d.subjects, from};
+    d.walk(&q, arrivals.data(), &outcome, 0);
+    for (long n = from; n < end; n += W) {
+      Lanes at(d, n, end);
+      V h[HELD + 1], x0[STATES];
+      for (int i = 0; i < HELD; ++i) h[i] = at.of_column(held.data() + i * count - from);
+      for (int i = 0; i < STATES; ++i) x0[i] = at.of_column(start.data() + i * count - from);
+      V total = at_records(d, at, h, [&](long r, V *y) {
+        states_at(d, at, r, x0, [&](long s, int i, int l) {
+          long column = (l < at.width ? n + l : end - 1) - from;
+          return arrivals[(s * STATES + i) * count + column];
+        }, y);
+      });
+      for (int l = 0; l < at.width; ++l) if (outcome.status[n - from + l] != OK) total[l] = -INF;
+      at.keep(out, finite_or_none(total));
+    }
+  }
+}
+#endif
