@@ -28,6 +28,7 @@ from torch import Tensor
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.effects.moves import ConditionalModes, Moves, PhiMoments, build_cycle
+from nlme_torch.inference.effects.sweep import Swept, sweep
 from nlme_torch.inference.mcmc.kernels import State
 from nlme_torch.inference.modes.conditional_modes import best_mode, conditional_modes
 from nlme_torch.inference.modes.effect_density import column_density
@@ -38,6 +39,7 @@ from nlme_torch.inference.saem.newton_m_step import Curvature, by_curvature, cur
 from nlme_torch.inference.saem.px_em import expand_low_rank
 from nlme_torch.inference.saem.schedule import StepSchedule
 from nlme_torch.inference.saem.sufficient_statistics import Statistics, blend, statistics
+from nlme_torch.model.compiled.column_likelihood import CompiledLikelihood, compiled_likelihood
 from nlme_torch.model.declare.values import ParameterValues, free_names
 from nlme_torch.model.density.density import Conditional, Density
 from nlme_torch.model.density.probe import why_not_finite
@@ -122,6 +124,8 @@ class SAEMAlgorithm:
         open_form = tuple(name for name in free_names(density.model) if name not in covered)
         self.by_curvature = by_curvature(density.model, open_form)
         self.by_gradient = tuple(name for name in open_form if name not in self.by_curvature)
+        self._likelihood: CompiledLikelihood | None = None
+        self._tried = False
         self.together = () if density.model.has_network else self.closed_form.means_names() + self.by_curvature
 
     def init(self, values: ParameterValues, generator: torch.Generator) -> SAEMState:
@@ -242,9 +246,15 @@ class SAEMAlgorithm:
         if self.moves.laplace and self.moves.search_is_due(state.iteration):
             with torch.enable_grad():
                 modes = ConditionalModes.search(conditional, modes, 20 if modes is None else 4)
-        cycle, names = build_cycle(self.moves, conditional, state.moments, modes)
         effects = (state.transformed - mean).flatten(-2)
-        shape = state.transformed.shape[1:]
+        compiled = self._compiled(conditional)
+        if compiled is not None:
+            key = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+            swept = sweep(
+                compiled.at(conditional), conditional, effects, self.moves, state.moments, modes, state.tunings, key
+            )
+            return self._moved(state, mean, swept, modes)
+        cycle, names = build_cycle(self.moves, conditional, state.moments, modes)
 
         log_joint = column_density(conditional)
         acceptance: dict[str, float] = {}
@@ -263,16 +273,29 @@ class SAEMAlgorithm:
             effects, value = chain.effects, chain.value
             tunings[name] = chain.tuning
         assert value is not None
-        transformed = effects.unflatten(-1, shape[1:]) + mean
+        return self._moved(state, mean, Swept(effects, value, tunings, acceptance), modes)
+
+    def _moved(self, state: SAEMState, mean: Tensor, swept: Swept, modes: ConditionalModes | None) -> SAEMState:
+        """The state after its chains have moved."""
+        shape = state.transformed.shape[2:]
+        transformed = swept.effects.unflatten(-1, shape) + mean
         return state._replace(
             iteration=state.iteration + 1,
             transformed=transformed,
-            tunings=tunings,
+            tunings=swept.tunings,
             moments=state.moments.update(transformed),
             modes=modes,
-            acceptance=acceptance,
-            log_joint=value.unflatten(-1, shape[1:]).sum(-1).mean(0),
+            acceptance=swept.acceptance,
+            log_joint=swept.value.unflatten(-1, shape).sum(-1).mean(0),
         )
+
+    def _compiled(self, conditional: Conditional) -> CompiledLikelihood | None:
+        """The compiled likelihood, made at the first iteration; None where gradients move the chains."""
+        if self.moves.hamiltonian:
+            return None
+        if not self._tried:
+            self._likelihood, self._tried = compiled_likelihood(conditional), True
+        return self._likelihood
 
     def _accelerated(
         self, state: SAEMState, conditional: Conditional, fresh: Statistics, gamma: float

@@ -32,13 +32,12 @@ struct Lanes {
   int width;
   long subject[W], start[W], row[W];
   bool neighbours;  // whether rows, and with them subjects, follow one another
-  Lanes(const ColumnData &d, long n, long end) : first(n), width(end - n < W ? (int)(end - n) : W) {
-    const long rows = d.starts * d.subjects;
+  Lanes(long starts, long subjects, long n, long end) : first(n), width(end - n < W ? (int)(end - n) : W) {
     LANES {
       long column = l < width ? n + l : end - 1;
-      row[l] = column % rows;
-      subject[l] = column % d.subjects;
-      start[l] = row[l] / d.subjects;
+      row[l] = column % (starts * subjects);
+      subject[l] = column % subjects;
+      start[l] = row[l] / subjects;
     }
     neighbours = width == W && subject[W - 1] == subject[0] + W - 1;
   }

@@ -47,7 +47,7 @@ extern "C" void log_likelihood(const ColumnData *data, const double *effects, do
   FlushSubnormals flush;
   const ColumnData &d = *data;
   for (long n = first; n < last; n += W) {
-    Lanes at(d, n, last);
+    Lanes at(d.starts, d.subjects, n, last);
     V p[INPUTS + 1], h[HELD + 1];
     inputs(d, at, effects, p);
     before(p, h);
@@ -60,7 +60,7 @@ extern "C" void log_likelihood(const ColumnData *data, const double *effects, do
   const ColumnData &d = *data;
   std::vector<V> arrivals(d.stops * STATES);
   for (long n = first; n < last; n += W) {
-    Lanes at(d, n, last);
+    Lanes at(d.starts, d.subjects, n, last);
     V p[INPUTS + 1], h[HELD + 1], start[STATES], x[STATES], e[STATES * STATES], g[STATES * STATES];
     inputs(d, at, effects, p);
     before(p, h);
@@ -113,7 +113,7 @@ extern "C" void log_likelihood(const ColumnData *data, const double *effects, do
   for (long from = first; from < last; from += most) {
     const long end = from + most < last ? from + most : last, count = end - from;
     for (long n = from; n < end; n += W) {
-      Lanes at(d, n, end);
+      Lanes at(d.starts, d.subjects, n, end);
       V p[INPUTS + 1], h[HELD + 1], x[STATES], mine[OWN + 1], common[SHARED + 1];
       inputs(d, at, effects, p);
       before(p, h);
@@ -129,7 +129,7 @@ extern "C" void log_likelihood(const ColumnData *data, const double *effects, do
               d.rtol, d.atol, d.to_scale, d.max_steps, 1, d.subjects, from};
     d.walk(&q, arrivals.data(), &outcome, 0);
     for (long n = from; n < end; n += W) {
-      Lanes at(d, n, end);
+      Lanes at(d.starts, d.subjects, n, end);
       V h[HELD + 1], x0[STATES];
       for (int i = 0; i < HELD; ++i) h[i] = at.of_column(held.data() + i * count - from);
       for (int i = 0; i < STATES; ++i) x0[i] = at.of_column(start.data() + i * count - from);
