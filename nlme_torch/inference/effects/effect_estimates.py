@@ -10,10 +10,12 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.inference.effects.moves import ConditionalModes, Moves, PhiMoments, build_cycle
+from nlme_torch.inference.effects.sweep import sweep
 from nlme_torch.inference.mcmc.kernels import State
 from nlme_torch.inference.modes.conditional_modes import Modes
 from nlme_torch.inference.modes.effect_density import StandardisedDensity, column_density
 from nlme_torch.inference.modes.mode_search import LATER, search
+from nlme_torch.model.compiled.column_likelihood import compiled_likelihood
 from nlme_torch.model.density.density import Conditional, Density
 
 MOST_CHAINS = 40
@@ -133,14 +135,25 @@ def conditional_draws(
     """
     mean = conditional.mean[:, None]
     moves = Moves.automatic(conditional.density.model)
-    log_joint = column_density(conditional)
     effects = draws
     moments = PhiMoments.start(effects[:, :, None] + mean, conditional.covariance())
-    with torch.enable_grad():
-        modes = ConditionalModes.search(conditional, None, 20) if moves.laplace else None
     tunings: dict[str, Any] = {}
     kept = []
     settling = max(30, iterations)
+    compiled = None if moves.hamiltonian else compiled_likelihood(conditional)
+    if compiled is not None:
+        likelihood = compiled.at(conditional)
+        for iteration in range(settling + iterations):
+            swept = sweep(likelihood, conditional, effects, moves, moments, tunings, generator)
+            effects, tunings = swept.effects, swept.tunings
+            if iteration < settling:
+                moments = moments.update(effects[:, :, None] + mean)
+            else:
+                kept.append(effects)
+        return torch.cat(kept, dim=1)
+    log_joint = column_density(conditional)
+    with torch.enable_grad():
+        modes = ConditionalModes.search(conditional, None, 20) if moves.laplace else None
     for iteration in range(settling + iterations):
         if iteration <= settling:
             cycle, names = build_cycle(moves, conditional, moments, modes)

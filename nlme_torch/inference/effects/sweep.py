@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float
-from nlme_torch.inference.effects.moves import TAILS, ConditionalModes, Moves, PhiMoments
+from nlme_torch.inference.effects.moves import TAILS, Moves, PhiMoments
 from nlme_torch.inference.mcmc.kernels import BlockRandomWalk, RandomWalk, Tuning
 from nlme_torch.model.compiled.column_likelihood import ColumnLikelihood
 from nlme_torch.model.density.density import LOG_2PI, Conditional
@@ -61,24 +61,25 @@ def sweep(
     effects: Float[Tensor, "effect chain row"],
     moves: Moves,
     moments: PhiMoments,
-    modes: ConditionalModes | None,
     tunings: Mapping[str, Any],
-    key: int,
+    generator: torch.Generator,
 ) -> Swept:
-    """Run the kernels that ``build_cycle`` names once, by compiled code.
+    """Run each Markov kernel its number of times, by compiled code.
 
-    What a chain draws is a function of the key, its subject's name and its number: neither the order of the subjects
-    nor threads change it.
+    The kernels are those of :func:`~nlme_torch.inference.effects.moves.build_cycle`, but for the independent
+    Student-t proposals, whose centre and spread are the running moments of each subject's phi instead of Laplace's:
+    they were accepted as often (0.86 against 0.87 on theophylline, 0.89 against 0.89 on phenobarbital) without any
+    search. What a chain draws is a function of one number from the generator, its subject's name and its own number:
+    neither the order of the subjects nor threads change it.
 
     Args:
         likelihood: The compiled likelihood at these parameters.
         conditional: The densities at these parameters.
         effects: Where the chains are.
         moves: How often each kernel runs; none of gradients.
-        moments: Running conditional moments of phi, which shape the random walks.
-        modes: Laplace's approximation of the conditional distributions, None without its proposals.
+        moments: Running conditional moments of phi, which shape the proposals.
         tunings: Adapted scales, none at first.
-        key: Of the random numbers of this iteration, 64 bits.
+        generator: Source of the number by which this iteration's random numbers are told from others.
     """
     count, _, rows = effects.shape
     starts, subjects = conditional.starts, conditional.density.batch.n_subjects
@@ -105,22 +106,28 @@ def sweep(
         "position": position,
         "value": value,
     }
-    if moves.laplace:
-        assert modes is not None
-        arrays |= {"centre": (modes.mode - conditional.mean).flatten(-2), "spread": modes.factor}
+    arrays |= {"centre": (moments.mean - conditional.mean).flatten(-2), "spread": arrays["shape"]}
     arrays = {name: array.contiguous() for name, array in arrays.items()}
     for name in ("component", "block"):
         arrays[name] = arrays[name].clone()
     arrays["position"], arrays["value"] = position, value
     likelihood.data.columns = position.shape[1]
-    walk, joint = RandomWalk(), BlockRandomWalk()
     problem = _Sweep(
-        effects=count, columns=position.shape[1], starts=starts, subjects=subjects, threads=torch.get_num_threads(),
-        key=key & (2**64 - 1), log_likelihood=likelihood.function.value, data=ctypes.addressof(likelihood.data),
-        repeats=(_LONG * 4)(*(getattr(moves, name) for name in KERNELS)), degrees=TAILS, group=max(moves.group, 1),
-        of_component=_adaptation(walk, scales["component"]), of_block=_adaptation(joint, scales["block"]),
+        effects=count,
+        columns=position.shape[1],
+        starts=starts,
+        subjects=subjects,
+        threads=torch.get_num_threads(),
+        key=int(torch.randint(2**63 - 1, (), generator=generator)),
+        log_likelihood=likelihood.function.value,
+        data=ctypes.addressof(likelihood.data),
+        repeats=(_LONG * 4)(*(getattr(moves, name) for name in KERNELS)),
+        degrees=TAILS,
+        group=max(moves.group, 1),
+        of_component=_adaptation(RandomWalk(), scales["component"]),
+        of_block=_adaptation(BlockRandomWalk(), scales["block"]),
         **{name: array.data_ptr() for name, array in arrays.items()},
-    )  # fmt: skip
+    )
     _library().sweep(ctypes.byref(problem))
     moved = {
         "component": Tuning(arrays["component"], problem.of_component.count),

@@ -39,7 +39,7 @@ from nlme_torch.inference.saem.newton_m_step import Curvature, by_curvature, cur
 from nlme_torch.inference.saem.px_em import expand_low_rank
 from nlme_torch.inference.saem.schedule import StepSchedule
 from nlme_torch.inference.saem.sufficient_statistics import Statistics, blend, statistics
-from nlme_torch.model.compiled.column_likelihood import CompiledLikelihood, compiled_likelihood
+from nlme_torch.model.compiled.column_likelihood import compiled_likelihood
 from nlme_torch.model.declare.values import ParameterValues, free_names
 from nlme_torch.model.density.density import Conditional, Density
 from nlme_torch.model.density.probe import why_not_finite
@@ -124,8 +124,6 @@ class SAEMAlgorithm:
         open_form = tuple(name for name in free_names(density.model) if name not in covered)
         self.by_curvature = by_curvature(density.model, open_form)
         self.by_gradient = tuple(name for name in open_form if name not in self.by_curvature)
-        self._likelihood: CompiledLikelihood | None = None
-        self._tried = False
         self.together = () if density.model.has_network else self.closed_form.means_names() + self.by_curvature
 
     def init(self, values: ParameterValues, generator: torch.Generator) -> SAEMState:
@@ -243,17 +241,16 @@ class SAEMAlgorithm:
     def _move_chains(self, state: SAEMState, conditional: Conditional, generator: torch.Generator) -> SAEMState:
         mean = conditional.mean[:, None]
         modes = state.modes
+        effects = (state.transformed - mean).flatten(-2)
+        compiled = None if self.moves.hamiltonian else compiled_likelihood(conditional)
+        if compiled is not None:
+            swept = sweep(
+                compiled.at(conditional), conditional, effects, self.moves, state.moments, state.tunings, generator
+            )
+            return self._moved(state, mean, swept, modes)
         if self.moves.laplace and self.moves.search_is_due(state.iteration):
             with torch.enable_grad():
                 modes = ConditionalModes.search(conditional, modes, 20 if modes is None else 4)
-        effects = (state.transformed - mean).flatten(-2)
-        compiled = self._compiled(conditional)
-        if compiled is not None:
-            key = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-            swept = sweep(
-                compiled.at(conditional), conditional, effects, self.moves, state.moments, modes, state.tunings, key
-            )
-            return self._moved(state, mean, swept, modes)
         cycle, names = build_cycle(self.moves, conditional, state.moments, modes)
 
         log_joint = column_density(conditional)
@@ -288,14 +285,6 @@ class SAEMAlgorithm:
             acceptance=swept.acceptance,
             log_joint=swept.value.unflatten(-1, shape).sum(-1).mean(0),
         )
-
-    def _compiled(self, conditional: Conditional) -> CompiledLikelihood | None:
-        """The compiled likelihood, made at the first iteration; None where gradients move the chains."""
-        if self.moves.hamiltonian:
-            return None
-        if not self._tried:
-            self._likelihood, self._tried = compiled_likelihood(conditional), True
-        return self._likelihood
 
     def _accelerated(
         self, state: SAEMState, conditional: Conditional, fresh: Statistics, gamma: float

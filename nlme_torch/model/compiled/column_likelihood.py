@@ -2,18 +2,21 @@
 
 import ctypes
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float
-from nlme_torch.model.compiled.program import DensityProgram, density_program
+from nlme_torch.model.compiled.program import DensityProgram, density_program, trace_density
 from nlme_torch.model.compiled.readings import DataReadings, population_readings
 from nlme_torch.model.compiled.source import likelihood_source
 from nlme_torch.model.compiled.stops import Stops, common_stops
 from nlme_torch.model.density.density import Conditional, Density
+from nlme_torch.model.trajectory.vector_field import VectorFields
 from nlme_torch.solve.kernel.build import BuildError, build, compiler
 from nlme_torch.solve.kernel.find import find_kernel
 from nlme_torch.solve.kernel.kernel import Kernel
@@ -46,7 +49,6 @@ class CompiledLikelihood:
     """The compiled likelihood of a density, at any parameters.
 
     Attributes:
-        density: The density.
         program: What a column does.
         library: The compiled program.
         kernel: The compiled equations; None where there are none to be walked.
@@ -54,7 +56,6 @@ class CompiledLikelihood:
         stops: When equations stop; None without equations.
     """
 
-    density: Density
     program: DensityProgram
     library: ctypes.CDLL
     kernel: Kernel | None
@@ -83,7 +84,7 @@ class ColumnLikelihood:
     """
 
     def __init__(self, compiled: CompiledLikelihood, conditional: Conditional) -> None:
-        density, stops = compiled.density, compiled.stops
+        density, stops = conditional.density, compiled.stops
         subjects = density.batch.n_subjects
         self.rows = conditional.starts * subjects
         self.function = ctypes.cast(compiled.library.log_likelihood, ctypes.c_void_p)
@@ -132,13 +133,17 @@ class ColumnLikelihood:
         columns = effects.detach().reshape(effects.shape[0], -1).contiguous()
         out = torch.empty(columns.shape[1], dtype=torch.float64)
         self.data.columns = columns.shape[1]
-        function = ctypes.CFUNCTYPE(None, *[_POINTER] * 3, _LONG, _LONG)(self.function.value)
+        function = ctypes.CFUNCTYPE(None, *[_POINTER] * 3, _LONG, _LONG)(self.function.value or 0)
         function(ctypes.addressof(self.data), columns.data_ptr(), out.data_ptr(), 0, columns.shape[1])
         return out.reshape(effects.shape[1:])
 
 
+# what was compiled for a density, with the fields by which it knows what the model's Python code read at that time
+_kept: "WeakKeyDictionary[Density, dict[bool, tuple[VectorFields, CompiledLikelihood | None]]]" = WeakKeyDictionary()
+
+
 def compiled_likelihood(conditional: Conditional) -> CompiledLikelihood | None:
-    """Compile the likelihood of a density, if it can be.
+    """Compile the likelihood of a density, once, if it can be.
 
     The compiled program is compared with the tensor operations at draws of the effects before it is given out, so that
     a model whose records or subjects feel each other is never compiled wrongly.
@@ -150,6 +155,14 @@ def compiled_likelihood(conditional: Conditional) -> CompiledLikelihood | None:
         The compiled likelihood; None without a compiler, off the CPU, and for models that cannot be written out for
         one record of one subject. The log says why.
     """
+    density, several = conditional.density, conditional.starts > 1
+    kept = _kept.setdefault(density, {})
+    if several not in kept or kept[several][0] is not density.fields:
+        kept[several] = density.fields, _compiled(conditional)
+    return kept[several][1]
+
+
+def _compiled(conditional: Conditional) -> CompiledLikelihood | None:
     density = conditional.density
     if compiler() is None or density._times.device.type != "cpu" or density._times.dtype is not torch.float64:
         return None
@@ -171,26 +184,12 @@ def _make(conditional: Conditional) -> CompiledLikelihood:
     if model.states:
         stops = common_stops(conditional)
         kernel = None if model.has_compartments else _kernel(conditional, stops)
-    program = density_program(conditional)
+    program = density_program(trace_density(conditional))
     layout = None if kernel is None else kernel.layout
-    if layout is not None and [_size(shape) for shape in layout.shapes] != list(map(len, program.parameters)):
+    if layout is not None and list(map(math.prod, layout.shapes)) != list(map(len, program.parameters)):
         raise NotScalarError("the equations take their parameters in another shape")
-    text = likelihood_source(
-        program,
-        model.n_effects,
-        sum(value[0].numel() for value in population_readings(conditional).values()),
-        len(readings.of_subjects()),
-        readings.of_records().shape[1],
-        layout,
-    )
-    return CompiledLikelihood(density, program, build(text), kernel, readings, stops)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
+    text = likelihood_source(program, layout)
+    return CompiledLikelihood(program, build(text), kernel, readings, stops)
 
 
 def _kernel(conditional: Conditional, stops: Stops) -> Kernel:
@@ -203,7 +202,11 @@ def _kernel(conditional: Conditional, stops: Stops) -> Kernel:
     trajectory = conditional.trajectory(conditional.individual(eta), eta)
     system, line = trajectory.system, trajectory.timeline
     problem = build_problem(
-        system.field, trajectory.initial, line.times, system.parameters, line.events  # type: ignore[attr-defined]
+        system.field,
+        trajectory.initial,
+        line.times,
+        system.parameters,
+        line.events,  # type: ignore[attr-defined]
     )
     kernel = find_kernel(problem, solver.method)
     if kernel is None:

@@ -38,8 +38,7 @@ class OneRecordDensity(Density):
         self._covariates_between = None
         self._occasions = readings.occasions
         self._observed = tuple(
-            ObservedRecords(torch.ones(1, 1, dtype=torch.bool), outcomes, None)
-            for outcomes in readings.outcomes
+            ObservedRecords(torch.ones(1, 1, dtype=torch.bool), outcomes, None) for outcomes in readings.outcomes
         )
         self.censoring = tuple(
             {name: (*pair, kinds_of_censoring(*group.censoring[name])) for name, pair in censoring.items()}

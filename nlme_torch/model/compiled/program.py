@@ -20,15 +20,19 @@ from nlme_torch.solve.kernel.scalarise import scalarise
 
 
 @dataclass(frozen=True)
-class DensityProgram:
-    """What one column does: inputs to parameters, and parameters to log densities at records.
+class Trace:
+    """What one column does, written out: inputs to parameters to log densities at records.
 
     Inputs of kind "own" are the effects, their means, what is read of the population and what is read of the subject,
-    in this order; inputs of kind "y" are what is read of the record, then the states there, then the time that has
-    passed since the last stop.
+    in this order; inputs of kind "y" are what is read of the record, then the time that has passed since the last stop,
+    then the states at the record.
 
     Attributes:
-        parts: The program, cut where it begins to depend on records.
+        program: The instructions.
+        effects: Number of effects.
+        population: Number of readings of the population.
+        subjects: Number of readings of a subject.
+        records: Number of readings of a record.
         log_densities: For every pattern of outcomes, its log density at a record.
         initial: Initial states.
         parameters: What the vector field takes, tensor by tensor.
@@ -36,7 +40,11 @@ class DensityProgram:
         integral: The integral of exp(A s) from 0 to t, row by row.
     """
 
-    parts: Split
+    program: Program
+    effects: int
+    population: int
+    subjects: int
+    records: int
     log_densities: tuple[object, ...]
     initial: tuple[object, ...]
     parameters: tuple[tuple[object, ...], ...]
@@ -49,7 +57,55 @@ class DensityProgram:
         return len(self.initial)
 
 
-def density_program(conditional: Conditional) -> DensityProgram:
+@dataclass(frozen=True)
+class DensityProgram:
+    """A trace cut into what is the same at all records of a subject and what is done at each record.
+
+    Attributes:
+        trace: The whole.
+        parts: Its two parts.
+        log_densities: For every pattern of outcomes, its log density at a record, in the second part.
+        exponential: Likewise exp(A t).
+        integral: Likewise its integral.
+        initial: Initial states: positions among what is held, or numbers.
+        parameters: Likewise what the vector field takes.
+    """
+
+    trace: Trace
+    parts: Split
+    log_densities: tuple[object, ...]
+    exponential: tuple[object, ...]
+    integral: tuple[object, ...]
+    initial: tuple[object, ...]
+    parameters: tuple[tuple[object, ...], ...]
+
+
+def density_program(trace: Trace) -> DensityProgram:
+    """Cut a trace in two."""
+    flat = _joined(trace.parameters)
+    groups = (trace.log_densities, trace.exponential, trace.integral, (*trace.initial, *flat))
+    parts = split(trace.program, groups)
+    held = [held_position(parts, operand) for operand in parts.outputs[3]]
+    places = iter(held[trace.states :])
+    return DensityProgram(
+        trace,
+        parts,
+        *parts.outputs[:3],
+        tuple(held[: trace.states]),
+        tuple(tuple(next(places) for _ in entry) for entry in trace.parameters),
+    )
+
+
+def held_position(parts: Split, operand: object) -> object:
+    """Where among what is held an operand of the second part stands; a number stays one."""
+    if not isinstance(operand, Ref):
+        return operand
+    name, operands = parts.at_records.instructions[operand.index]
+    assert name == "input" and operands[0] == "own"
+    return Ref(int(operands[1]))  # type: ignore[call-overload]
+
+
+def trace_density(conditional: Conditional) -> Trace:
     """Write a model's likelihood out in scalars.
 
     Args:
@@ -74,23 +130,23 @@ def density_program(conditional: Conditional) -> DensityProgram:
         return array
 
     effects = model.n_effects
+    of_subjects, of_records = len(readings.of_subjects()), readings.of_records().shape[1]
     arrays = [inputs("own", effects, 1, 1, 1), inputs("own", effects, 1, 1)]
     arrays += [inputs("own", 1, *value.shape[1:]) for value in population.values()]
-    subjects = [inputs("own", 1) for _ in range(len(readings.of_subjects()))]
-    records = [inputs("y", 1, 1) for _ in range(readings.of_records().shape[1])]
-    states = [inputs("y", 1, 1, 1, 1) for _ in model.states]
-    arrays += [*subjects, *records, *states, inputs("y", 1, 1, 1, 1)]
+    of_population = count["own"] - 2 * effects
+    arrays += [inputs("own", 1) for _ in range(of_subjects)]
+    arrays += [inputs("y", 1, 1) for _ in range(of_records)]
+    arrays += [inputs("y", 1, 1, 1, 1)]
+    arrays += [inputs("y", 1, 1, 1, 1) for _ in model.states]
     sizes: list[int] = []
 
     def likelihood(eta: Tensor, mean: Tensor, *values: Tensor) -> list[Tensor]:
         rest = iter(values)
         parameters = {key: next(rest) for key in population}
-        own = [next(rest) for _ in subjects]
-        there = [next(rest) for _ in records]
-        at_record = tuple(next(rest) for _ in states)
-        elapsed = next(rest)
-        mine, its = iter(own), iter(there)
-        single = OneRecordDensity(density, readings.rebuilt(lambda: next(mine), lambda: next(its)))
+        own = iter([next(rest) for _ in range(of_subjects)])
+        there = iter([next(rest) for _ in range(of_records)])
+        elapsed, at_record = next(rest), tuple(rest)
+        single = OneRecordDensity(density, readings.rebuilt(lambda: next(own), lambda: next(there)))
         one = OneRecordConditional(single, mean, parameters)
         with unchecked():
             individual = one.individual(eta)
@@ -99,38 +155,15 @@ def density_program(conditional: Conditional) -> DensityProgram:
         sizes.extend(map(len, found))
         return [tensor for group in found for tensor in group]
 
-    results = scalarise(likelihood, arrays, program)
-    flat = [tuple(result.reshape(-1)) for result in results]
-    groups, start = [], 0
-    for size in sizes:
-        groups.append(flat[start : start + size])
-        start += size
-    log_densities, initial, parameters, exponential, integral = (_joined(group) for group in groups)
-    for operand in (*initial, *parameters):
-        if depends_on_records(program, operand):
-            raise NotScalarError("initial states or parameters of the equations change from record to record")
-    parts = split(program, (log_densities, exponential, integral, (*initial, *parameters)))
-    # what the equations take is asked for among what is held
-    held = [_position(parts, operand) for operand in parts.outputs[3]]
-    sizes_of = [len(entry) for entry in groups[2]]
-    places = iter(held[len(initial) :])
-    return DensityProgram(
-        parts=parts,
-        log_densities=parts.outputs[0],
-        initial=tuple(held[: len(initial)]),
-        parameters=tuple(tuple(next(places) for _ in range(size)) for size in sizes_of),
-        exponential=parts.outputs[1],
-        integral=parts.outputs[2],
-    )
-
-
-def _position(parts: Split, operand: object) -> object:
-    """Where among what is held an operand of the second part stands; a number stays one."""
-    if not isinstance(operand, Ref):
-        return operand
-    name, operands = parts.at_records.instructions[operand.index]
-    assert name == "input" and operands[0] == "own"
-    return Ref(int(operands[1]))  # type: ignore[call-overload]
+    results = iter(tuple(result.reshape(-1)) for result in scalarise(likelihood, arrays, program))
+    groups = [tuple(next(results) for _ in range(size)) for size in sizes]
+    initial, parameters = _joined(groups[1]), groups[2]
+    if any(depends_on_records(program, operand) for operand in (*initial, *_joined(parameters))):
+        raise NotScalarError("initial states or parameters of the equations change from record to record")
+    return Trace(
+        program, effects, of_population, of_subjects, of_records,
+        _joined(groups[0]), initial, parameters, _joined(groups[3]), _joined(groups[4]),
+    )  # fmt: skip
 
 
 def _joined(groups: Sequence[Sequence[object]]) -> tuple[object, ...]:

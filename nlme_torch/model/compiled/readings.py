@@ -104,4 +104,3 @@ def population_readings(conditional: Conditional) -> dict[tuple[str, str], Tenso
             found[name, "weights"] = conditional.values[f"{name}.network.weights"]
             found[name, "loading"] = conditional._loading[name]
     return found
-

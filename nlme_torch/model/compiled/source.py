@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from nlme_torch.model.compiled.program import DensityProgram
+from nlme_torch.model.compiled.program import DensityProgram, Trace
+from nlme_torch.model.compiled.split import Split
 from nlme_torch.solve.kernel.emit import body
 from nlme_torch.solve.kernel.layout import Layout
 from nlme_torch.solve.kernel.program import Program, Ref
@@ -10,31 +11,17 @@ from nlme_torch.solve.kernel.program import Program, Ref
 ALGEBRAIC, LINEAR, WALKED = range(3)
 
 
-def likelihood_source(
-    program: DensityProgram, effects: int, population: int, subjects: int, records: int, layout: Layout | None
-) -> str:
+def likelihood_source(program: DensityProgram, layout: Layout | None) -> str:
     """Return a C++ file with ``log_likelihood``.
 
     Args:
         program: What a column does.
-        effects: Number of effects.
-        population: Number of readings of the population.
-        subjects: Number of readings of a subject.
-        records: Number of readings of a record.
         layout: How the walk takes the parameters of the equations; None where nothing is walked.
     """
-    equation = ALGEBRAIC if not program.states else LINEAR if layout is None else WALKED
-    before, after = program.parts.before, program.parts.at_records
-    inputs = 2 * effects + population + subjects
-    lines = [
-        '#include "columns.h"',
-        f"#define EQUATION {equation}",
-        f"constexpr int EFFECTS = {effects}, INPUTS = {inputs}, HELD = {len(program.parts.held)};",
-        f"constexpr int READINGS = {records}, PATTERNS = {len(program.log_densities)}, STATES = {program.states};",
-        _inputs(before, effects, population),
-        _function("void before(const V *p, V *h)", before, _places("h[{}] =", program.parts.held)),
-        _readings(after, records),
-    ]
+    trace = program.trace
+    equation = ALGEBRAIC if not trace.states else LINEAR if layout is None else WALKED
+    after = program.parts.at_records
+    lines = _head(trace, program.parts, equation)
     for pattern, operand in enumerate(program.log_densities):
         lines.append(_function(f"V log_density_{pattern}(const V *y, const V *p)", after, [("return", operand)]))
     cases = " ".join(f"if (g == {k}) return log_density_{k}(y, h);" for k in range(len(program.log_densities)))
@@ -46,7 +33,7 @@ def likelihood_source(
         text = body(after, outputs)
         lines.append(
             "static void transition(V elapsed, const V *p, V *e, V *g) {\n"
-            f"  V y[READINGS + STATES + 1]; y[READINGS + STATES] = elapsed;\n{text}\n}}"
+            f"  V y[READINGS + 1]; y[READINGS] = elapsed;\n{text}\n}}"
         )
     if layout is not None:
         pairs = list(zip(program.parameters, layout.own, strict=True))
@@ -60,6 +47,20 @@ def likelihood_source(
             "}",
         ]
     return "\n".join([*lines, '#include "likelihood.h"', ""])
+
+
+def _head(trace: Trace, parts: Split, equation: int) -> list[str]:
+    """Sizes, what is read, and the first part of the program."""
+    inputs = 2 * trace.effects + trace.population + trace.subjects
+    return [
+        '#include "columns.h"',
+        f"#define EQUATION {equation}",
+        f"constexpr int EFFECTS = {trace.effects}, INPUTS = {inputs}, HELD = {len(parts.held)};",
+        f"constexpr int READINGS = {trace.records}, PATTERNS = {len(trace.log_densities)}, STATES = {trace.states};",
+        _inputs(parts.before, trace.effects, trace.population),
+        _function("void before(const V *p, V *h)", parts.before, _places("h[{}] =", parts.held)),
+        _readings(parts.at_records, trace.records),
+    ]
 
 
 def _function(signature: str, program: Program, outputs: Sequence[tuple[str, object]]) -> str:

@@ -67,9 +67,7 @@ def common_stops(conditional: Conditional) -> Stops:
 
 def _timeline(conditional: Conditional, effect: float) -> Timeline:
     density = conditional.density
-    eta = conditional.mean.new_full(
-        (density.model.n_effects, 1, conditional.starts, density.batch.n_subjects), effect
-    )
+    eta = conditional.mean.new_full((density.model.n_effects, 1, conditional.starts, density.batch.n_subjects), effect)
     trajectory = conditional.trajectory(conditional.individual(eta), eta)
     if trajectory.refusals:
         raise NotScalarError("doses are refused for some values of parameters or effects")

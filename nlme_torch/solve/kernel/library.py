@@ -16,8 +16,8 @@ class _Problem(ctypes.Structure):
         _POINTER),
         ("rates", _POINTER), ("resets", _POINTER), ("last", _POINTER), ("own", _POINTER), ("shared",
         _POINTER),
-        ("rtol", _DOUBLE), ("atol", _DOUBLE), ("to_scale", _LONG), ("max_steps", _LONG), ("threads", _LONG), ("rows", _LONG),
-        ("offset", _LONG),
+        ("rtol", _DOUBLE), ("atol", _DOUBLE), ("to_scale", _LONG), ("max_steps", _LONG), ("threads", _LONG),
+        ("rows", _LONG), ("offset", _LONG),
     ]  # fmt: skip
 
 

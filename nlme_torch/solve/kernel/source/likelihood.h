@@ -24,7 +24,7 @@ static inline void states_at(const ColumnData &d, const Lanes &at, long r, const
 
 template <class States>
 static inline V at_records(const ColumnData &d, const Lanes &at, const V *h, States states) {
-  V total{}, y[READINGS + STATES + 1];
+  V total{}, y[READINGS + 1 + STATES];
   for (long r = 0; r < d.records; ++r) {
     M seen[PATTERNS], some{};
     for (int g = 0; g < PATTERNS; ++g) {
@@ -33,7 +33,7 @@ static inline V at_records(const ColumnData &d, const Lanes &at, const V *h, Sta
     }
     if (!any(some)) continue;
     readings(d, at, r, y);
-    states(r, y + READINGS);
+    states(r, y + READINGS + 1);
     for (int g = 0; g < PATTERNS; ++g)
       if (any(seen[g])) total += seen[g] ? log_density(g, y, h) : V{};
   }
