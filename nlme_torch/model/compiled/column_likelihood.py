@@ -3,7 +3,8 @@
 import ctypes
 import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,13 +12,15 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float
+from nlme_torch.model.compiled.jets import jet_length, jet_program
 from nlme_torch.model.compiled.program import DensityProgram, density_program, trace_density
 from nlme_torch.model.compiled.readings import DataReadings, population_readings
-from nlme_torch.model.compiled.source import likelihood_source
+from nlme_torch.model.compiled.source import jet_source, likelihood_source
 from nlme_torch.model.compiled.stops import Stops, common_stops
 from nlme_torch.model.density.density import Conditional, Density
 from nlme_torch.model.trajectory.vector_field import VectorFields
 from nlme_torch.solve.kernel.build import BuildError, build, compiler
+from nlme_torch.solve.kernel.derivatives import NoDerivativeError
 from nlme_torch.solve.kernel.find import find_kernel
 from nlme_torch.solve.kernel.kernel import Kernel
 from nlme_torch.solve.kernel.reading import NotScalarError
@@ -27,6 +30,8 @@ from nlme_torch.solve.problem.tolerance import absolute_tolerance
 
 TOLERANCE = 1e-9
 """Largest relative difference from the tensor operations; a tenth of the last digit that a user sees printed."""
+LONGEST = 8000
+"""Instructions of a program with its derivatives; a longer one takes more than about ten seconds to compile."""
 _log = logging.getLogger(__name__)
 
 _LONG, _DOUBLE, _POINTER = ctypes.c_long, ctypes.c_double, ctypes.c_void_p
@@ -52,6 +57,8 @@ class CompiledLikelihood:
         program: What a column does.
         library: The compiled program.
         kernel: The compiled equations; None where there are none to be walked.
+        jets: Positions of inputs to the compiled derivatives along them, made when they are first asked for; None
+            where they cannot be.
         readings: What is taken from the data.
         stops: When equations stop; None without equations.
     """
@@ -61,6 +68,18 @@ class CompiledLikelihood:
     kernel: Kernel | None
     readings: DataReadings
     stops: Stops | None
+    jets: dict[tuple[int, ...], ctypes.CDLL | None] = field(default_factory=dict)
+
+    def derivatives(self, directions: Sequence[int]) -> ctypes.CDLL | None:
+        """Compile value, gradient and Hessian along some inputs; None where that cannot be done or is not worth it.
+
+        Args:
+            directions: Positions: effects, their means, then the readings of the population.
+        """
+        key = tuple(directions)
+        if key not in self.jets:
+            self.jets[key] = None if self.kernel is not None else _make_jets(self.program, key)
+        return self.jets[key]
 
     def at(self, conditional: Conditional) -> "ColumnLikelihood":
         """Fix the parameters.
@@ -87,6 +106,7 @@ class ColumnLikelihood:
         density, stops = conditional.density, compiled.stops
         subjects = density.batch.n_subjects
         self.rows = conditional.starts * subjects
+        self.compiled = compiled
         self.function = ctypes.cast(compiled.library.log_likelihood, ctypes.c_void_p)
         with torch.no_grad():
             population = [
@@ -137,6 +157,27 @@ class ColumnLikelihood:
         function(ctypes.addressof(self.data), columns.data_ptr(), out.data_ptr(), 0, columns.shape[1])
         return out.reshape(effects.shape[1:])
 
+    def jets(self, effects: Float[Tensor, "effect *batch row"], directions: Sequence[int]) -> Tensor | None:
+        """Return value, gradient and Hessian along some inputs, ``(entry, *batch, start * subject)``.
+
+        Args:
+            effects: ``(effect, *batch, start * subject)``.
+            directions: Positions of inputs.
+
+        Returns:
+            Value, first derivatives, and second ones (1, 1), (2, 1), (2, 2), (3, 1), ...; None where they cannot be
+            compiled.
+        """
+        library = self.compiled.derivatives(directions)
+        if library is None:
+            return None
+        columns = effects.detach().reshape(effects.shape[0], -1).contiguous()
+        out = torch.empty(jet_length(len(directions)), columns.shape[1], dtype=torch.float64)
+        self.data.columns = columns.shape[1]
+        library.jets.argtypes = [_POINTER, _POINTER, _POINTER, _LONG, _LONG]
+        library.jets(ctypes.addressof(self.data), columns.data_ptr(), out.data_ptr(), 0, columns.shape[1])
+        return out.reshape(-1, *effects.shape[1:])
+
 
 # what was compiled for a density, with the fields by which it knows what the model's Python code read at that time
 _kept: "WeakKeyDictionary[Density, dict[bool, tuple[VectorFields, CompiledLikelihood | None]]]" = WeakKeyDictionary()
@@ -184,12 +225,23 @@ def _make(conditional: Conditional) -> CompiledLikelihood:
     if model.states:
         stops = common_stops(conditional)
         kernel = None if model.has_compartments else _kernel(conditional, stops)
-    program = density_program(trace_density(conditional))
+    program = density_program(trace_density(conditional, stops is not None and stops.rates is not None))
     layout = None if kernel is None else kernel.layout
     if layout is not None and list(map(math.prod, layout.shapes)) != list(map(len, program.parameters)):
         raise NotScalarError("the equations take their parameters in another shape")
     text = likelihood_source(program, layout)
     return CompiledLikelihood(program, build(text), kernel, readings, stops)
+
+
+def _make_jets(program: DensityProgram, directions: tuple[int, ...]) -> ctypes.CDLL | None:
+    try:
+        jets = jet_program(program.trace, directions)
+        if len(jets.parts.before.instructions) > LONGEST:
+            return None
+        return build(jet_source(jets))
+    except (NoDerivativeError, NotScalarError, BuildError) as error:
+        _log.info("derivatives of the likelihood are not compiled as a whole: %s", error)
+        return None
 
 
 def _kernel(conditional: Conditional, stops: Stops) -> Kernel:

@@ -17,6 +17,8 @@ from nlme_torch.model.observation.unchecked import unchecked
 from nlme_torch.solve.kernel.program import Program, Ref
 from nlme_torch.solve.kernel.reading import NotScalarError
 from nlme_torch.solve.kernel.scalarise import scalarise
+from nlme_torch.solve.linear.mammillary import Mammillary
+from nlme_torch.solve.linear.system import LinearSystem
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class Trace:
         initial: Initial states.
         parameters: What the vector field takes, tensor by tensor.
         exponential: exp(A t) of linear compartments, row by row.
-        integral: The integral of exp(A s) from 0 to t, row by row.
+        integral: The integral of exp(A s) from 0 to t, row by row; empty without infusions.
+        matrix: A, row by row.
+        inexact: One operand, whether exponential and integral are inexact and to be found from A; empty for no.
     """
 
     program: Program
@@ -50,6 +54,8 @@ class Trace:
     parameters: tuple[tuple[object, ...], ...]
     exponential: tuple[object, ...]
     integral: tuple[object, ...]
+    matrix: tuple[object, ...]
+    inexact: tuple[object, ...]
 
     @property
     def states(self) -> int:
@@ -67,6 +73,8 @@ class DensityProgram:
         log_densities: For every pattern of outcomes, its log density at a record, in the second part.
         exponential: Likewise exp(A t).
         integral: Likewise its integral.
+        matrix: Likewise A.
+        inexact: Likewise, whether these are inexact.
         initial: Initial states: positions among what is held, or numbers.
         parameters: Likewise what the vector field takes.
     """
@@ -76,6 +84,8 @@ class DensityProgram:
     log_densities: tuple[object, ...]
     exponential: tuple[object, ...]
     integral: tuple[object, ...]
+    matrix: tuple[object, ...]
+    inexact: tuple[object, ...]
     initial: tuple[object, ...]
     parameters: tuple[tuple[object, ...], ...]
 
@@ -83,14 +93,14 @@ class DensityProgram:
 def density_program(trace: Trace) -> DensityProgram:
     """Cut a trace in two."""
     flat = _joined(trace.parameters)
-    groups = (trace.log_densities, trace.exponential, trace.integral, (*trace.initial, *flat))
-    parts = split(trace.program, groups)
-    held = [held_position(parts, operand) for operand in parts.outputs[3]]
+    linear = (trace.exponential, trace.integral, trace.matrix, trace.inexact)
+    parts = split(trace.program, (trace.log_densities, *linear, (*trace.initial, *flat)))
+    held = [held_position(parts, operand) for operand in parts.outputs[5]]
     places = iter(held[trace.states :])
     return DensityProgram(
         trace,
         parts,
-        *parts.outputs[:3],
+        *parts.outputs[:5],
         tuple(held[: trace.states]),
         tuple(tuple(next(places) for _ in entry) for entry in trace.parameters),
     )
@@ -105,11 +115,12 @@ def held_position(parts: Split, operand: object) -> object:
     return Ref(int(operands[1]))  # type: ignore[call-overload]
 
 
-def trace_density(conditional: Conditional) -> Trace:
+def trace_density(conditional: Conditional, infusions: bool = False) -> Trace:
     """Write a model's likelihood out in scalars.
 
     Args:
         conditional: Densities at some parameters, for the shapes of what is read.
+        infusions: Whether anything is infused into linear compartments.
 
     Raises:
         NotScalarError: Something cannot be written out for one subject and one record.
@@ -151,7 +162,7 @@ def trace_density(conditional: Conditional) -> Trace:
         with unchecked():
             individual = one.individual(eta)
             found = [one.log_densities(individual, at_record if model.states else None)]
-        found += _equations(one, individual, elapsed) if model.states else [[], [], [], []]
+        found += _equations(one, individual, elapsed, infusions) if model.states else [[], [], [], [], [], []]
         sizes.extend(map(len, found))
         return [tensor for group in found for tensor in group]
 
@@ -162,7 +173,7 @@ def trace_density(conditional: Conditional) -> Trace:
         raise NotScalarError("initial states or parameters of the equations change from record to record")
     return Trace(
         program, effects, of_population, of_subjects, of_records,
-        _joined(groups[0]), initial, parameters, _joined(groups[3]), _joined(groups[4]),
+        _joined(groups[0]), initial, parameters, *map(_joined, groups[3:]),
     )  # fmt: skip
 
 
@@ -170,14 +181,23 @@ def _joined(groups: Sequence[Sequence[object]]) -> tuple[object, ...]:
     return tuple(operand for group in groups for operand in group)
 
 
-def _equations(one: OneRecordConditional, individual: Any, elapsed: Tensor) -> list[list[Tensor]]:
-    """Initial states, the parameters of the vector field, and exponential and integral of linear compartments."""
+def _equations(one: OneRecordConditional, individual: Any, elapsed: Tensor, infusions: bool) -> list[list[Tensor]]:
+    """Initial states, the parameters of the vector field, and what a trace holds of linear compartments."""
     model = one.density.model
     flat = flatten(vars(individual))
     if flat.changing:
         raise NotScalarError("parameters of the equations change from record to record")
     initial = stack_states(model.initial(individual), model.states, torch.zeros(1, 1, 1).double(), "initial")
     if not model.has_compartments:
-        return [[initial], list(flat.leaves), [], []]
+        return [[initial], list(flat.leaves), [], [], [], []]
     linear = model.compartments(individual)
-    return [[initial], [], [linear.exponential(elapsed)], [linear.integral(elapsed)]]
+    matrix = linear.matrix()
+    if isinstance(linear, Mammillary):
+        exponential, inexact = linear.by_spectrum(elapsed, integrated=False)
+        integral = [linear.by_spectrum(elapsed, integrated=True)[0]] if infusions else []
+        return [[initial], [], [exponential], integral, [matrix], [] if inexact is None else [inexact]]
+    if isinstance(linear, LinearSystem):
+        nothing = torch.zeros_like(matrix)
+        return [[initial], [], [nothing], [nothing] if infusions else [], [matrix], [elapsed == elapsed]]
+    exact = [linear.integral(elapsed)] if infusions else []
+    return [[initial], [], [linear.exponential(elapsed)], exact, [matrix], []]

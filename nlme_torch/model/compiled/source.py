@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from nlme_torch.model.compiled.jets import JetProgram
 from nlme_torch.model.compiled.program import DensityProgram, Trace
 from nlme_torch.model.compiled.split import Split
 from nlme_torch.solve.kernel.emit import body
@@ -29,12 +30,7 @@ def likelihood_source(program: DensityProgram, layout: Layout | None) -> str:
     if equation != ALGEBRAIC:
         lines.append(_direct("void initial(const V *h, V *x)", "x[{}]", program.initial))
     if equation == LINEAR:
-        outputs = [*_places("e[{}] =", program.exponential), *_places("g[{}] =", program.integral)]
-        text = body(after, outputs)
-        lines.append(
-            "static void transition(V elapsed, const V *p, V *e, V *g) {\n"
-            f"  V y[READINGS + 1]; y[READINGS] = elapsed;\n{text}\n}}"
-        )
+        lines.append(_transition(after, program))
     if layout is not None:
         pairs = list(zip(program.parameters, layout.own, strict=True))
         own = [operand for entry, mine in pairs if mine for operand in entry]
@@ -47,6 +43,33 @@ def likelihood_source(program: DensityProgram, layout: Layout | None) -> str:
             "}",
         ]
     return "\n".join([*lines, '#include "likelihood.h"', ""])
+
+
+def jet_source(program: JetProgram) -> str:
+    """Return a C++ file with ``jets``, for a trace without equations or with linear ones."""
+    trace, after = program.trace, program.parts.at_records
+    lines = _head(trace, program.parts, LINEAR if trace.states else ALGEBRAIC)
+    lines.append(f"constexpr int K = {len(program.directions)}, JET = {program.length};")
+    for pattern, jet in enumerate(program.log_densities):
+        signature = f"void log_density_{pattern}(const V *y, const V *p, V *jet)"
+        lines.append(_function(signature, after, _places("jet[{}] =", jet)))
+    cases = " ".join(f"if (g == {k}) log_density_{k}(y, h, jet);" for k in range(len(program.log_densities)))
+    lines.append(f"static void log_density(int g, const V *y, const V *h, V *jet) {{ {cases} }}")
+    if trace.states:
+        lines.append(_direct("void initial(const V *h, V *x)", "x[{}]", program.initial))
+        lines.append(_transition(after, program))
+    return "\n".join([*lines, '#include "jets.h"', ""])
+
+
+def _transition(after: Program, program: DensityProgram | JetProgram) -> str:
+    outputs = [*_places("e[{}] =", program.exponential), *_places("g[{}] =", program.integral)]
+    outputs += _places("matrix[{}] =", program.matrix)
+    inexact = program.inexact[0] if program.inexact else False
+    text = body(after, [*outputs, ("V inexact =", inexact)])
+    return (
+        "static M transition(V elapsed, const V *p, V *e, V *g, V *matrix) {\n"
+        f"  V y[READINGS + 1]; y[READINGS] = elapsed;\n{text}\n  return inexact != 0.0;\n}}"
+    )
 
 
 def _head(trace: Trace, parts: Split, equation: int) -> list[str]:

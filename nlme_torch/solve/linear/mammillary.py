@@ -83,6 +83,14 @@ class Mammillary(Linear):
         result = evaluate(form, elapsed, parameters, axes=rates[0].ndim)
         return result if close is None else self._replace_close(close, result, elapsed, integrated)
 
+    def by_spectrum(self, elapsed: Tensor, integrated: bool) -> tuple[Tensor, Tensor | None]:
+        """Return exp(A t) or its integral by the spectrum alone, and where that is inexact; None for nowhere."""
+        rates, absorption = self._aligned_rates()
+        modes = spectrum(*rates)
+        absorbed = isinstance(self.absorption, Tensor)
+        parameters = [modes.values, modes.projectors, *([absorption] if absorbed else [])]
+        return evaluate(closed_form(integrated, absorbed), elapsed, parameters, axes=rates[0].ndim), modes.close
+
     def _replace_close(self, close: Tensor, result: Tensor, elapsed: Tensor, integrated: bool) -> Tensor:
         """The result with the matrix exponential where the eigenvalues nearly coincide."""
         shape = result.shape[2:]

@@ -4,7 +4,8 @@
 //   before(p, h)                   what is the same at all records,
 //   readings(d, at, record, y)     what is read at a record,
 //   log_density(pattern, y, h)     the log density of a pattern of outcomes there,
-//   and for equations: initial(h, x), with transition(elapsed, h, e, g) or OWN, SHARED, parameters(h, own, shared).
+//   and for equations: initial(h, x), with transition(elapsed, h, e, g, matrix),
+//   which says where it is inexact, or OWN, SHARED, parameters(h, own, shared).
 #pragma once
 #include "columns.h"
 
@@ -55,6 +56,7 @@ extern "C" void log_likelihood(const ColumnData *data, const double *effects, do
   }
 }
 #elif EQUATION == 1
+#include "matrix_exponential.h"
 extern "C" void log_likelihood(const ColumnData *data, const double *effects, double *out, long first, long last) {
   FlushSubnormals flush;
   const ColumnData &d = *data;
@@ -62,6 +64,7 @@ extern "C" void log_likelihood(const ColumnData *data, const double *effects, do
   for (long n = first; n < last; n += W) {
     Lanes at(d.starts, d.subjects, n, last);
     V p[INPUTS + 1], h[HELD + 1], start[STATES], x[STATES], e[STATES * STATES], g[STATES * STATES];
+    V matrix[STATES * STATES];
     inputs(d, at, effects, p);
     before(p, h);
     initial(h, start);
@@ -75,7 +78,8 @@ extern "C" void log_likelihood(const ColumnData *data, const double *effects, do
     for (long s = 1; s < d.stops; ++s) {
       V next = at.of_subject(d.times + s * d.subjects), fresh[STATES];
       if (any(next != time)) {
-        transition(next - time, h, e, g);
+        M inexact = transition(next - time, h, e, g, matrix);
+        if (any(inexact)) general_transition<STATES>(matrix, next - time, inexact, e, d.rates ? g : nullptr);
         for (int i = 0; i < STATES; ++i) {
           fresh[i] = e[i * STATES] * x[0];
           for (int j = 1; j < STATES; ++j) fresh[i] += e[i * STATES + j] * x[j];
