@@ -144,7 +144,7 @@ def conditional_draws(
     if compiled is not None:
         likelihood = compiled.at(conditional)
         for iteration in range(settling + iterations):
-            swept = sweep(likelihood, conditional, effects, moves, moments, tunings, generator)
+            swept = sweep(likelihood, conditional, effects, moves, moments, None, tunings, generator)
             effects, tunings = swept.effects, swept.tunings
             if iteration < settling:
                 moments = moments.update(effects[:, :, None] + mean)

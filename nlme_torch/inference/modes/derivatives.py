@@ -1,6 +1,6 @@
 """Value, gradient and exact Hessian of a log density for every column, in one double-backward pass."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,10 +23,23 @@ class Derivatives(NamedTuple):
     hessian: Tensor
 
 
+@runtime_checkable
+class WithDerivatives(Protocol):
+    """A log density that may know its derivatives."""
+
+    def __call__(self, effects: Tensor) -> Tensor:
+        """Log density, ``(effect, *batch) -> (*batch)``."""
+        ...
+
+    def derivatives(self, effects: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Value, gradient and Hessian at ``(effect, *batch)``, or None."""
+        ...
+
+
 def derivatives(
     log_joint: LogDensity, effects: Float[Tensor, "effect *batch"], *, max_columns: int = 20_000
 ) -> Derivatives:
-    r"""Exact derivatives by replication.
+    r"""Exact derivatives: those that the density knows, or else by replication.
 
     Every column is copied once per effect; the gradient of :math:`\sum_j \partial_j \log p(\eta^{(j)})`,
     where replica ``j`` contributes its ``j``-th partial derivative, holds all rows of all Hessians at once. A
@@ -50,6 +63,11 @@ def derivatives(
                 [-0., -1.]], dtype=torch.float64)
     """
     count, batch = effects.shape[0], effects.shape[1:]
+    if isinstance(log_joint, WithDerivatives):
+        found = log_joint.derivatives(effects.detach())
+        if found is not None:
+            value, gradient, hessian = found
+            return Derivatives(torch.where(torch.isfinite(value), value, -torch.inf), gradient, hessian)
     points = effects.detach().reshape(count, -1, batch[-1])
     chunk = max(1, max_columns // (count * batch[-1]))
     parts = [_replicated(log_joint, part) for part in points.split(chunk, dim=1)]

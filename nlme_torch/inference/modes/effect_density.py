@@ -1,30 +1,103 @@
 """The joint density as the kernels and mode searches see it: starts are further subjects."""
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from nlme_torch._typing import Float, LogDensity
+from nlme_torch._typing import Float
+from nlme_torch.model.compiled.column_likelihood import ColumnLikelihood, compiled_likelihood
 from nlme_torch.model.density.density import Conditional
+from nlme_torch.solve.stepping.discrete_adjoint import is_transformed
+
+MOST_EFFECTS = 8
+"""With more, second derivatives written out are too long to be compiled soon."""
 
 
-def column_density(conditional: Conditional) -> LogDensity:
+class ColumnDensity:
+    """log p(y_i, eta_i) as a function of ``(effect, *batch, start * subject)``.
+
+    Values without a graph, and derivatives, are compiled where the model's likelihood can be; the rest are tensor
+    operations, differentiable in effects and parameters.
+
+    Args:
+        conditional: Densities at fixed parameters of one or several starts.
+    """
+
+    def __init__(self, conditional: Conditional) -> None:
+        self.conditional = conditional
+        self._shape = (conditional.starts, conditional.density.batch.n_subjects)
+
+    @cached_property
+    def compiled(self) -> ColumnLikelihood | None:
+        """The compiled likelihood at these parameters; None where there is none."""
+        found = compiled_likelihood(self.conditional)
+        return None if found is None else found.at(self.conditional)
+
+    def __call__(self, effects: Float[Tensor, "effect *batch row"]) -> Float[Tensor, "*batch row"]:
+        """Return log p(y, eta)."""
+        columns = effects.reshape(effects.shape[0], -1, *self._shape)
+        if torch.is_grad_enabled() or is_transformed() or self.compiled is None:
+            return self.conditional.log_joint(columns).reshape(effects.shape[1:])
+        prior = self.conditional.log_effects(columns).reshape(effects.shape[1:])
+        return self.compiled(effects) + prior
+
+    def derivatives(self, effects: Float[Tensor, "effect *batch row"]) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Return value, gradient and Hessian by compiled code; None where that cannot be done.
+
+        Args:
+            effects: Points.
+        """
+        found = likelihood_derivatives(self.compiled, effects)
+        if found is None:
+            return None
+        value, gradient, hessian = found
+        with torch.no_grad():
+            prior = self.conditional.log_effects(effects.reshape(len(effects), -1, *self._shape))
+            precision = torch.linalg.inv(self.conditional.covariance()).permute(1, 2, 0)
+            precision = precision.repeat_interleave(self._shape[1], -1)
+            pull = torch.einsum("ijr,j...r->i...r", precision, effects)
+            bent = hessian - precision.reshape(*precision.shape[:2], *(1,) * (effects.dim() - 2), precision.shape[-1])
+            return value + prior.reshape(value.shape), gradient - pull, bent
+
+
+def column_density(conditional: Conditional) -> ColumnDensity:
     """Return log p(y_i, eta_i) as a function of ``(effect, *batch, start * subject)``.
 
     Args:
         conditional: Densities at fixed parameters of one or several starts.
+    """
+    return ColumnDensity(conditional)
+
+
+def likelihood_derivatives(
+    likelihood: ColumnLikelihood | None, effects: Float[Tensor, "effect *batch row"]
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return value, gradient and Hessian of log p(y | eta) by compiled code.
+
+    Args:
+        likelihood: The compiled likelihood at the parameters, or None.
+        effects: Points.
 
     Returns:
-        A function whose values are ``(*batch, start * subject)``.
+        ``(*batch, row)``, ``(effect, *batch, row)`` and ``(effect, effect, *batch, row)``; None where derivatives are
+        not compiled, or a closed form is inexact at one of the points.
     """
-    starts, subjects = conditional.starts, conditional.density.batch.n_subjects
-
-    def log_joint(effects: Tensor) -> Tensor:
-        columns = effects.reshape(effects.shape[0], -1, starts, subjects)
-        return conditional.log_joint(columns).reshape(effects.shape[1:])
-
-    return log_joint
+    count = len(effects)
+    if likelihood is None or not 0 < count <= MOST_EFFECTS:
+        return None
+    jets = likelihood.jets(effects, range(count))
+    if jets is None:
+        return None
+    value, gradient, entries = jets[0], jets[1 : 1 + count], jets[1 + count :]
+    if bool((torch.isfinite(value) & torch.isnan(entries).any(0)).any()):
+        return None
+    rows, columns = torch.tril_indices(count, count)
+    hessian = entries.new_empty(count, count, *value.shape)
+    hessian[rows, columns] = entries
+    hessian[columns, rows] = entries
+    return value, gradient, hessian
 
 
 class StandardisedDensity:
@@ -38,7 +111,7 @@ class StandardisedDensity:
     """
 
     def __init__(self, conditional: Conditional) -> None:
-        self.conditional = conditional
+        self.conditional, self._columns = conditional, ColumnDensity(conditional)
         starts, subjects = conditional.starts, conditional.density.batch.n_subjects
         count = conditional.density.model.n_effects
         identity = torch.eye(count, dtype=conditional.mean.dtype, device=conditional.mean.device)
@@ -52,9 +125,29 @@ class StandardisedDensity:
     def __call__(self, standardised: Float[Tensor, "effect *batch column"]) -> Float[Tensor, "*batch column"]:
         """Return log p(y, eta), with the density of eta."""
         columns = standardised.reshape(standardised.shape[0], -1, *self._shape)
-        value = self.conditional.log_likelihood(self.conditional.colour(columns))
+        effects, compiled = self.conditional.colour(columns), self._columns.compiled
+        if torch.is_grad_enabled() or is_transformed() or compiled is None:
+            value = self.conditional.log_likelihood(effects)
+        else:
+            value = compiled(effects.flatten(-2)).reshape(columns.shape[1:])
         value = value - 0.5 * columns.square().sum(0) - self._log_scale
         return value.reshape(standardised.shape[1:])
+
+    def derivatives(self, standardised: Float[Tensor, "effect *batch column"]) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Return value, gradient and Hessian by compiled code; None where that cannot be done."""
+        with torch.no_grad():
+            effects = self.effects(standardised)
+            found = likelihood_derivatives(self._columns.compiled, effects)
+            if found is None:
+                return None
+            value, gradient, hessian = found
+            columns = standardised.reshape(standardised.shape[0], -1, *self._shape)
+            prior = -0.5 * columns.square().sum(0) - self._log_scale
+            turned = torch.einsum("rji,j...r->i...r", self._factor, gradient) - standardised
+            bent = torch.einsum("rki,kl...r,rlj->ij...r", self._factor, hessian, self._factor)
+            identity = torch.eye(len(effects), dtype=effects.dtype)
+            bent = bent - identity.reshape(*identity.shape, *(1,) * (bent.dim() - 2))
+            return value + prior.reshape(value.shape), turned, bent
 
     def effects(self, standardised: Float[Tensor, "effect *batch column"]) -> Float[Tensor, "effect *batch column"]:
         """Return eta."""

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Bool, Float
+from nlme_torch.inference.saem.expanded_likelihood import expand_likelihood
+from nlme_torch.model.compiled.column_likelihood import log_likelihood
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import ParameterValues, flatten_values, unflatten_values
 from nlme_torch.model.density.absolute_zeros import gradients
@@ -132,7 +134,8 @@ class _Draws(NamedTuple):
         """Q of every start over the draws that can be used, and the log-likelihood of every draw."""
         conditional = self.density.at(values)
         eta = self.held if self.effects else self.held - conditional.mean[:, None]
-        each = conditional.log_likelihood(eta if usable is None else torch.where(usable, eta, 0.0))
+        eta = eta if usable is None else torch.where(usable, eta, 0.0)
+        each = conditional.log_likelihood(eta) if torch.is_grad_enabled() else log_likelihood(conditional, eta)
         kept = each if usable is None else torch.where(usable, each, 0.0)
         return kept.sum(-1).mean(0) + self.density.log_prior(values), each
 
@@ -141,14 +144,18 @@ def _derivatives(
     draws: _Draws, values: ParameterValues, names: tuple[str, ...], vector: Tensor, *, curvature: bool
 ) -> tuple[Tensor, Tensor, Bool[Tensor, "chain start subject"]]:
     """Gradient ``(start, parameter)`` and negative Hessian of Q, and which draws they are over."""
+    expanded = expand_likelihood(draws.density, values, names, draws.held, draws.effects)
     with torch.enable_grad():
         leaf = vector.clone().requires_grad_()
         moved = unflatten_values(leaf, values, names)
-        total, each = draws.objective(moved, None)
-        finite = torch.isfinite(each.detach())
-        if not bool(finite.all()):
-            # a masked NaN still has a NaN gradient: what cannot be evaluated is moved to where it can, and then masked
-            total, each = draws.objective(moved, finite)
+        if expanded is not None:
+            total, finite = expanded(moved) + draws.density.log_prior(moved), expanded.finite
+        else:
+            total, each = draws.objective(moved, None)
+            finite = torch.isfinite(each.detach())
+            if not bool(finite.all()):
+                # a masked NaN still has a NaN gradient: what cannot be evaluated is moved to where it can, then masked
+                total, each = draws.objective(moved, finite)
         if not total.requires_grad:  # nothing depends on these parameters
             return torch.zeros_like(vector), torch.zeros_like(vector[:, :, None] * vector[:, None]), finite
         (slope,) = gradients(total.sum(), leaf, create_graph=curvature, materialize_grads=True)

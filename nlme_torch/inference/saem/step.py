@@ -47,6 +47,9 @@ from nlme_torch.model.density.residual_scale import residual_scales
 
 FIRST_STEPS, LATER_STEPS = 50, 5
 """Most Newton steps of typical values and parameters without effects before the first M-step and before later ones."""
+EARLY = 50
+"""Iterations in which independent proposals are Laplace's: from poor starts modes are found before chains get there.
+Later the running moments of the chains serve as well, without any search."""
 WORTHWHILE = 1.0
 """Promised rise of the log-likelihood below which no further one follows."""
 
@@ -243,14 +246,23 @@ class SAEMAlgorithm:
         modes = state.modes
         effects = (state.transformed - mean).flatten(-2)
         compiled = None if self.moves.hamiltonian else compiled_likelihood(conditional)
-        if compiled is not None:
-            swept = sweep(
-                compiled.at(conditional), conditional, effects, self.moves, state.moments, state.tunings, generator
-            )
-            return self._moved(state, mean, swept, modes)
-        if self.moves.laplace and self.moves.search_is_due(state.iteration):
+        walks = self.moves.component or self.moves.block
+        late = compiled is not None and walks and state.iteration >= EARLY
+        if self.moves.laplace and not late and self.moves.search_is_due(state.iteration):
             with torch.enable_grad():
                 modes = ConditionalModes.search(conditional, modes, 20 if modes is None else 4)
+        if compiled is not None:
+            swept = sweep(
+                compiled.at(conditional),
+                conditional,
+                effects,
+                self.moves,
+                state.moments,
+                None if late else modes,
+                state.tunings,
+                generator,
+            )
+            return self._moved(state, mean, swept, modes)
         cycle, names = build_cycle(self.moves, conditional, state.moments, modes)
 
         log_joint = column_density(conditional)

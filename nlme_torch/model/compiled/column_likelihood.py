@@ -18,6 +18,7 @@ from nlme_torch.model.compiled.readings import DataReadings, population_readings
 from nlme_torch.model.compiled.source import jet_source, likelihood_source
 from nlme_torch.model.compiled.stops import Stops, common_stops
 from nlme_torch.model.density.density import Conditional, Density
+from nlme_torch.model.trajectory.system import DifferentialSystem
 from nlme_torch.model.trajectory.vector_field import VectorFields
 from nlme_torch.solve.kernel.build import BuildError, build, compiler
 from nlme_torch.solve.kernel.derivatives import NoDerivativeError
@@ -203,6 +204,23 @@ def compiled_likelihood(conditional: Conditional) -> CompiledLikelihood | None:
     return kept[several][1]
 
 
+def log_likelihood(conditional: Conditional, eta: Float[Tensor, "effect chain start subject"]) -> Tensor:
+    """Return log p(y_i | eta_i) without a graph, by compiled code where that is possible.
+
+    Args:
+        conditional: The density at some parameters.
+        eta: ``(effect, chain, start, subject)``.
+
+    Returns:
+        ``(chain, start, subject)``, -inf where the model cannot be evaluated.
+    """
+    compiled = compiled_likelihood(conditional)
+    if compiled is None:
+        with torch.no_grad():
+            return conditional.log_likelihood(eta)
+    return compiled.at(conditional)(eta.flatten(-2)).reshape(eta.shape[1:])
+
+
 def _compiled(conditional: Conditional) -> CompiledLikelihood | None:
     density = conditional.density
     if compiler() is None or density._times.device.type != "cpu" or density._times.dtype is not torch.float64:
@@ -253,13 +271,8 @@ def _kernel(conditional: Conditional, stops: Stops) -> Kernel:
     eta = _draws(conditional, 2, 0.1)
     trajectory = conditional.trajectory(conditional.individual(eta), eta)
     system, line = trajectory.system, trajectory.timeline
-    problem = build_problem(
-        system.field,
-        trajectory.initial,
-        line.times,
-        system.parameters,
-        line.events,  # type: ignore[attr-defined]
-    )
+    assert isinstance(system, DifferentialSystem)
+    problem = build_problem(system.field, trajectory.initial, line.times, system.parameters, line.events)
     kernel = find_kernel(problem, solver.method)
     if kernel is None:
         raise NotScalarError("its equations are not compiled")

@@ -97,12 +97,17 @@ def density_program(trace: Trace) -> DensityProgram:
     parts = split(trace.program, (trace.log_densities, *linear, (*trace.initial, *flat)))
     held = [held_position(parts, operand) for operand in parts.outputs[5]]
     places = iter(held[trace.states :])
+    log_densities, exponential, integral, matrix, inexact = parts.outputs[:5]
     return DensityProgram(
-        trace,
-        parts,
-        *parts.outputs[:5],
-        tuple(held[: trace.states]),
-        tuple(tuple(next(places) for _ in entry) for entry in trace.parameters),
+        trace=trace,
+        parts=parts,
+        log_densities=log_densities,
+        exponential=exponential,
+        integral=integral,
+        matrix=matrix,
+        inexact=inexact,
+        initial=tuple(held[: trace.states]),
+        parameters=tuple(tuple(next(places) for _ in entry) for entry in trace.parameters),
     )
 
 

@@ -1,0 +1,129 @@
+r"""The likelihood of held draws near some parameters, to second order, from compiled derivatives.
+
+.. math:: Q(u) = \sum_i \frac{1}{C} \sum_c \Big( \ell_{ic} + g_{ic}^\top u_i + \tfrac12 u_i^\top H_{ic} u_i \Big)
+
+where u is by how much the means of effects and the population's parameters have moved from where it was expanded.
+There the value, gradient and Hessian of Q in any parameters behind them are those of the likelihood itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlme_torch._typing import Bool, Float
+from nlme_torch.model.compiled.column_likelihood import compiled_likelihood
+from nlme_torch.model.compiled.readings import population_readings
+from nlme_torch.model.declare.values import ParameterValues
+from nlme_torch.model.density.density import Conditional, Density
+from nlme_torch.model.parameters.individual_parameters import IndividualParameter
+from nlme_torch.model.parameters.parameters import PopulationParameter
+
+MOST_DIRECTIONS = 10
+"""With more, second derivatives written out are too long to be compiled soon."""
+
+
+@dataclass(frozen=True)
+class ExpandedLikelihood:
+    """Q of every start as a function of the parameters, right to second order.
+
+    Attributes:
+        density: The model with its data.
+        effects: Positions of the effects whose means move.
+        readings: Positions of what is read of the population and moves.
+        origin: What moves, where the expansion was made, ``(direction, start, subject)``.
+        jets: Value, gradient and Hessian, averaged over draws, ``(entry, start, subject)``.
+        finite: Draws that can be evaluated.
+    """
+
+    density: Density
+    effects: tuple[int, ...]
+    readings: tuple[int, ...]
+    origin: Tensor
+    jets: Tensor
+    finite: Bool[Tensor, "chain start subject"]
+
+    def __call__(self, values: ParameterValues) -> Float[Tensor, "start"]:
+        """Return Q, differentiable in the parameters."""
+        shift = _moving(self.density.at(values), self.effects, self.readings) - self.origin
+        count = len(shift)
+        total = self.jets[0] + (self.jets[1 : 1 + count] * shift).sum(0)
+        rows, columns = torch.tril_indices(count, count)
+        weight = torch.where(rows == columns, 0.5, 1.0).to(shift)[:, None, None]
+        total = total + (weight * self.jets[1 + count :] * shift[rows] * shift[columns]).sum(0)
+        return total.sum(-1)
+
+
+def expand_likelihood(
+    density: Density,
+    values: ParameterValues,
+    names: Sequence[str],
+    held: Float[Tensor, "effect chain start subject"],
+    effects_held: bool,
+) -> ExpandedLikelihood | None:
+    """Expand the likelihood of draws about some parameters.
+
+    Args:
+        density: The model with its data.
+        values: Where, raw name to ``(start, *shape)``.
+        names: Raw names of the parameters that will move.
+        held: Draws of phi, or of eta.
+        effects_held: Whether they are of eta.
+
+    Returns:
+        The expansion; None where derivatives are not compiled.
+    """
+    with torch.no_grad():
+        conditional = density.at(values)
+        places = _places(conditional, names)
+        compiled = None if places is None else compiled_likelihood(conditional)
+        if places is None or compiled is None:
+            return None
+        effects, readings = places
+        count = density.model.n_effects
+        eta = held if effects_held else held - conditional.mean[:, None]
+        directions = (*effects, *(2 * count + reading for reading in readings))
+        jets = compiled.at(conditional).jets(eta.flatten(-2), directions)
+        if jets is None:
+            return None
+        jets = jets.reshape(-1, *eta.shape[1:])
+        finite = torch.isfinite(jets[0])
+        if bool((finite & torch.isnan(jets).any(0)).any()):
+            return None
+        jets = torch.where(finite, jets, 0.0).mean(1)
+        return ExpandedLikelihood(density, effects, readings, _moving(conditional, effects, readings), jets, finite)
+
+
+def _places(conditional: Conditional, names: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Which means of effects and readings of the population some raw parameters move; None where that is unknown."""
+    density = conditional.density
+    starts_of, position = {}, 0
+    for (owner, _), value in population_readings(conditional).items():
+        starts_of[owner] = position
+        position += value[0].numel()
+    effects: dict[int, None] = {}
+    readings: dict[int, None] = {}
+    for name in names:
+        owner = name.partition(".")[0]
+        component = density.model.components.get(owner)
+        if isinstance(component, IndividualParameter):
+            effects[density._position[owner]] = None
+        elif isinstance(component, PopulationParameter):
+            readings[starts_of[owner]] = None
+        else:
+            return None
+    if not 0 < len(effects) + len(readings) <= MOST_DIRECTIONS:
+        return None
+    return tuple(effects), tuple(readings)
+
+
+def _moving(conditional: Conditional, effects: tuple[int, ...], readings: tuple[int, ...]) -> Tensor:
+    """Means of effects and readings of the population, ``(direction, start, subject)``."""
+    subjects = conditional.density.batch.n_subjects
+    rows = [conditional.mean[effect].expand(-1, subjects) for effect in effects]
+    if readings:
+        found = [value.reshape(conditional.starts, -1) for value in population_readings(conditional).values()]
+        flat = torch.cat(found, 1)
+        rows += [flat[:, reading, None].expand(-1, subjects) for reading in readings]
+    return torch.stack(rows)
