@@ -69,6 +69,11 @@ def to_operands(tensor: Tensor) -> np.ndarray:
 class _Scalariser(TorchDispatchMode):
     """Runs every operation, and repeats those that depend on the inputs on operands."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import its compiler at the first operation, which takes a second."""
+        return False
+
     def __init__(self, program: Program, examples: Sequence[Tensor], inputs: Sequence[np.ndarray]) -> None:
         super().__init__()
         self.program = program

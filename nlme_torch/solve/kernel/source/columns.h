@@ -33,11 +33,15 @@ struct Lanes {
   long subject[W], start[W], row[W];
   bool neighbours;  // whether rows, and with them subjects, follow one another
   Lanes(long starts, long subjects, long n, long end) : first(n), width(end - n < W ? (int)(end - n) : W) {
+    // one short division: a long one takes as many cycles as a whole draw
+    const long rows = starts * subjects;
+    long here = n < (1L << 31) ? (long)((unsigned)n % (unsigned)rows) : n % rows, place = here, of = 0;
+    if (starts > 1) of = place / subjects, place -= of * subjects;
     LANES {
-      long column = l < width ? n + l : end - 1;
-      row[l] = column % (starts * subjects);
-      subject[l] = column % subjects;
-      start[l] = row[l] / subjects;
+      row[l] = here; subject[l] = place; start[l] = of;
+      if (l + 1 >= width) continue;
+      if (++here == rows) here = 0;
+      if (++place == subjects) place = 0, of = of + 1 == starts ? 0 : of + 1;
     }
     neighbours = width == W && subject[W - 1] == subject[0] + W - 1;
   }
