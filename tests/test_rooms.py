@@ -56,6 +56,16 @@ ROOMS = {
             "covariates",
             "trajectory",
         },
+        "compiled": {
+            "parameters",
+            "networks",
+            "observation",
+            "individual",
+            "dosing",
+            "declare",
+            "trajectory",
+            "density",
+        },
         "pyro": {"random_effects", "parameters", "networks", "declare", "density"},
     },
     "inference": {

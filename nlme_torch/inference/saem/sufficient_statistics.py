@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nlme_torch.model.compiled.column_likelihood import compiled_likelihood
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.density.density import Conditional
 from nlme_torch.model.density.residual_scale import scaled_residuals
@@ -93,7 +94,14 @@ def residual_squares(
     """
     if not scales:
         return {}
-    observed, solved = conditional.observe(transformed - conditional.mean[:, None])
+    eta = transformed - conditional.mean[:, None]
+    compiled = None if torch.is_grad_enabled() else compiled_likelihood(conditional)
+    squares = None
+    if compiled is not None:
+        squares = compiled.at(conditional).residual_squares(conditional, eta.flatten(-2), scales)
+    if squares is not None:
+        return dict(zip(scales, squares.reshape(-1, *eta.shape[1:]), strict=True))
+    observed, solved = conditional.observe(eta)
     sums = {}
     for name, outcomes in scales.items():
         total = transformed.new_zeros(transformed.shape[1:])

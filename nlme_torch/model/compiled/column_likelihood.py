@@ -3,7 +3,7 @@
 import ctypes
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -70,6 +70,7 @@ class CompiledLikelihood:
     readings: DataReadings
     stops: Stops | None
     jets: dict[tuple[int, ...], ctypes.CDLL | None] = field(default_factory=dict)
+    residuals: dict[tuple[Any, ...], ctypes.CDLL | None] = field(default_factory=dict)
 
     def derivatives(self, directions: Sequence[int]) -> ctypes.CDLL | None:
         """Compile value, gradient and Hessian along some inputs; None where that cannot be done or is not worth it.
@@ -81,6 +82,29 @@ class CompiledLikelihood:
         if key not in self.jets:
             self.jets[key] = None if self.kernel is not None else _make_jets(self.program, key)
         return self.jets[key]
+
+    def residual_sums(self, conditional: Conditional, scales: Mapping[str, tuple[str, ...]]) -> ctypes.CDLL | None:
+        """Compile sums of squared residuals; None where that cannot be done.
+
+        Args:
+            conditional: The density at any parameters.
+            scales: Names of sums to their outcomes.
+        """
+        key = tuple(scales.items())
+        if key not in self.residuals:
+            try:
+                trace = trace_density(conditional, self.infusions, scales)
+                layout = None if self.kernel is None else self.kernel.layout
+                self.residuals[key] = build(likelihood_source(density_program(trace), layout))
+            except (NotScalarError, BuildError) as error:
+                _log.info("sums of squared residuals are not compiled: %s", error)
+                self.residuals[key] = None
+        return self.residuals[key]
+
+    @property
+    def infusions(self) -> bool:
+        """Whether anything is infused."""
+        return self.stops is not None and self.stops.rates is not None
 
     def at(self, conditional: Conditional) -> "ColumnLikelihood":
         """Fix the parameters.
@@ -108,7 +132,7 @@ class ColumnLikelihood:
         subjects = density.batch.n_subjects
         self.rows = conditional.starts * subjects
         self.compiled = compiled
-        self.function = ctypes.cast(compiled.library.log_likelihood, ctypes.c_void_p)
+        self.function = ctypes.cast(compiled.library.evaluate, ctypes.c_void_p)
         with torch.no_grad():
             population = [
                 value.reshape(conditional.starts, -1).mT for value in population_readings(conditional).values()
@@ -151,12 +175,32 @@ class ColumnLikelihood:
         Returns:
             Log likelihoods, -inf where the model cannot be evaluated.
         """
+        return self._evaluated(self.compiled.library, effects, 1)[0]
+
+    def residual_squares(
+        self, conditional: Conditional, effects: Tensor, scales: Mapping[str, tuple[str, ...]]
+    ) -> Tensor | None:
+        """Return every column's sums of squared standardised residuals, ``(scale, *batch, start * subject)``.
+
+        Args:
+            conditional: The density at these parameters.
+            effects: ``(effect, *batch, start * subject)``.
+            scales: Names of sums to their outcomes.
+
+        Returns:
+            The sums, zero where the model cannot be evaluated; None where they cannot be compiled.
+        """
+        library = self.compiled.residual_sums(conditional, scales)
+        return None if library is None else self._evaluated(library, effects, len(scales))
+
+    def _evaluated(self, library: ctypes.CDLL, effects: Tensor, outputs: int) -> Tensor:
         columns = effects.detach().reshape(effects.shape[0], -1).contiguous()
-        out = torch.empty(columns.shape[1], dtype=torch.float64)
-        self.data.columns = columns.shape[1]
-        function = ctypes.CFUNCTYPE(None, *[_POINTER] * 3, _LONG, _LONG)(self.function.value or 0)
-        function(ctypes.addressof(self.data), columns.data_ptr(), out.data_ptr(), 0, columns.shape[1])
-        return out.reshape(effects.shape[1:])
+        count = columns.shape[1]
+        out = torch.empty(outputs, count, dtype=torch.float64)
+        self.data.columns = count
+        library.evaluate.argtypes = [_POINTER, _POINTER, _POINTER, _LONG, _LONG]
+        library.evaluate(ctypes.addressof(self.data), columns.data_ptr(), out.data_ptr(), 0, count)
+        return out.reshape(outputs, *effects.shape[1:])
 
     def jets(self, effects: Float[Tensor, "effect *batch row"], directions: Sequence[int]) -> Tensor | None:
         """Return value, gradient and Hessian along some inputs, ``(entry, *batch, start * subject)``.

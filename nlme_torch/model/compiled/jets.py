@@ -1,6 +1,6 @@
 r"""Value, gradient and Hessian of the likelihood along some of its inputs, written out in scalars.
 
-The tangent of every log density, state and transition along each direction, and the tangent of that, are written with
+The tangent of every term, state and transition along each direction, and the tangent of that, are written with
 what they share; what is the same at all records is done once. With states x that a linear system moves,
 
 .. math::
@@ -27,7 +27,7 @@ class JetProgram:
         trace: What is differentiated.
         directions: Positions of the inputs of kind "own" along which.
         parts: The two parts of the program; the states' jets stand where the trace has its states.
-        log_densities: For every pattern of outcomes, the jet of its log density.
+        terms: The jet of every term.
         exponential: The jet of exp(A t), matrix by matrix.
         integral: Likewise of its integral.
         initial: The jet of the initial states, state vector by state vector.
@@ -38,7 +38,7 @@ class JetProgram:
     trace: Trace
     directions: tuple[int, ...]
     parts: Split
-    log_densities: tuple[tuple[object, ...], ...]
+    terms: tuple[tuple[object, ...], ...]
     exponential: tuple[object, ...]
     integral: tuple[object, ...]
     initial: tuple[object, ...]
@@ -89,7 +89,7 @@ def jet_program(trace: Trace, directions: Sequence[int]) -> JetProgram:
                 moving[state_input(before, state)] = program.input("y", first + after * states + state)
         return moving
 
-    flat = [*trace.log_densities, *trace.exponential, *trace.integral, *trace.initial]
+    flat = [*trace.terms, *trace.exponential, *trace.integral, *trace.initial]
     jets: list[list[object]] = [flat]
     lengths = [len(program.instructions)]
     for i in range(count):
@@ -100,7 +100,7 @@ def jet_program(trace: Trace, directions: Sequence[int]) -> JetProgram:
             second = 1 + count + i * (i + 1) // 2 + j
             moving = seeds(j, [0, 1 + i], [1 + j, second])
             jets.append(tangents(program, moving, jets[1 + i], lengths[1 + i], careful=True))
-    sizes = [len(trace.log_densities), len(trace.exponential), len(trace.integral), states]
+    sizes = [len(trace.terms), len(trace.exponential), len(trace.integral), states]
     starts = [sum(sizes[:index]) for index in range(4)]
 
     def group(index: int) -> tuple[object, ...]:
@@ -108,12 +108,12 @@ def jet_program(trace: Trace, directions: Sequence[int]) -> JetProgram:
 
     linear = (trace.matrix, trace.inexact)
     parts = split(program, [*(group(index) for index in range(4)), *linear])
-    patterns = sizes[0]
+    terms = sizes[0]
     return JetProgram(
         trace,
         tuple(directions),
         parts,
-        tuple(tuple(parts.outputs[0][pattern::patterns]) for pattern in range(patterns)),
+        tuple(tuple(parts.outputs[0][term::terms]) for term in range(terms)),
         parts.outputs[1],
         parts.outputs[2],
         tuple(held_position(parts, operand) for operand in parts.outputs[3]),

@@ -1,6 +1,7 @@
 """The densities of one subject at one record: what is traced stands here for all subjects and records."""
 
 import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from nlme_torch.model.compiled.readings import DataReadings
 from nlme_torch.model.density.density import Conditional, Density
 from nlme_torch.model.density.observed import ObservedRecords
+from nlme_torch.model.density.residual_scale import scaled_residuals
 from nlme_torch.model.individual.category import Category
 from nlme_torch.model.individual.individual import Covariates, Individual
 from nlme_torch.model.networks.networks import Network
@@ -71,16 +73,6 @@ class OneRecordConditional(Conditional):
                 values[f"{name}.network.weights"] = value
         self.values = values
 
-    def of_occasion(self, name: str, eta: Tensor) -> Tensor:
-        """Choose the effect of the record's occasion, ``(1, 1, 1, 1)``."""
-        effects, occasion = eta[self.density._slices[name]], self.density._occasions
-        assert occasion is not None
-        chosen = effects[:1]
-        for index in range(1, len(effects)):
-            here = (occasion[:, None, None] - float(index)).abs() < 0.5
-            chosen = torch.where(here, effects[index : index + 1], chosen)
-        return chosen
-
     def log_densities(self, individual: Individual, states: tuple[Tensor, ...] | None) -> list[Tensor]:
         """Return the log density of every pattern of outcomes at the record.
 
@@ -88,15 +80,11 @@ class OneRecordConditional(Conditional):
             individual: Parameters of the subject.
             states: Each ``(1, 1, 1, 1)``; None for closed forms.
         """
-        density, model = self.density, self.density.model
+        density = self.density
         assert isinstance(density, OneRecordDensity)
         found = []
         for records, censoring in zip(density._observed, density.censoring, strict=True):
-            if states is None:
-                prediction = model.predict(density._times, individual, density._covariates)
-            else:
-                prediction = model.state_tuple()(*states)
-            observed = records.complete(model.observe(density._times, prediction, individual))
+            observed = self._observe(records, individual, states)
             total = density._times.new_zeros(1, 1, 1, 1)
             for name in records.values:
                 distribution = observed[name]
@@ -105,6 +93,42 @@ class OneRecordConditional(Conditional):
                 total = total + distribution.log_prob(records.aligned(name))
             found.append(total)
         return found
+
+    def squared_residuals(
+        self,
+        individual: Individual,
+        states: tuple[Tensor, ...] | None,
+        places: Sequence[tuple[int, int]],
+        scales: Mapping[str, Sequence[str]],
+    ) -> list[Tensor]:
+        """Return sums of squared standardised residuals of outcomes at the record.
+
+        Args:
+            individual: Parameters of the subject.
+            states: Each ``(1, 1, 1, 1)``; None for closed forms.
+            places: For each sum the pattern of outcomes and the position among ``scales``.
+            scales: Names to the outcomes of each.
+        """
+        found, outcomes = [], list(scales.values())
+        for pattern, output in places:
+            records = self.density._observed[pattern]
+            observed = self._observe(records, individual, states)
+            total = self.density._times.new_zeros(1, 1, 1, 1)
+            for name in set(outcomes[output]) & set(records.values):
+                total = total + scaled_residuals(observed[name], records.aligned(name)).square()
+            found.append(total)
+        return found
+
+    def _observe(
+        self, records: ObservedRecords, individual: Individual, states: tuple[Tensor, ...] | None
+    ) -> dict[str, Any]:
+        density, model = self.density, self.density.model
+        if states is None:
+            prediction = model.predict(density._times, individual, density._covariates)
+        else:
+            prediction = model.state_tuple()(*states)
+        observed: dict[str, Any] = records.complete(model.observe(density._times, prediction, individual))
+        return observed
 
 
 class CensoredAtOneRecord(Censored):

@@ -1,6 +1,6 @@
 """The likelihood of a model written out in scalars, from the effects of a subject to its records' log densities."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,10 @@ class Trace:
         population: Number of readings of the population.
         subjects: Number of readings of a subject.
         records: Number of readings of a record.
-        log_densities: For every pattern of outcomes, its log density at a record.
+        terms: What is added up over records.
+        places: For each term the pattern of outcomes where it is evaluated, and the output to which it is added.
+        patterns: Number of patterns of outcomes.
+        likelihood: Whether the terms are log densities; else they are squared residuals.
         initial: Initial states.
         parameters: What the vector field takes, tensor by tensor.
         exponential: exp(A t) of linear compartments, row by row.
@@ -49,7 +52,10 @@ class Trace:
     population: int
     subjects: int
     records: int
-    log_densities: tuple[object, ...]
+    terms: tuple[object, ...]
+    places: tuple[tuple[int, int], ...]
+    patterns: int
+    likelihood: bool
     initial: tuple[object, ...]
     parameters: tuple[tuple[object, ...], ...]
     exponential: tuple[object, ...]
@@ -70,7 +76,7 @@ class DensityProgram:
     Attributes:
         trace: The whole.
         parts: Its two parts.
-        log_densities: For every pattern of outcomes, its log density at a record, in the second part.
+        terms: What is added up, in the second part.
         exponential: Likewise exp(A t).
         integral: Likewise its integral.
         matrix: Likewise A.
@@ -81,7 +87,7 @@ class DensityProgram:
 
     trace: Trace
     parts: Split
-    log_densities: tuple[object, ...]
+    terms: tuple[object, ...]
     exponential: tuple[object, ...]
     integral: tuple[object, ...]
     matrix: tuple[object, ...]
@@ -94,14 +100,14 @@ def density_program(trace: Trace) -> DensityProgram:
     """Cut a trace in two."""
     flat = _joined(trace.parameters)
     linear = (trace.exponential, trace.integral, trace.matrix, trace.inexact)
-    parts = split(trace.program, (trace.log_densities, *linear, (*trace.initial, *flat)))
+    parts = split(trace.program, (trace.terms, *linear, (*trace.initial, *flat)))
     held = [held_position(parts, operand) for operand in parts.outputs[5]]
     places = iter(held[trace.states :])
-    log_densities, exponential, integral, matrix, inexact = parts.outputs[:5]
+    terms, exponential, integral, matrix, inexact = parts.outputs[:5]
     return DensityProgram(
         trace=trace,
         parts=parts,
-        log_densities=log_densities,
+        terms=terms,
         exponential=exponential,
         integral=integral,
         matrix=matrix,
@@ -120,12 +126,15 @@ def held_position(parts: Split, operand: object) -> object:
     return Ref(int(operands[1]))  # type: ignore[call-overload]
 
 
-def trace_density(conditional: Conditional, infusions: bool = False) -> Trace:
-    """Write a model's likelihood out in scalars.
+def trace_density(
+    conditional: Conditional, infusions: bool = False, scales: Mapping[str, Sequence[str]] | None = None
+) -> Trace:
+    """Write a model's likelihood, or its squared residuals, out in scalars.
 
     Args:
         conditional: Densities at some parameters, for the shapes of what is read.
         infusions: Whether anything is infused into linear compartments.
+        scales: Names of sums to the outcomes whose squared residuals they add up; None for the likelihood.
 
     Raises:
         NotScalarError: Something cannot be written out for one subject and one record.
@@ -155,6 +164,15 @@ def trace_density(conditional: Conditional, infusions: bool = False) -> Trace:
     arrays += [inputs("y", 1, 1, 1, 1)]
     arrays += [inputs("y", 1, 1, 1, 1) for _ in model.states]
     sizes: list[int] = []
+    patterns = len(readings.outcomes)
+    places = [(pattern, 0) for pattern in range(patterns)]
+    if scales is not None:
+        places = [
+            (pattern, output)
+            for pattern, observed in enumerate(readings.outcomes)
+            for output, outcomes in enumerate(scales.values())
+            if set(outcomes) & set(observed)
+        ]
 
     def likelihood(eta: Tensor, mean: Tensor, *values: Tensor) -> list[Tensor]:
         rest = iter(values)
@@ -166,7 +184,12 @@ def trace_density(conditional: Conditional, infusions: bool = False) -> Trace:
         one = OneRecordConditional(single, mean, parameters)
         with unchecked():
             individual = one.individual(eta)
-            found = [one.log_densities(individual, at_record if model.states else None)]
+            states = at_record if model.states else None
+            if scales is None:
+                terms = one.log_densities(individual, states)
+            else:
+                terms = one.squared_residuals(individual, states, places, scales)
+            found = [terms]
         found += _equations(one, individual, elapsed, infusions) if model.states else [[], [], [], [], [], []]
         sizes.extend(map(len, found))
         return [tensor for group in found for tensor in group]
@@ -178,7 +201,7 @@ def trace_density(conditional: Conditional, infusions: bool = False) -> Trace:
         raise NotScalarError("initial states or parameters of the equations change from record to record")
     return Trace(
         program, effects, of_population, of_subjects, of_records,
-        _joined(groups[0]), initial, parameters, *map(_joined, groups[3:]),
+        _joined(groups[0]), tuple(places), patterns, scales is None, initial, parameters, *map(_joined, groups[3:]),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ ALGEBRAIC, LINEAR, WALKED = range(3)
 
 
 def likelihood_source(program: DensityProgram, layout: Layout | None) -> str:
-    """Return a C++ file with ``log_likelihood``.
+    """Return a C++ file with ``evaluate``, which sums the terms of a trace over records.
 
     Args:
         program: What a column does.
@@ -23,10 +23,11 @@ def likelihood_source(program: DensityProgram, layout: Layout | None) -> str:
     equation = ALGEBRAIC if not trace.states else LINEAR if layout is None else WALKED
     after = program.parts.at_records
     lines = _head(trace, program.parts, equation)
-    for pattern, operand in enumerate(program.log_densities):
-        lines.append(_function(f"V log_density_{pattern}(const V *y, const V *p)", after, [("return", operand)]))
-    cases = " ".join(f"if (g == {k}) return log_density_{k}(y, h);" for k in range(len(program.log_densities)))
-    lines.append(f"static V log_density(int g, const V *y, const V *h) {{ {cases} return V{{}}; }}")
+    for index, operand in enumerate(program.terms):
+        lines.append(_function(f"V term_{index}(const V *y, const V *p)", after, [("return", operand)]))
+    cases = " ".join(f"if (k == {index}) return term_{index}(y, h);" for index in range(len(program.terms)))
+    lines.append(f"static inline V term(int k, const V *y, const V *h) {{ {cases} return V{{}}; }}")
+    lines.append(f"static const double MISSING = {'-INF' if trace.likelihood else '0.0'};")
     if equation != ALGEBRAIC:
         lines.append(_direct("void initial(const V *h, V *x)", "x[{}]", program.initial))
     if equation == LINEAR:
@@ -50,11 +51,11 @@ def jet_source(program: JetProgram) -> str:
     trace, after = program.trace, program.parts.at_records
     lines = _head(trace, program.parts, LINEAR if trace.states else ALGEBRAIC)
     lines.append(f"constexpr int K = {len(program.directions)}, JET = {program.length};")
-    for pattern, jet in enumerate(program.log_densities):
-        signature = f"void log_density_{pattern}(const V *y, const V *p, V *jet)"
+    for index, jet in enumerate(program.terms):
+        signature = f"void term_{index}(const V *y, const V *p, V *jet)"
         lines.append(_function(signature, after, _places("jet[{}] =", jet)))
-    cases = " ".join(f"if (g == {k}) log_density_{k}(y, h, jet);" for k in range(len(program.log_densities)))
-    lines.append(f"static void log_density(int g, const V *y, const V *h, V *jet) {{ {cases} }}")
+    cases = " ".join(f"if (k == {index}) term_{index}(y, h, jet);" for index in range(len(program.terms)))
+    lines.append(f"static inline void term(int k, const V *y, const V *h, V *jet) {{ {cases} }}")
     if trace.states:
         lines.append(_direct("void initial(const V *h, V *x)", "x[{}]", program.initial))
         lines.append(_transition(after, program))
@@ -79,7 +80,10 @@ def _head(trace: Trace, parts: Split, equation: int) -> list[str]:
         '#include "columns.h"',
         f"#define EQUATION {equation}",
         f"constexpr int EFFECTS = {trace.effects}, INPUTS = {inputs}, HELD = {len(parts.held)};",
-        f"constexpr int READINGS = {trace.records}, PATTERNS = {len(trace.log_densities)}, STATES = {trace.states};",
+        f"constexpr int READINGS = {trace.records}, PATTERNS = {trace.patterns}, STATES = {trace.states};",
+        f"constexpr int TERMS = {len(trace.terms)}, OUTPUTS = {1 + max(output for _, output in trace.places)};",
+        f"static const int PATTERN_OF[] = {{{', '.join(str(pattern) for pattern, _ in trace.places)}}};",
+        f"static const int OUTPUT_OF[] = {{{', '.join(str(output) for _, output in trace.places)}}};",
         _inputs(parts.before, trace.effects, trace.population),
         _function("void before(const V *p, V *h)", parts.before, _places("h[{}] =", parts.held)),
         _readings(parts.at_records, trace.records),

@@ -1,5 +1,6 @@
 """The occasions of a batch, and the random effects that belong to them."""
 
+import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float, Int
@@ -43,12 +44,19 @@ def occasions(batch: Batch, model: Model) -> Int[Tensor, "record subject"] | Non
 
 
 def of_occasion(
-    effects: Float[Tensor, "occasion chain start subject"], occasion: Int[Tensor, "record subject"]
+    effects: Float[Tensor, "occasion chain start subject"],
+    occasion: Int[Tensor, "record subject"] | Float[Tensor, "record subject"],
 ) -> Float[Tensor, "record chain start subject"]:
     """Return the effect of each record's occasion.
 
     Args:
         effects: One effect for each occasion.
-        occasion: 0-based occasion of every record.
+        occasion: 0-based occasion of every record; as real numbers where a density is written out in scalars, which
+            know no indices.
     """
+    if occasion.is_floating_point():
+        chosen = effects[:1]
+        for index in range(1, len(effects)):
+            chosen = torch.where((occasion[:, None, None] - index).abs() < 0.5, effects[index : index + 1], chosen)
+        return chosen
     return effects.gather(0, occasion[:, None, None, :].expand(-1, *effects.shape[1:]))

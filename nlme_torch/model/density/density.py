@@ -245,7 +245,7 @@ class Conditional:
             elif isinstance(component, IndividualParameter):
                 inner = transformed[density._position[name]]
                 if density._occasions is not None and component.occasions is not None:
-                    inner = inner + self.of_occasion(name, eta)
+                    inner = inner + of_occasion(eta[density._slices[name]], density._occasions)
                 values[name] = component.transform.forward(inner)
             elif isinstance(component, Latent):
                 effects = eta[density._slices[name]]
@@ -259,11 +259,6 @@ class Conditional:
                 values[name] = component.network.bind(weights)
         return derived(density.model, values, density._covariates, density._covariates_between)
 
-    def of_occasion(self, name: str, eta: Tensor) -> Tensor:
-        """Return the effect of each record's occasion on a parameter, ``(record, chain, start, subject)``."""
-        assert self.density._occasions is not None
-        return of_occasion(eta[self.density._slices[name]], self.density._occasions)
-
     def trajectory(self, individual: Individual, eta: Tensor) -> Trajectory:
         """Return the equations of all subjects with their doses and changing quantities, ready to be solved.
 
@@ -272,7 +267,7 @@ class Conditional:
             eta: The effects they came from, for the batch shape.
         """
         density = self.density
-        like = self.mean.new_zeros(torch.broadcast_shapes(eta.shape[1:], (self.starts, 1)))
+        like = self.mean.new_zeros(eta.shape[1], self.starts, eta.shape[3])
         return Trajectory(
             density.model, individual, like, density._times, density._plan, density.solver, density.fields
         )

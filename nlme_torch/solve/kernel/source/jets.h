@@ -1,7 +1,7 @@
 // Value, gradient and Hessian of log p(y_i | eta_i) of many columns along K of its inputs. The generated text before
 // this file defines what likelihood.h wants, with EQUATION 0 or 1, and
 //   K, JET = 1 + K + K (K + 1) / 2,
-//   log_density(pattern, y, h, jet), where y holds the jets of the states after READINGS and the elapsed time,
+//   term(k, y, h, jet), where y holds the jets of the states after READINGS and the elapsed time,
 //   for linear equations initial(h, x) and transition(elapsed, h, e, g), whose results are jets, entry by entry.
 #pragma once
 #include "columns.h"
@@ -71,8 +71,8 @@ extern "C" void jets(const ColumnData *data, const double *effects, double *out,
 #endif
     for (long r = 0; r < d.records; ++r) {
       bool ready = false;
-      for (int pattern = 0; pattern < PATTERNS; ++pattern) {
-        M seen = at.flags(d.observed + (pattern * d.records + r) * d.subjects);
+      for (int k = 0; k < TERMS; ++k) {
+        M seen = at.flags(d.observed + (PATTERN_OF[k] * d.records + r) * d.subjects);
         if (!any(seen)) continue;
         if (!ready) {
           readings(d, at, r, y);
@@ -86,8 +86,8 @@ extern "C" void jets(const ColumnData *data, const double *effects, double *out,
 #endif
           ready = true;
         }
-        log_density(pattern, y, h, jet);
-        for (int k = 0; k < JET; ++k) total[k] += seen ? jet[k] : V{};
+        term(k, y, h, jet);
+        for (int i = 0; i < JET; ++i) total[i] += seen ? jet[i] : V{};
       }
     }
     total[0] = vabs(total[0]) < INF ? total[0] : all(-INF);

@@ -1,9 +1,11 @@
-// log p(y_i | eta_i) of many columns. The generated text before this file defines
-//   EFFECTS, INPUTS, HELD, READINGS, USED, PATTERNS, STATES, and EQUATION (0 none, 1 linear, 2 to be walked),
+// Sums over the records of many columns, such as log p(y_i | eta_i). The generated text before this file defines
+//   EFFECTS, INPUTS, HELD, READINGS, PATTERNS, STATES, and EQUATION (0 none, 1 linear, 2 to be walked),
+//   TERMS, OUTPUTS, PATTERN_OF and OUTPUT_OF: each term is evaluated where a pattern of outcomes was observed, and added
+//   to an output; MISSING is an output's value where it is not finite,
 //   inputs(d, at, effects, p)      what the first part of the program reads,
 //   before(p, h)                   what is the same at all records,
 //   readings(d, at, record, y)     what is read at a record,
-//   log_density(pattern, y, h)     the log density of a pattern of outcomes there,
+//   term(k, y, h)                  one of the terms there,
 //   and for equations: initial(h, x), with transition(elapsed, h, e, g, matrix),
 //   which says where it is inexact, or OWN, SHARED, parameters(h, own, shared).
 #pragma once
@@ -24,8 +26,9 @@ static inline void states_at(const ColumnData &d, const Lanes &at, long r, const
 }
 
 template <class States>
-static inline V at_records(const ColumnData &d, const Lanes &at, const V *h, States states) {
-  V total{}, y[READINGS + 1 + STATES];
+static inline void at_records(const ColumnData &d, const Lanes &at, const V *h, V *total, States states) {
+  V y[READINGS + 1 + STATES];
+  for (int k = 0; k < OUTPUTS; ++k) total[k] = V{};
   for (long r = 0; r < d.records; ++r) {
     M seen[PATTERNS], some{};
     for (int g = 0; g < PATTERNS; ++g) {
@@ -35,16 +38,20 @@ static inline V at_records(const ColumnData &d, const Lanes &at, const V *h, Sta
     if (!any(some)) continue;
     readings(d, at, r, y);
     states(r, y + READINGS + 1);
-    for (int g = 0; g < PATTERNS; ++g)
-      if (any(seen[g])) total += seen[g] ? log_density(g, y, h) : V{};
+    for (int k = 0; k < TERMS; ++k) {
+      const M here = seen[PATTERN_OF[k]];
+      if (any(here)) total[OUTPUT_OF[k]] += here ? term(k, y, h) : V{};
+    }
   }
-  return total;
 }
 
-static inline V finite_or_none(V total) { return vabs(total) < INF ? total : all(-INF); }
+static inline void keep(const ColumnData &d, const Lanes &at, const V *total, M solved, double *out) {
+  for (int k = 0; k < OUTPUTS; ++k)
+    at.keep(out + k * d.columns, solved & (vabs(total[k]) < INF) ? total[k] : all(MISSING));
+}
 
 #if EQUATION == 0
-extern "C" void log_likelihood(const ColumnData *data, const double *effects, double *out, long first, long last) {
+extern "C" void evaluate(const ColumnData *data, const double *effects, double *out, long first, long last) {
   FlushSubnormals flush;
   const ColumnData &d = *data;
   for (long n = first; n < last; n += W) {
@@ -52,12 +59,14 @@ extern "C" void log_likelihood(const ColumnData *data, const double *effects, do
     V p[INPUTS + 1], h[HELD + 1];
     inputs(d, at, effects, p);
     before(p, h);
-    at.keep(out, finite_or_none(at_records(d, at, h, [](long, V *) {})));
+    V total[OUTPUTS];
+    at_records(d, at, h, total, [](long, V *) {});
+    keep(d, at, total, ~M{}, out);
   }
 }
 #elif EQUATION == 1
 #include "matrix_exponential.h"
-extern "C" void log_likelihood(const ColumnData *data, const double *effects, double *out, long first, long last) {
+extern "C" void evaluate(const ColumnData *data, const double *effects, double *out, long first, long last) {
   FlushSubnormals flush;
   const ColumnData &d = *data;
   std::vector<V> arrivals(d.stops * STATES);
@@ -96,15 +105,16 @@ extern "C" void log_likelihood(const ColumnData *data, const double *effects, do
       }
       time = next;
     }
-    V total = at_records(d, at, h, [&](long r, V *y) {
+    V total[OUTPUTS];
+    at_records(d, at, h, total, [&](long r, V *y) {
       states_at(d, at, r, start, [&](long s, int i, int l) { return arrivals[s * STATES + i][l]; }, y);
     });
-    at.keep(out, finite_or_none(good ? total : all(-INF)));
+    keep(d, at, total, good, out);
   }
 }
 #else
 constexpr long TOGETHER = 4096;  // columns walked at a time, whose states at all stops stay in memory
-extern "C" void log_likelihood(const ColumnData *data, const double *effects, double *out, long first, long last) {
+extern "C" void evaluate(const ColumnData *data, const double *effects, double *out, long first, long last) {
   FlushSubnormals flush;
   const ColumnData &d = *data;
   const long most = last - first < TOGETHER ? last - first : TOGETHER;
@@ -137,14 +147,16 @@ extern "C" void log_likelihood(const ColumnData *data, const double *effects, do
       V h[HELD + 1], x0[STATES];
       for (int i = 0; i < HELD; ++i) h[i] = at.of_column(held.data() + i * count - from);
       for (int i = 0; i < STATES; ++i) x0[i] = at.of_column(start.data() + i * count - from);
-      V total = at_records(d, at, h, [&](long r, V *y) {
+      V total[OUTPUTS];
+      at_records(d, at, h, total, [&](long r, V *y) {
         states_at(d, at, r, x0, [&](long s, int i, int l) {
           long column = (l < at.width ? n + l : end - 1) - from;
           return arrivals[(s * STATES + i) * count + column];
         }, y);
       });
-      for (int l = 0; l < at.width; ++l) if (outcome.status[n - from + l] != OK) total[l] = -INF;
-      at.keep(out, finite_or_none(total));
+      M solved{};
+      for (int l = 0; l < at.width; ++l) solved[l] = outcome.status[n - from + l] == OK ? -1 : 0;
+      keep(d, at, total, solved, out);
     }
   }
 }
