@@ -194,7 +194,7 @@ class ColumnLikelihood:
         return None if library is None else self._evaluated(library, effects, len(scales))
 
     def _evaluated(self, library: ctypes.CDLL, effects: Tensor, outputs: int) -> Tensor:
-        columns = effects.detach().reshape(effects.shape[0], -1).contiguous()
+        columns = effects.detach().flatten(1).contiguous()
         count = columns.shape[1]
         out = torch.empty(outputs, count, dtype=torch.float64)
         self.data.columns = count
@@ -216,7 +216,7 @@ class ColumnLikelihood:
         library = self.compiled.derivatives(directions)
         if library is None:
             return None
-        columns = effects.detach().reshape(effects.shape[0], -1).contiguous()
+        columns = effects.detach().flatten(1).contiguous()
         out = torch.empty(jet_length(len(directions)), columns.shape[1], dtype=torch.float64)
         self.data.columns = columns.shape[1]
         library.jets.argtypes = [_POINTER, _POINTER, _POINTER, _LONG, _LONG]

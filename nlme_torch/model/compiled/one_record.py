@@ -43,8 +43,8 @@ class OneRecordDensity(Density):
             ObservedRecords(torch.ones(1, 1, dtype=torch.bool), outcomes, None) for outcomes in readings.outcomes
         )
         self.censoring = tuple(
-            {name: (*pair, kinds_of_censoring(*group.censoring[name])) for name, pair in censoring.items()}
-            for censoring, group in zip(readings.censoring, density._observed, strict=True)
+            {name: (*pair, kinds[name]) for name, pair in censoring.items()}
+            for censoring, kinds in zip(readings.censoring, readings.kinds, strict=True)
         )
 
 
@@ -147,9 +147,3 @@ class CensoredAtOneRecord(Censored):
 
     def _occur(self, left: Tensor, right: Tensor, bounded: Tensor) -> tuple[bool, bool, bool]:
         return self._kinds
-
-
-def kinds_of_censoring(censoring: Tensor, limit: Tensor) -> tuple[bool, bool, bool]:
-    """Whether any record is left-censored, right-censored, or censored with a finite limit."""
-    left, right = censoring == 1, censoring == -1
-    return bool(left.any()), bool(right.any()), bool(((left | right) & torch.isfinite(limit)).any())

@@ -194,7 +194,7 @@ def trace_density(
         sizes.extend(map(len, found))
         return [tensor for group in found for tensor in group]
 
-    results = iter(tuple(result.reshape(-1)) for result in scalarise(likelihood, arrays, program))
+    results = iter(tuple(result.reshape(-1)) for result in scalarise(likelihood, arrays, program, constants=True))
     groups = [tuple(next(results) for _ in range(size)) for size in sizes]
     initial, parameters = _joined(groups[1]), groups[2]
     if any(depends_on_records(program, operand) for operand in (*initial, *_joined(parameters))):

@@ -24,6 +24,8 @@ class DataReadings:
         occasions: ``(record, subject)``, 0-based, or None.
         outcomes: For every pattern of observed records, outcome name to ``(record, subject)``.
         censoring: For every pattern, outcome name to CENS and LIMIT, each ``(record, subject)``.
+        kinds: For every pattern, outcome name to whether any of its records is left-censored, right-censored, or
+            censored with a finite limit.
         masks: ``(pattern, record, subject)``, True where the outcomes of the pattern were observed.
     """
 
@@ -33,6 +35,7 @@ class DataReadings:
     occasions: Tensor | None
     outcomes: tuple[dict[str, Tensor], ...]
     censoring: tuple[dict[str, tuple[Tensor, Tensor]], ...]
+    kinds: tuple[dict[str, tuple[bool, bool, bool]], ...]
     masks: Tensor
 
     @classmethod
@@ -54,6 +57,7 @@ class DataReadings:
             density._occasions,
             tuple(dict(group.values) for group in records),
             tuple(dict(group.censoring) for group in records),
+            tuple({name: _kinds(*pair) for name, pair in group.censoring.items()} for group in records),
             torch.stack([group.mask for group in records]),
         )
 
@@ -88,8 +92,13 @@ class DataReadings:
             outcomes.append({name: records() for name in values})
             censoring.append({name: (records(), records()) for name in censored})
         return DataReadings(
-            covariates, changing, times, occasions, tuple(outcomes), tuple(censoring), torch.ones(0, 1, 1)
+            covariates, changing, times, occasions, tuple(outcomes), tuple(censoring), self.kinds, torch.ones(0, 1, 1)
         )
+
+
+def _kinds(censoring: Tensor, limit: Tensor) -> tuple[bool, bool, bool]:
+    left, right = censoring == 1, censoring == -1
+    return bool(left.any()), bool(right.any()), bool(((left | right) & torch.isfinite(limit)).any())
 
 
 def population_readings(conditional: Conditional) -> dict[tuple[str, str], Tensor]:

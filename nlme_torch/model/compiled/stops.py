@@ -69,7 +69,7 @@ def _timeline(conditional: Conditional, effect: float) -> Timeline:
     density = conditional.density
     eta = conditional.mean.new_full((density.model.n_effects, 1, conditional.starts, density.batch.n_subjects), effect)
     trajectory = conditional.trajectory(conditional.individual(eta), eta)
-    if trajectory.refusals:
+    if any(bool(where.any()) for _, where in trajectory.refusals):
         raise NotScalarError("doses are refused for some values of parameters or effects")
     if getattr(trajectory.system, "switched", None) is not None:
         raise NotScalarError("the equations switch in time")

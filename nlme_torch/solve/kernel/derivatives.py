@@ -183,6 +183,7 @@ _RULES: dict[str, tuple[Callable[..., object], ...]] = {
     "cosh": (lambda do, a, r: do("sinh", a),),
     "erf": (lambda do, a, r: _normal(do, a, 1.0),),
     "erfc": (lambda do, a, r: _normal(do, a, -1.0),),
+    "erfcx": (lambda do, a, r: do("sub", do("mul", 2.0, do("mul", a, r)), 2 / math.sqrt(math.pi)),),
     "lgamma": (lambda do, a, r: do("digamma", a),),
     "digamma": (lambda do, a, r: do("trigamma", a),),
     "floor": _ZERO, "ceil": _ZERO, "trunc": _ZERO, "round": _ZERO,

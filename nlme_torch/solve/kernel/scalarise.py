@@ -16,7 +16,9 @@ from nlme_torch.solve.kernel.program import Program, Ref
 from nlme_torch.solve.kernel.reading import NotScalarError
 
 
-def scalarise(function: Callable[..., Any], inputs: Sequence[np.ndarray], program: Program) -> list[np.ndarray]:
+def scalarise(
+    function: Callable[..., Any], inputs: Sequence[np.ndarray], program: Program, *, constants: bool = False
+) -> list[np.ndarray]:
     """Write a function of tensors out in scalars.
 
     What does not depend on the inputs is left to PyTorch; the rest is repeated operation by operation on arrays of
@@ -26,6 +28,8 @@ def scalarise(function: Callable[..., Any], inputs: Sequence[np.ndarray], progra
         function: takes tensors of the inputs' shapes and returns a tensor or a tuple of tensors.
         inputs: one array of operands per tensor argument.
         program: receives the instructions.
+        constants: whether tensors that the function captures are constants, of which the program keeps the numbers;
+            else they are refused.
 
     Returns:
         One array of operands per output tensor.
@@ -37,7 +41,7 @@ def scalarise(function: Callable[..., Any], inputs: Sequence[np.ndarray], progra
     examples = [torch.full(array.shape, 0.5, dtype=torch.float64) for array in inputs]
     for array in inputs:
         array.flags.writeable = False
-    mode = _Scalariser(program, examples, inputs)
+    mode = _Scalariser(program, examples, inputs, constants)
     try:
         with torch.no_grad(), mode:
             results = function(*examples)
@@ -74,14 +78,18 @@ class _Scalariser(TorchDispatchMode):
         """No: torch would import its compiler at the first operation, which takes a second."""
         return False
 
-    def __init__(self, program: Program, examples: Sequence[Tensor], inputs: Sequence[np.ndarray]) -> None:
+    def __init__(
+        self, program: Program, examples: Sequence[Tensor], inputs: Sequence[np.ndarray], constants: bool
+    ) -> None:
         super().__init__()
-        self.program = program
+        self.program, self._constants = program, constants
         self._alive = list(examples)  # a tensor that is gone could lend its id to another
         self._arrays = {id(example): array for example, array in zip(examples, inputs, strict=True)}
 
     def operands(self, value: Any) -> np.ndarray:
         """The operands of a tensor."""
+        if isinstance(value, Tensor) and id(value) not in self._arrays and self._constants:
+            self._keep(value, to_operands(value))
         if not isinstance(value, Tensor) or id(value) not in self._arrays:
             shape = tuple(value.shape) if isinstance(value, Tensor) else value
             raise NotScalarError(f"the function captures a tensor ({shape}) instead of taking it as a parameter")

@@ -213,6 +213,16 @@ static inline V vsinh(V x) { V e = vexpm1(vabs(x)), r = 0.5 * (e + e / (e + 1.0)
 static inline V vcosh(V x) { V e = vexp(vabs(x)); return 0.5 * e + 0.5 / e; }
 #define ONE_BY_ONE(name) static inline V v##name(V x) { V r; LANES r[l] = std::name(x[l]); return r; }
 ONE_BY_ONE(atan) ONE_BY_ONE(asin) ONE_BY_ONE(acos) ONE_BY_ONE(erf) ONE_BY_ONE(erfc) ONE_BY_ONE(lgamma)
+// exp(x^2) erfc(x); its continued fraction from 2 on, Abramowitz and Stegun (1964), 7.1.14.
+static inline double erfcx_of(double x) {
+  if (x < -26.7) return INF;
+  if (x < 2) return std::exp(x * x) * std::erfc(x);
+  if (x > 1e8) return 0.5641895835477563 / x;
+  double tail = x;
+  for (int k = 60; k > 0; --k) tail = x + 0.5 * k / tail;
+  return 0.5641895835477563 / tail;
+}
+static inline V verfcx(V x) { V r; LANES r[l] = erfcx_of(x[l]); return r; }
 static inline double digamma_of(double x) {
   if (x <= 0) return x == std::floor(x) ? NAN : digamma_of(1 - x) - M_PI / std::tan(M_PI * x);
   double total = 0;
