@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from nlme_torch.errors import FitError
+from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.effects.effect_estimates import find_modes
 from nlme_torch.inference.fitting.individuals import Individuals
 from nlme_torch.inference.fitting.predictions import prediction_table
@@ -61,6 +63,9 @@ class Fit(FitRecord):
             kind: ``sandwich`` (R⁻¹SR⁻¹), ``R`` (R⁻¹) or ``S`` (S⁻¹).
             level: Of the confidence limits.
 
+        Raises:
+            FitError: The likelihood has no maximum, or what :func:`nlme_torch.standard_errors` raises.
+
         Example:
             >>> import nlme_torch as nlme
             >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
@@ -68,6 +73,11 @@ class Fit(FitRecord):
             >>> fit.parameters.loc["cl", ["estimate", "se"]].round(1).tolist()
             [2.8, 0.2]
         """
+        if self.status is Status.UNBOUNDED:
+            raise FitError(
+                "standard errors cannot be computed: the likelihood has no maximum (fit.termination says where it "
+                "rises without end); fix that parameter, or leave out what makes it so."
+            )
         return replace(self, uncertainty=standard_errors(self, method, kind=kind, level=level))
 
     def predict(self, times: Any) -> pd.DataFrame:

@@ -76,7 +76,7 @@ def expand_likelihood(
     """
     with torch.no_grad():
         conditional = density.at(values)
-        places = _places(conditional, names)
+        places = _places(conditional, names, effects_held)
         compiled = None if places is None else compiled_likelihood(conditional)
         if places is None or compiled is None:
             return None
@@ -95,7 +95,9 @@ def expand_likelihood(
         return ExpandedLikelihood(density, effects, readings, _moving(conditional, effects, readings), jets, finite)
 
 
-def _places(conditional: Conditional, names: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+def _places(
+    conditional: Conditional, names: Sequence[str], effects_held: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Which means of effects and readings of the population some raw parameters move; None where that is unknown."""
     density = conditional.density
     starts_of, position = {}, 0
@@ -108,7 +110,8 @@ def _places(conditional: Conditional, names: Sequence[str]) -> tuple[tuple[int, 
         owner = name.partition(".")[0]
         component = density.model.components.get(owner)
         if isinstance(component, IndividualParameter):
-            effects[density._position[owner]] = None
+            if effects_held:  # with phi held nothing depends on its mean
+                effects[density._position[owner]] = None
         elif isinstance(component, PopulationParameter):
             readings[starts_of[owner]] = None
         else:

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float
+from nlme_torch.model.compiled.gradient import gradient_program
 from nlme_torch.model.compiled.jets import jet_length, jet_program
 from nlme_torch.model.compiled.program import DensityProgram, density_program, trace_density
 from nlme_torch.model.compiled.readings import DataReadings, population_readings
-from nlme_torch.model.compiled.source import jet_source, likelihood_source
+from nlme_torch.model.compiled.source import gradient_source, jet_source, likelihood_source
 from nlme_torch.model.compiled.stops import Stops, common_stops
 from nlme_torch.model.density.density import Conditional, Density
 from nlme_torch.model.trajectory.system import DifferentialSystem
@@ -47,6 +49,7 @@ class _ColumnData(ctypes.Structure):
         *((name, _POINTER) for name in ("stop_of", "added", "restarted", "walk")),
         *((name, _DOUBLE) for name in ("rtol", "atol")),
         *((name, _LONG) for name in ("to_scale", "max_steps")),
+        *((name, _POINTER) for name in ("replay", "release")),
     ]
 
 
@@ -100,6 +103,28 @@ class CompiledLikelihood:
                 _log.info("sums of squared residuals are not compiled: %s", error)
                 self.residuals[key] = None
         return self.residuals[key]
+
+    @cached_property
+    def gradient(self) -> ctypes.CDLL | None:
+        """The compiled gradient with respect to the effects; None where there is none."""
+        if self.program.exponential:
+            return None
+        try:
+            layout = None
+            if self.kernel is not None:
+                layout = self.kernel.layout
+                self.transposed  # noqa: B018  a compiler that fails is noticed while there is another way
+            return build(gradient_source(gradient_program(self.program), layout))
+        except (NoDerivativeError, NotScalarError, BuildError) as error:
+            _log.info("the gradient of the likelihood is not compiled as a whole: %s", error)
+            return None
+
+    @cached_property
+    def transposed(self) -> ctypes.CDLL:
+        """The transposed walk, without derivatives in what all subjects share."""
+        assert self.kernel is not None
+        flags = [torch.zeros((), dtype=torch.float64).requires_grad_(mine) for mine in self.kernel.layout.own]
+        return self.kernel.differentiating(tuple(flags)).backwards
 
     @property
     def infusions(self) -> bool:
@@ -192,6 +217,36 @@ class ColumnLikelihood:
         """
         library = self.compiled.residual_sums(conditional, scales)
         return None if library is None else self._evaluated(library, effects, len(scales))
+
+    def gradient(self, effects: Float[Tensor, "effect *batch row"]) -> tuple[Tensor, Tensor] | None:
+        """Return values and their gradients with respect to the effects.
+
+        Args:
+            effects: ``(effect, *batch, start * subject)``.
+
+        Returns:
+            ``(*batch, start * subject)`` and ``(effect, *batch, start * subject)``; None where gradients are not
+            compiled.
+        """
+        library = self.gradient_library()
+        if library is None:
+            return None
+        columns = effects.detach().flatten(1).contiguous()
+        count = columns.shape[1]
+        value, slope = torch.empty(count, dtype=torch.float64), torch.empty_like(columns)
+        self.data.columns = count
+        library.gradient.argtypes = [_POINTER] * 4 + [_LONG] * 2
+        places = (ctypes.addressof(self.data), columns.data_ptr(), value.data_ptr(), slope.data_ptr())
+        library.gradient(*places, 0, count)
+        return value.reshape(effects.shape[1:]), slope.reshape(effects.shape)
+
+    def gradient_library(self) -> ctypes.CDLL | None:
+        """The compiled gradient, ready to be called with this object's data; None where there is none."""
+        library, compiled = self.compiled.gradient, self.compiled
+        if library is not None and compiled.kernel is not None and not self.data.replay:
+            self.data.replay = ctypes.cast(compiled.transposed.replay, _POINTER).value
+            self.data.release = ctypes.cast(compiled.kernel.forwards.release, _POINTER).value
+        return library
 
     def _evaluated(self, library: ctypes.CDLL, effects: Tensor, outputs: int) -> Tensor:
         columns = effects.detach().flatten(1).contiguous()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from nlme_torch.model.compiled.gradient import GradientProgram
 from nlme_torch.model.compiled.jets import JetProgram
 from nlme_torch.model.compiled.program import DensityProgram, Trace
 from nlme_torch.model.compiled.split import Split
@@ -33,16 +34,7 @@ def likelihood_source(program: DensityProgram, layout: Layout | None) -> str:
     if equation == LINEAR:
         lines.append(_transition(after, program))
     if layout is not None:
-        pairs = list(zip(program.parameters, layout.own, strict=True))
-        own = [operand for entry, mine in pairs if mine for operand in entry]
-        shared = [operand for entry, mine in pairs if not mine for operand in entry]
-        lines += [
-            f"constexpr int OWN = {len(own)}, SHARED = {len(shared)};",
-            "static void parameters(const V *h, V *own, V *shared) {",
-            *(f"  own[{k}] = {_held(operand)};" for k, operand in enumerate(own)),
-            *(f"  shared[{k}] = {_held(operand)};" for k, operand in enumerate(shared)),
-            "}",
-        ]
+        lines += _parameters(program, layout)
     return "\n".join([*lines, '#include "likelihood.h"', ""])
 
 
@@ -60,6 +52,64 @@ def jet_source(program: JetProgram) -> str:
         lines.append(_direct("void initial(const V *h, V *x)", "x[{}]", program.initial))
         lines.append(_transition(after, program))
     return "\n".join([*lines, '#include "jets.h"', ""])
+
+
+def gradient_source(program: GradientProgram, layout: Layout | None) -> str:
+    """Return a C++ file with ``gradient``, for a likelihood without equations or with equations that are walked.
+
+    Args:
+        program: The likelihood with its derivatives.
+        layout: How the walk takes the parameters of the equations; None without equations.
+    """
+    density = program.density
+    trace, parts = density.trace, density.parts
+    active = sorted({position for held in program.of_held for position in held})
+    if layout is not None:
+        starts = [*density.initial, *(operand for entry in density.parameters for operand in entry)]
+        active = sorted({*active, *(operand.index for operand in starts if isinstance(operand, Ref))})
+    lines = _head(trace, parts, ALGEBRAIC if layout is None else WALKED)
+    numbers = ", ".join(map(str, active)) or "0"
+    lines += [
+        f"constexpr int ACTIVE = {len(active)};",
+        f"static const int ACTIVE_OF[] = {{{numbers}}};",
+    ]
+    for index, term in enumerate(density.terms):
+        outputs = _places("x[{}] =", program.of_states[index])
+        outputs += [(f"g[{k}] =", program.of_held[index].get(position, 0.0)) for k, position in enumerate(active)]
+        signature = f"V term_{index}(const V *y, const V *p, V *x, V *g)"
+        lines.append(_function(signature, program.at_records, [*outputs, ("return", term)]))
+    cases = " ".join(f"if (k == {k}) return term_{k}(y, h, x, g);" for k in range(len(density.terms)))
+    lines.append(f"static inline V term(int k, const V *y, const V *h, V *x, V *g) {{ {cases} return V{{}}; }}")
+    signature = "void before_transposed(const V *p, const V *bar, V *e)"
+    lines.append(_function(signature, program.before, _places("e[{}] =", program.of_effects)))
+    if layout is not None:
+        lines.append(_direct("void initial(const V *h, V *x)", "x[{}]", density.initial))
+        lines += _parameters(density, layout)
+        pairs = zip(density.parameters, layout.own, strict=True)
+        own = [operand for entry, mine in pairs if mine for operand in entry]
+        lines.append("static void held_bars(const V *x, const V *own, V *h) {")
+        for name, operands in (("x", density.initial), ("own", own)):
+            lines += [
+                f"  h[{operand.index}] += {name}[{k}];"
+                for k, operand in enumerate(operands)
+                if isinstance(operand, Ref)
+            ]
+        lines.append("}")
+    return "\n".join([*lines, '#include "gradient.h"', ""])
+
+
+def _parameters(program: DensityProgram, layout: Layout) -> list[str]:
+    """How many parameters the walk takes, and how they are read from what is held."""
+    pairs = list(zip(program.parameters, layout.own, strict=True))
+    own = [operand for entry, mine in pairs if mine for operand in entry]
+    shared = [operand for entry, mine in pairs if not mine for operand in entry]
+    return [
+        f"constexpr int OWN = {len(own)}, SHARED = {len(shared)};",
+        "static void parameters(const V *h, V *own, V *shared) {",
+        *(f"  own[{k}] = {_held(operand)};" for k, operand in enumerate(own)),
+        *(f"  shared[{k}] = {_held(operand)};" for k, operand in enumerate(shared)),
+        "}",
+    ]
 
 
 def _transition(after: Program, program: DensityProgram | JetProgram) -> str:

@@ -24,6 +24,9 @@ struct ColumnData {
   void *(*walk)(const Problem *, double *, const void *, int);
   double rtol, atol;
   long to_scale, max_steps;
+  // Of gradients: the transposed walk, and the end of what a walk has written down.
+  void (*replay)(const Problem *, const void *, const long *, const void *, double *, const long *, long);
+  void (*release)(void *);
 };
 
 // W columns and where their numbers stand.

@@ -27,15 +27,18 @@ struct Reverser {
   Field f{p, rate};
 
   double at(const double *values, long stop, int state, long n) { return values[(stop * D + state) * q.subjects + n]; }
+  double given(const double *values, long stop, int state, long n) {
+    return values[(stop * D + state) * q.rows + q.row(n)];
+  }
 
   void look(long m) {
     LANES {
       bool moves = m < count[l], any_step = count[l] > 0;
       long n = subject[l], stop = any_step ? steps[l][moves ? m : count[l] - 1].stop : 1;
-      t[l] = any_step ? steps[l][moves ? m : count[l] - 1].time : q.times[n];
+      t[l] = any_step ? steps[l][moves ? m : count[l] - 1].time : q.times[q.row(n)];
       h[l] = moves ? steps[l][m].size : 0.0;
       implicit[l] = moves && steps[l][m].implicit ? -1 : 0;
-      for (int i = 0; i < D; ++i) rate[i][l] = q.rates && any_step ? at(q.rates, stop - 1, i, n) : 0.0;
+      for (int i = 0; i < D; ++i) rate[i][l] = q.rates && any_step ? given(q.rates, stop - 1, i, n) : 0.0;
     }
   }
   void advance(V *y, V *next) {
@@ -72,7 +75,7 @@ struct Reverser {
       long n = subject[l];
       y[i][l] = q.initial[i * q.subjects + n];
       if (arrivals && l < size) arrivals[i * q.subjects + n] = y[i][l];
-      if (q.amounts) y[i][l] += at(q.amounts, 0, i, n);
+      if (q.amounts) y[i][l] += given(q.amounts, 0, i, n);
     }
     for (long m = 0; m < longest; ++m, y += ROW) {
       V *next = y + ROW;
@@ -81,10 +84,10 @@ struct Reverser {
       LANES if (m < count[l] && steps[l][m].arrived) {
         long n = subject[l], stop = steps[l][m].stop;
         if (arrivals) for (int i = 0; i < D; ++i) arrivals[(stop * D + i) * q.subjects + n] = next[i][l];
-        bool reset = q.resets && q.resets[stop * q.subjects + n];
+        bool reset = q.resets && q.resets[stop * q.rows + q.row(n)];
         for (int i = 0; i < D; ++i) {
           if (reset) next[i][l] = q.initial[i * q.subjects + n];
-          if (q.amounts) next[i][l] += at(q.amounts, stop, i, n);
+          if (q.amounts) next[i][l] += given(q.amounts, stop, i, n);
         }
       }
     }
@@ -120,7 +123,7 @@ struct Reverser {
       look(m);
       LANES if (m < count[l] && steps[l][m].arrived) {
         long n = subject[l], stop = steps[l][m].stop;
-        bool reset = q.resets && q.resets[stop * q.subjects + n];
+        bool reset = q.resets && q.resets[stop * q.rows + q.row(n)];
         for (int i = 0; i < D; ++i) {
           if (g->amounts) g->amounts[(stop * D + i) * q.subjects + n] = bar[i][l];
           if (reset) { start[i][l] += bar[i][l]; bar[i][l] = 0; }
@@ -136,7 +139,8 @@ struct Reverser {
         if (g->rates) for (int i = 0; i < D; ++i) g->rates[((s.stop - 1) * D + i) * q.subjects + n] += rate_bar[i][l];
         if (g->times) {
           double *left = g->times + (s.stop - 1) * q.subjects + n, *right = left + q.subjects;
-          double origin = q.times[(s.stop - 1) * q.subjects + n], length = q.times[s.stop * q.subjects + n] - origin;
+          double origin = q.times[(s.stop - 1) * q.rows + q.row(n)];
+          double length = q.times[s.stop * q.rows + q.row(n)] - origin;
           double part = s.time - origin;
           double stretch = (part == 0 ? 0.0 : t_bar[l] * part / length) + h_bar[l] * s.size / length;
           *left += t_bar[l] - stretch;
