@@ -10,12 +10,11 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.inference.effects.moves import ConditionalModes, Moves, PhiMoments, build_cycle
-from nlme_torch.inference.effects.sweep import sweep
+from nlme_torch.inference.effects.sweep import compiled_for, sweep
 from nlme_torch.inference.mcmc.kernels import State
 from nlme_torch.inference.modes.conditional_modes import Modes
 from nlme_torch.inference.modes.effect_density import StandardisedDensity, column_density
 from nlme_torch.inference.modes.mode_search import LATER, search
-from nlme_torch.model.compiled.column_likelihood import compiled_likelihood
 from nlme_torch.model.density.density import Conditional, Density
 
 MOST_CHAINS = 40
@@ -140,7 +139,7 @@ def conditional_draws(
     tunings: dict[str, Any] = {}
     kept = []
     settling = max(30, iterations)
-    compiled = None if moves.hamiltonian else compiled_likelihood(conditional)
+    compiled = compiled_for(conditional, moves)
     if compiled is not None:
         likelihood = compiled.at(conditional)
         for iteration in range(settling + iterations):

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.inference.effects.moves import TAILS, ConditionalModes, Moves, PhiMoments
+from nlme_torch.inference.mcmc.hamiltonian import HMC
 from nlme_torch.inference.mcmc.kernels import BlockRandomWalk, RandomWalk, Tuning
-from nlme_torch.model.compiled.column_likelihood import ColumnLikelihood
+from nlme_torch.model.compiled.column_likelihood import ColumnLikelihood, CompiledLikelihood, compiled_likelihood
 from nlme_torch.model.density.density import LOG_2PI, Conditional
 from nlme_torch.solve.kernel.build import build
 
-KERNELS = ("prior", "laplace", "component", "block")
+KERNELS = ("prior", "laplace", "component", "block", "hamiltonian")
 
 _LONG, _DOUBLE, _POINTER = ctypes.c_long, ctypes.c_double, ctypes.c_void_p
 
@@ -29,11 +30,13 @@ class _Sweep(ctypes.Structure):
     _fields_ = [
         *((name, _LONG) for name in ("effects", "columns", "starts", "subjects", "threads")),
         ("key", ctypes.c_uint64),
-        *((name, _POINTER) for name in ("names", "log_likelihood", "data", "reach", "factor", "inverse", "constant")),
+        *((name, _POINTER) for name in ("names", "log_likelihood", "gradient")),
+        *((name, _POINTER) for name in ("data", "reach", "factor", "inverse", "constant")),
         ("repeats", _LONG * len(KERNELS)),
         ("centre", _POINTER), ("spread", _POINTER), ("degrees", _DOUBLE), ("deviations", _POINTER), ("group", _LONG),
-        *((name, _POINTER) for name in ("shape", "component", "block")),
-        ("of_component", _Adaptation), ("of_block", _Adaptation),
+        ("shape", _POINTER), ("leapfrogs", _LONG), ("jitter", _DOUBLE),
+        *((name, _POINTER) for name in ("component", "block", "hamiltonian")),
+        *((name, _Adaptation) for name in ("of_component", "of_block", "of_hamiltonian")),
         ("position", _POINTER), ("value", _POINTER),
         ("acceptance", _DOUBLE * len(KERNELS)),
     ]  # fmt: skip
@@ -78,7 +81,7 @@ def sweep(
         likelihood: The compiled likelihood at these parameters.
         conditional: The densities at these parameters.
         effects: Where the chains are.
-        moves: How often each kernel runs; none of gradients.
+        moves: How often each kernel runs; trajectories need a compiled gradient.
         moments: Running conditional moments of phi, which shape the proposals.
         modes: Laplace's approximation of the conditional distributions; None takes the moments instead.
         tunings: Adapted scales, none at first.
@@ -94,6 +97,7 @@ def sweep(
         for name, first in (
             ("component", Tuning(effects.new_zeros(count, rows), 0)),
             ("block", Tuning(effects.new_full((1, rows), 2.38 / count**0.5).log(), 0)),
+            ("hamiltonian", Tuning(effects.new_full((1, rows), count**-0.25).log(), 0)),
         )
     }
     arrays: dict[str, Tensor] = {
@@ -106,16 +110,19 @@ def sweep(
         "shape": moments.factor(),
         "component": scales["component"].log_scale,
         "block": scales["block"].log_scale,
+        "hamiltonian": scales["hamiltonian"].log_scale,
         "position": position,
         "value": value,
     }
     centre, spread = (moments.mean, arrays["shape"]) if modes is None else (modes.mode, modes.factor)
     arrays |= {"centre": (centre - conditional.mean).flatten(-2), "spread": spread}
     arrays = {name: array.contiguous() for name, array in arrays.items()}
-    for name in ("component", "block"):
+    for name in scales:
         arrays[name] = arrays[name].clone()
     arrays["position"], arrays["value"] = position, value
     likelihood.data.columns = position.shape[1]
+    library = likelihood.gradient_library() if moves.hamiltonian else None
+    trajectory = HMC(leapfrogs=moves.leapfrogs)
     problem = _Sweep(
         effects=count,
         columns=position.shape[1],
@@ -124,18 +131,23 @@ def sweep(
         threads=torch.get_num_threads(),
         key=int(torch.randint(2**63 - 1, (), generator=generator)),
         log_likelihood=likelihood.function.value,
+        gradient=None if library is None else ctypes.cast(library.gradient, ctypes.c_void_p).value,
         data=ctypes.addressof(likelihood.data),
-        repeats=(_LONG * 4)(*(getattr(moves, name) for name in KERNELS)),
+        repeats=(_LONG * len(KERNELS))(*(getattr(moves, name) for name in KERNELS)),
         degrees=TAILS,
         group=max(moves.group, 1),
         of_component=_adaptation(RandomWalk(), scales["component"]),
         of_block=_adaptation(BlockRandomWalk(), scales["block"]),
+        of_hamiltonian=_adaptation(trajectory, scales["hamiltonian"]),
+        leapfrogs=trajectory.leapfrogs,
+        jitter=trajectory.jitter,
         **{name: array.data_ptr() for name, array in arrays.items()},
     )
     _library().sweep(ctypes.byref(problem))
     moved = {
         "component": Tuning(arrays["component"], problem.of_component.count),
         "block": Tuning(arrays["block"], problem.of_block.count),
+        "hamiltonian": Tuning(arrays["hamiltonian"], problem.of_hamiltonian.count),
     }
     ran = {name: rate for name, rate in zip(KERNELS, problem.acceptance, strict=True) if getattr(moves, name)}
     return Swept(
@@ -146,7 +158,18 @@ def sweep(
     )
 
 
-def _adaptation(kernel: RandomWalk | BlockRandomWalk, tuning: Tuning) -> _Adaptation:
+def compiled_for(conditional: Conditional, moves: Moves) -> CompiledLikelihood | None:
+    """Return the compiled likelihood, if all that some moves need of it is compiled.
+
+    Args:
+        conditional: The densities at some parameters.
+        moves: How often each kernel runs.
+    """
+    compiled = compiled_likelihood(conditional)
+    return None if compiled is None or (moves.hamiltonian and compiled.gradient is None) else compiled
+
+
+def _adaptation(kernel: RandomWalk | BlockRandomWalk | HMC, tuning: Tuning) -> _Adaptation:
     return _Adaptation(kernel.target_acceptance, kernel.gain, kernel.gain_floor, tuning.count)
 
 

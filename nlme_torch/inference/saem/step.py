@@ -28,7 +28,7 @@ from torch import Tensor
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.effects.moves import ConditionalModes, Moves, PhiMoments, build_cycle
-from nlme_torch.inference.effects.sweep import Swept, sweep
+from nlme_torch.inference.effects.sweep import Swept, compiled_for, sweep
 from nlme_torch.inference.mcmc.kernels import State
 from nlme_torch.inference.modes.conditional_modes import best_mode, conditional_modes
 from nlme_torch.inference.modes.effect_density import column_density
@@ -39,7 +39,6 @@ from nlme_torch.inference.saem.newton_m_step import Curvature, by_curvature, cur
 from nlme_torch.inference.saem.px_em import expand_low_rank
 from nlme_torch.inference.saem.schedule import StepSchedule
 from nlme_torch.inference.saem.sufficient_statistics import Statistics, blend, statistics
-from nlme_torch.model.compiled.column_likelihood import compiled_likelihood
 from nlme_torch.model.declare.values import ParameterValues, free_names
 from nlme_torch.model.density.density import Conditional, Density
 from nlme_torch.model.density.probe import why_not_finite
@@ -245,7 +244,7 @@ class SAEMAlgorithm:
         mean = conditional.mean[:, None]
         modes = state.modes
         effects = (state.transformed - mean).flatten(-2)
-        compiled = None if self.moves.hamiltonian else compiled_likelihood(conditional)
+        compiled = compiled_for(conditional, self.moves)
         walks = self.moves.component or self.moves.block
         late = compiled is not None and walks and state.iteration >= EARLY
         if self.moves.laplace and not late and self.moves.search_is_due(state.iteration):

@@ -1,18 +1,19 @@
 // One iteration of the Markov kernels of all columns: independent draws from the prior, from Student's t at the modes,
-// component-wise and joint random walks, each accepted or refused column by column, with scales adapted to their
+// component-wise and joint random walks, Hamiltonian trajectories, each accepted or refused column by column, with scales adapted to their
 // acceptance row by row (a row is a subject of a start, whose columns are its chains).
 #pragma once
 #include <chrono>
 #include "columns.h"
 #include "philox.h"
 
-enum Kernels { PRIOR, LAPLACE, COMPONENT, BLOCK, KERNELS };
+enum Kernels { PRIOR, LAPLACE, COMPONENT, BLOCK, HAMILTONIAN, KERNELS };
 struct Adaptation { double target, gain, floor; long count; };
 struct Sweep {
   long effects, columns, starts, subjects, threads;
   unsigned long long key;
   const long *names;                    // (subject) what a subject's random numbers are keyed by
   void (*log_likelihood)(const void *, const double *, double *, long, long);
+  void (*gradient)(const void *, const double *, double *, double *, long, long);  // or null
   const void *data;
   const long *reach;                    // (effect) the first entry of a row of L that may not be 0
   const double *factor, *inverse;       // (effect, effect, start) L and its inverse, Omega = L L'
@@ -22,9 +23,11 @@ struct Sweep {
   double degrees;
   const double *deviations;             // (effect, row) of the component-wise walk
   long group;                           // components that it moves together
-  const double *shape;                  // (effect, effect, row) lower triangular, of the joint walk
-  double *component, *block;            // (effect, row) and (row) logarithms of the adapted scales
-  Adaptation of_component, of_block;
+  const double *shape;                  // (effect, effect, row) lower triangular, of the joint walk and trajectories
+  long leapfrogs;                       // steps of a trajectory
+  double jitter;                        // its steps are multiplied by 1 - jitter to 1 + jitter
+  double *component, *block, *hamiltonian;  // (effect, row), (row) and (row) logarithms of the adapted scales
+  Adaptation of_component, of_block, of_hamiltonian;
   double *position, *value;             // (effect, column) and (column), moved in place
   double acceptance[KERNELS];           // mean probability over all columns at the last step of each kernel
 };
@@ -32,7 +35,7 @@ struct Sweep {
 struct Sweeper {
   Sweep &s;
   const long rows;
-  std::vector<double> proposal, proposed, probability;
+  std::vector<double> proposal, proposed, probability, momentum, slope, slope_there;
   unsigned step = 0;
   long threads;
 
@@ -218,6 +221,119 @@ struct Sweeper {
     s.acceptance[BLOCK] = adapt(probability.data(), s.block, s.of_block);
     ++s.of_block.count;
   }
+  // log p(y, eta) and its gradient; a gradient that is not finite counts as 0, which keeps trajectories reversible.
+  void differentiate(const double *from, double *to, std::vector<double> &turned, long first, long last) {
+    s.gradient(s.data, from, to, turned.data(), first, last);
+    std::vector<V> x(s.effects), z(s.effects), g(s.effects);
+    for (long n = first; n < last; n += W) {
+      Lanes at = lanes(n, last);
+      load(at, from, x.data());
+      load(at, turned.data(), g.data());
+      V total = at.of_column(to) + at.of_start(s.constant);
+      for (long i = 0; i < s.effects; ++i) {
+        z[i] = V{};
+        for (long j = s.reach[i]; j <= i; ++j)
+          z[i] += at.of_start(s.inverse + (i * s.effects + j) * s.starts) * x[j];
+        total -= 0.5 * z[i] * z[i];
+      }
+      for (long i = 0; i < s.effects; ++i)
+        for (long j = s.reach[i]; j <= i; ++j)
+          g[j] -= at.of_start(s.inverse + (i * s.effects + j) * s.starts) * z[i];
+      M usable = vabs(total) < INF;
+      at.keep(to, usable ? total : all(-INF));
+      for (long j = 0; j < s.effects; ++j) usable &= vabs(g[j]) < INF;
+      for (long j = 0; j < s.effects; ++j) at.keep(turned.data() + j * s.columns, usable ? g[j] : V{});
+    }
+  }
+  void push_momentum(const Lanes &at, V length, const V *g, V *m) const {
+    for (long i = 0; i < s.effects; ++i)
+      for (long j = 0; j <= i; ++j) m[j] += length * at.of_row(s.shape + (i * s.effects + j) * rows) * g[i];
+  }
+  V kinetic(const V *m) const {
+    V total{};
+    for (long j = 0; j < s.effects; ++j) total += 0.5 * m[j] * m[j];
+    return total;
+  }
+  void trajectories() {
+    const long count = s.effects;
+    std::vector<double> length(s.columns), energy(s.columns);
+    everywhere([&](long first, long last) {
+      std::vector<V> m(count + 1), x(count), q(count), g(count);
+      for (long n = first; n < last; n += W) {
+        Lanes at = lanes(n, last);
+        Draws random = draws(at);
+        V u, v;
+        random.uniforms(1, &u, &v);
+        random.fill(2, count, m.data());
+        at.keep(length.data(), vexp(at.of_row(s.hamiltonian)) * (1.0 + s.jitter * (2.0 * u - 1.0)));
+        at.keep(energy.data(), at.of_column(s.value) - kinetic(m.data()));
+        at.keep(proposed.data(), at.of_column(s.value));
+        for (long j = 0; j < count; ++j) {
+          at.keep(momentum.data() + j * s.columns, m[j]);
+          at.keep(proposal.data() + j * s.columns, at.of_column(s.position + j * s.columns));
+          at.keep(slope_there.data() + j * s.columns, at.of_column(slope.data() + j * s.columns));
+        }
+      }
+      // a column that has left where the density can be evaluated waits at its start, its value being -inf for good
+      std::vector<double> reached(s.columns);
+      for (long step = 0; step < s.leapfrogs; ++step) {
+        for (long n = first; n < last; n += W) {
+          Lanes at = lanes(n, last);
+          load(at, momentum.data(), m.data());
+          load(at, slope_there.data(), g.data());
+          load(at, proposal.data(), q.data());
+          load(at, s.position, x.data());
+          V half = 0.5 * at.of_column(length.data());
+          push_momentum(at, half, g.data(), m.data());
+          M alive = at.of_column(proposed.data()) > -INF;
+          for (long i = 0; i < count; ++i) {
+            V moved = q[i];
+            for (long j = 0; j <= i; ++j)
+              moved += 2.0 * half * at.of_row(s.shape + (i * count + j) * rows) * m[j];
+            at.keep(proposal.data() + i * s.columns, alive ? moved : x[i]);
+            at.keep(momentum.data() + i * s.columns, m[i]);
+          }
+        }
+        differentiate(proposal.data(), reached.data(), slope_there, first, last);
+        for (long n = first; n < last; n += W) {
+          Lanes at = lanes(n, last);
+          load(at, momentum.data(), m.data());
+          load(at, slope_there.data(), g.data());
+          push_momentum(at, 0.5 * at.of_column(length.data()), g.data(), m.data());
+          for (long j = 0; j < count; ++j) at.keep(momentum.data() + j * s.columns, m[j]);
+          M alive = at.of_column(proposed.data()) > -INF;
+          at.keep(proposed.data(), alive ? at.of_column(reached.data()) : all(-INF));
+        }
+      }
+      for (long n = first; n < last; n += W) {
+        Lanes at = lanes(n, last);
+        load(at, momentum.data(), m.data());
+        V after = at.of_column(proposed.data()), u, v;
+        V ratio = after - kinetic(m.data()) - at.of_column(energy.data());
+        ratio = ratio != ratio ? all(-INF) : ratio;
+        V chance = vexp(vmin(ratio, V{}));
+        draws(at).uniforms(0, &u, &v);
+        M taken = u < chance;
+        for (long j = 0; j < count; ++j) {
+          const long place = j * s.columns;
+          V old = at.of_column(s.position + place), turned = at.of_column(slope.data() + place);
+          at.keep(s.position + place, taken ? at.of_column(proposal.data() + place) : old);
+          at.keep(slope.data() + place, taken ? at.of_column(slope_there.data() + place) : turned);
+        }
+        at.keep(s.value, taken ? after : at.of_column(s.value));
+        record(at, chance);
+      }
+    });
+    s.acceptance[HAMILTONIAN] = adapt(probability.data(), s.hamiltonian, s.of_hamiltonian);
+    ++s.of_hamiltonian.count;
+  }
+  void hamiltonian() {
+    for (auto *array : {&momentum, &slope, &slope_there}) array->resize(s.effects * s.columns);
+    in_parallel(s.columns, threads, [&](int, long first, long last) {
+      differentiate(s.position, s.value, slope, first, last);
+    });
+    for (long k = 0; k < s.repeats[HAMILTONIAN]; ++k) trajectories();
+  }
   // Robbins-Monro steps of the logarithms of scales; the mean probability over all columns.
   double adapt(const double *chances, double *scales, const Adaptation &a) {
     const long chains = s.columns / rows;
@@ -248,6 +364,7 @@ struct Sweeper {
     for (long k = 0; k < s.repeats[LAPLACE]; ++k) laplace(), s.acceptance[LAPLACE] = mean_probability();
     for (long k = 0; k < s.repeats[COMPONENT]; ++k) component();
     for (long k = 0; k < s.repeats[BLOCK]; ++k) block();
+    if (s.repeats[HAMILTONIAN]) hamiltonian();
   }
 };
 
