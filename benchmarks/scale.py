@@ -91,7 +91,9 @@ def measure(method: str, subjects: int) -> Figures:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if method == "saem":
         figures |= {f"scale_saem_gib_{subjects}": peak, f"scale_saem_rate_{subjects}": floor(data)}
-    print(f"{method}, {subjects} subjects: {seconds:.1f} s of CPU, {fit.status.name}, at most {peak:.2f} GiB", flush=True)
+    print(
+        f"{method}, {subjects} subjects: {seconds:.1f} s of CPU, {fit.status.name}, at most {peak:.2f} GiB", flush=True
+    )
     print(fit.parameters["estimate"].round(3).to_dict(), flush=True)
     return figures
 

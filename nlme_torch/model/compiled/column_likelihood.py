@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,8 +34,6 @@ from nlme_torch.solve.problem.tolerance import absolute_tolerance
 
 TOLERANCE = 1e-9
 """Largest relative difference from the tensor operations; a tenth of the last digit that a user sees printed."""
-LONGEST = 8000
-"""Instructions of a program with its derivatives; a longer one takes more than about ten seconds to compile."""
 _log = logging.getLogger(__name__)
 
 _LONG, _DOUBLE, _POINTER = ctypes.c_long, ctypes.c_double, ctypes.c_void_p
@@ -74,6 +73,7 @@ class CompiledLikelihood:
     stops: Stops | None
     jets: dict[tuple[int, ...], ctypes.CDLL | None] = field(default_factory=dict)
     residuals: dict[tuple[Any, ...], ctypes.CDLL | None] = field(default_factory=dict)
+    _latest: list[Any] = field(default_factory=list)
 
     def derivatives(self, directions: Sequence[int]) -> ctypes.CDLL | None:
         """Compile value, gradient and Hessian along some inputs; None where that cannot be done or is not worth it.
@@ -126,6 +126,18 @@ class CompiledLikelihood:
         flags = [torch.zeros((), dtype=torch.float64).requires_grad_(mine) for mine in self.kernel.layout.own]
         return self.kernel.differentiating(tuple(flags)).backwards
 
+    @cached_property
+    def arrays(self) -> dict[str, Tensor]:
+        """What the compiled code reads of the data and of the stops."""
+        found: dict[str, Tensor | None] = {
+            "of_subjects": self.readings.of_subjects(),
+            "of_records": self.readings.of_records(),
+            "observed": self.readings.masks,
+        }
+        if self.stops is not None:
+            found |= {name: getattr(self.stops, name) for name in Stops.__dataclass_fields__}
+        return {name: value.contiguous() for name, value in found.items() if value is not None}
+
     @property
     def infusions(self) -> bool:
         """Whether anything is infused."""
@@ -137,7 +149,11 @@ class CompiledLikelihood:
         Args:
             conditional: The density at these parameters.
         """
-        return ColumnLikelihood(self, conditional)
+        latest = self._latest[0] if self._latest else None
+        if latest is None or self._latest[1]() is not conditional:
+            latest = ColumnLikelihood(self, conditional)
+            self._latest[:] = [latest, weakref.ref(conditional)]
+        return latest
 
 
 class ColumnLikelihood:
@@ -162,18 +178,13 @@ class ColumnLikelihood:
             population = [
                 value.reshape(conditional.starts, -1).mT for value in population_readings(conditional).values()
             ]
-            arrays: dict[str, Tensor | None] = {
-                "means": conditional.mean.expand(-1, -1, subjects),
-                "population": torch.cat(population) if population else None,
-                "of_subjects": compiled.readings.of_subjects(),
-                "of_records": compiled.readings.of_records(),
-                "observed": compiled.readings.masks,
-            }
+            moving = {"means": conditional.mean.expand(-1, -1, subjects)}
+            if population:
+                moving["population"] = torch.cat(population)
         numbers: dict[str, Any] = {
             "starts": conditional.starts, "subjects": subjects, "records": len(compiled.readings.times)
         }  # fmt: skip
         if stops is not None:
-            arrays |= {name: getattr(stops, name) for name in Stops.__dataclass_fields__}
             numbers["stops"] = len(stops.times)
         if compiled.kernel is not None:
             solver = density.solver
@@ -185,9 +196,7 @@ class ColumnLikelihood:
                 "to_scale": int(solver.atol == "auto"),
                 "max_steps": int(solver.max_steps),
             }
-        self._arrays = {
-            name: value.detach().contiguous() for name, value in arrays.items() if isinstance(value, Tensor)
-        }
+        self._arrays = compiled.arrays | {name: value.detach().contiguous() for name, value in moving.items()}
         pointers = {name: value.data_ptr() for name, value in self._arrays.items()}
         self.data = _ColumnData(**numbers, **pointers)
 
@@ -352,10 +361,7 @@ def _make(conditional: Conditional) -> CompiledLikelihood:
 
 def _make_jets(program: DensityProgram, directions: tuple[int, ...]) -> ctypes.CDLL | None:
     try:
-        jets = jet_program(program.trace, directions)
-        if len(jets.parts.before.instructions) > LONGEST:
-            return None
-        return build(jet_source(jets))
+        return build(jet_source(jet_program(program.trace, directions)), "-O2")
     except (NoDerivativeError, NotScalarError, BuildError) as error:
         _log.info("derivatives of the likelihood are not compiled as a whole: %s", error)
         return None

@@ -15,6 +15,10 @@ from dataclasses import dataclass
 from nlme_torch.model.compiled.program import Trace, held_position
 from nlme_torch.model.compiled.split import Split, split
 from nlme_torch.solve.kernel.derivatives import tangents
+from nlme_torch.solve.kernel.reading import NotScalarError
+
+LONGEST = 6000
+"""Instructions; a longer program takes more than about five seconds to compile."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,17 @@ def jet_length(directions: int) -> int:
     return 1 + directions + directions * (directions + 1) // 2
 
 
-def jet_program(trace: Trace, directions: Sequence[int]) -> JetProgram:
+def jet_program(trace: Trace, directions: Sequence[int], longest: int = LONGEST) -> JetProgram:
     """Differentiate a trace twice.
 
     Args:
         trace: What a column does.
         directions: Positions of inputs of kind "own".
+        longest: Most instructions.
 
     Raises:
         NoDerivativeError: An operation has no derivative rule.
+        NotScalarError: The program gets longer than is worth compiling.
     """
     program = copy.deepcopy(trace.program)
     places = {
@@ -100,6 +106,10 @@ def jet_program(trace: Trace, directions: Sequence[int]) -> JetProgram:
             second = 1 + count + i * (i + 1) // 2 + j
             moving = seeds(j, [0, 1 + i], [1 + j, second])
             jets.append(tangents(program, moving, jets[1 + i], lengths[1 + i], careful=True))
+            done = i * (i + 1) // 2 + j + 1
+            grown = (len(program.instructions) - lengths[-1]) / done
+            if lengths[-1] + grown * count * (count + 1) / 2 > longest:
+                raise NotScalarError(f"its derivatives along {count} inputs are too long to be compiled soon")
     sizes = [len(trace.terms), len(trace.exponential), len(trace.integral), states]
     starts = [sum(sizes[:index]) for index in range(4)]
 
