@@ -135,7 +135,7 @@ def _fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _compile(text: str, folder: Path, name: str, level: str) -> Path:
+def _compile(text: str, folder: Path, name: str, level: str = "-O3") -> Path:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder) as place:
         source, output = Path(place) / "kernel.cpp", Path(place) / "kernel.so"
