@@ -1,4 +1,5 @@
-// exp(A) of small matrices by Taylor's series with scaling and squaring; one matrix per lane.
+// exp(A) of small matrices by Taylor's series with scaling and squaring; one matrix per lane, each scaled by its own
+// norm, so that no column's result depends on its neighbours.
 #pragma once
 #include "lanes.h"
 
@@ -10,27 +11,48 @@ template <int N> static inline void multiply(const V *a, const V *b, V *out) {
       out[i * N + j] = total;
     }
 }
+constexpr int LAST = 10;  // squarings of the exponential itself
 template <int N> static void matrix_exponential(V *a) {
-  double largest = 0;
-  for (int i = 0; i < N * N; ++i) LANES largest = std::fmax(largest, std::fabs(a[i][l]));
-  const double norm = largest * N;
-  if (!(norm < 1e300)) { for (int i = 0; i < N * N; ++i) a[i] = all(NAN); return; }
-  int squarings = norm > 0.5 ? (int)std::ceil(std::log2(norm / 0.5)) : 0;
-  const double scale = std::ldexp(1.0, -squarings);
+  V norm{};
+  for (int i = 0; i < N; ++i) {
+    V row{};
+    for (int j = 0; j < N; ++j) row += vabs(a[i * N + j]);
+    norm = vmax(norm, row);
+  }
+  const M good = norm < 1e300;
+  M squarings{};
+  V scale = all(1.0);
+  int most = 0;
+  LANES if (good[l] && norm[l] > 0.5) {
+    squarings[l] = (int)std::ceil(std::log2(norm[l] / 0.5));
+    scale[l] = std::ldexp(1.0, (int)-squarings[l]);
+    most = squarings[l] > most ? (int)squarings[l] : most;
+  }
   V power[N * N], other[N * N];
-  for (int i = 0; i < N * N; ++i) { a[i] *= scale; power[i] = V{}; }
+  for (int i = 0; i < N * N; ++i) { a[i] = good ? a[i] * scale : V{}; power[i] = V{}; }
   for (int i = 0; i < N; ++i) power[i * N + i] = all(1.0);
-  // 1 + a (1 + a / 2 (1 + a / 3 (...))); 0.5^15 / 15! is below the rounding of 1
-  for (int m = 14; m > 0; --m) {
+  // 1 + a / 2 (1 + a / 3 (...)); 0.5^15 / 15! is below the rounding of 1
+  for (int m = 14; m > 1; --m) {
     multiply<N>(a, power, other);
     for (int i = 0; i < N * N; ++i) power[i] = other[i] * (1.0 / m);
     for (int i = 0; i < N; ++i) power[i * N + i] += 1.0;
   }
-  for (; squarings > 0; --squarings) {
+  // exp(a) - 1 is squared while a is small: beside the 1, slow rates would lose their digits where fast ones ask for
+  // many squarings. The last squarings are those of the exponential, in which what has decayed keeps its digits.
+  multiply<N>(a, power, other);
+  for (int i = 0; i < N * N; ++i) power[i] = other[i];
+  for (int left = most; left > LAST; --left) {
+    const M here = squarings >= left;
     multiply<N>(power, power, other);
-    for (int i = 0; i < N * N; ++i) power[i] = other[i];
+    for (int i = 0; i < N * N; ++i) power[i] = here ? 2.0 * power[i] + other[i] : power[i];
   }
-  for (int i = 0; i < N * N; ++i) a[i] = power[i];
+  for (int i = 0; i < N; ++i) power[i * N + i] += 1.0;
+  for (int left = most < LAST ? most : LAST; left > 0; --left) {
+    const M here = squarings >= left;
+    multiply<N>(power, power, other);
+    for (int i = 0; i < N * N; ++i) power[i] = here ? other[i] : power[i];
+  }
+  for (int i = 0; i < N * N; ++i) a[i] = good ? power[i] : all(NAN);
 }
 // exp(A t), and with `g` its integral from 0 to t, for the lanes `where`.
 template <int N> static void general_transition(const V *matrix, V elapsed, M where, V *e, V *g) {
