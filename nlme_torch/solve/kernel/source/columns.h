@@ -34,7 +34,7 @@ struct Lanes {
   long first;
   int width;
   long subject[W], start[W], row[W];
-  bool neighbours;  // whether rows, and with them subjects, follow one another
+  bool neighbours;  // whether rows, and with them subjects, follow one another; they are of one start then
   Lanes(long starts, long subjects, long n, long end) : first(n), width(end - n < W ? (int)(end - n) : W) {
     // one short division: a long one takes as many cycles as a whole draw
     const long rows = starts * subjects;
@@ -66,7 +66,7 @@ struct Lanes {
     return v;
   }
   V of_start(const double *from) const {
-    if (start[0] == start[W - 1]) return all(from[start[0]]);
+    if (neighbours) return all(from[start[0]]);
     V v; LANES v[l] = from[start[l]];
     return v;
   }
