@@ -55,11 +55,19 @@ class ColumnDensity:
         value, gradient, hessian = found
         with torch.no_grad():
             prior = self.conditional.log_effects(effects.reshape(len(effects), -1, *self._shape))
-            precision = torch.linalg.inv(self.conditional.covariance()).permute(1, 2, 0)
-            precision = precision.repeat_interleave(self._shape[1], -1)
+            precision = self._precision().repeat_interleave(self._shape[1], -1)
             pull = torch.einsum("ijr,j...r->i...r", precision, effects)
             bent = hessian - precision.reshape(*precision.shape[:2], *(1,) * (effects.dim() - 2), precision.shape[-1])
             return value + prior.reshape(value.shape), gradient - pull, bent
+
+    def _precision(self) -> Float[Tensor, "effect effect start"]:
+        """Return the inverse of Omega; not finite where a variance is 0, in which no effect but 0 has a density."""
+        count = self.conditional.density.model.n_effects
+        identity = torch.eye(count, dtype=self.conditional.mean.dtype, device=self.conditional.mean.device)
+        columns = identity[:, :, None, None].expand(-1, -1, self.conditional.starts, 1)
+        factor = self.conditional.colour(columns)[..., 0].permute(2, 0, 1)
+        root = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+        return (root.mT @ root).permute(1, 2, 0)
 
 
 def column_density(conditional: Conditional) -> ColumnDensity:
@@ -91,7 +99,7 @@ def likelihood_derivatives(
     if jets is None:
         return None
     value, gradient, entries = jets[0], jets[1 : 1 + count], jets[1 + count :]
-    if bool((torch.isfinite(value) & torch.isnan(entries).any(0)).any()):
+    if bool((torch.isnan(value) | (torch.isfinite(value) & torch.isnan(entries).any(0))).any()):
         return None
     rows, columns = torch.tril_indices(count, count)
     hessian = entries.new_empty(count, count, *value.shape)

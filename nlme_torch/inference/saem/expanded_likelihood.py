@@ -89,7 +89,7 @@ def expand_likelihood(
             return None
         jets = jets.reshape(-1, *eta.shape[1:])
         finite = torch.isfinite(jets[0])
-        if bool((finite & torch.isnan(jets).any(0)).any()):
+        if bool((torch.isnan(jets[0]) | (finite & torch.isnan(jets).any(0))).any()):
             return None
         jets = torch.where(finite, jets, 0.0).mean(1)
         return ExpandedLikelihood(density, effects, readings, _moving(conditional, effects, readings), jets, finite)

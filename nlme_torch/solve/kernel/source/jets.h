@@ -44,7 +44,7 @@ extern "C" void jets(const ColumnData *data, const double *effects, double *out,
   for (long n = first; n < last; n += W) {
     Lanes at(d.starts, d.subjects, n, last);
     V p[INPUTS + 1], h[HELD + 1], y[READINGS + 1 + JET * STATES], jet[JET], total[JET] = {};
-    M good = ~M{};  // where a closed form is inexact, derivatives are NaN
+    M good = ~M{};  // where a closed form is inexact, all is NaN
     inputs(d, at, effects, p);
     before(p, h);
 #if EQUATION == 1
@@ -56,7 +56,7 @@ extern "C" void jets(const ColumnData *data, const double *effects, double *out,
     for (long s = 1; s < d.stops; ++s) {
       V next = at.of_subject(d.times + s * d.subjects);
       if (any(next != now)) {
-        if (any(transition(next - now, h, e, g, matrix))) good = M{};
+        good &= ~(transition(next - now, h, e, g, matrix) & (next != now));
         for (int i = 0; i < STATES; ++i) rate[i] = d.rates ? at_stop(d, at, d.rates, s - 1, i) : V{};
         move_states(e, g, d.rates ? rate : nullptr, x, fresh);
         for (int i = 0; i < JET * STATES; ++i) x[i] = next != now ? fresh[i] : x[i];
@@ -91,7 +91,7 @@ extern "C" void jets(const ColumnData *data, const double *effects, double *out,
       }
     }
     total[0] = vabs(total[0]) < INF ? total[0] : all(-INF);
-    for (int k = 1; k < JET; ++k) total[k] = good ? total[k] : all(NAN);
+    for (int k = 0; k < JET; ++k) total[k] = good ? total[k] : all(NAN);
     for (int k = 0; k < JET; ++k) at.keep(out + k * d.columns, total[k]);
   }
 }
