@@ -302,12 +302,14 @@ def compiled_likelihood(conditional: Conditional) -> CompiledLikelihood | None:
         conditional: The density at parameters from where it can be evaluated.
 
     Returns:
-        The compiled likelihood; None without a compiler, off the CPU, and for models that cannot be written out for
-        one record of one subject. The log says why.
+        The compiled likelihood; None without a compiler, off the CPU, for models that cannot be written out for one
+        record of one subject (the log says why), and at parameters where no draw of the effects can be evaluated.
     """
     density, several = conditional.density, conditional.starts > 1
     kept = _kept.setdefault(density, {})
     if several not in kept or kept[several][0] is not density.fields:
+        if not _can_be_compared(conditional):
+            return None  # at other parameters it may be
         kept[several] = density.fields, _compiled(conditional)
     return kept[several][1]
 
@@ -387,6 +389,12 @@ def _kernel(conditional: Conditional, stops: Stops) -> Kernel:
 def _draws(conditional: Conditional, chains: int, scale: float) -> Tensor:
     generator = torch.Generator(conditional.mean.device).manual_seed(chains)
     return scale * conditional.sample(chains, generator)
+
+
+def _can_be_compared(conditional: Conditional) -> bool:
+    """Whether any draw of the effects can be evaluated: where none can, right and wrong programs look the same."""
+    with torch.no_grad():
+        return bool(torch.isfinite(conditional.log_likelihood(_draws(conditional, 3, 0.3))).any())
 
 
 def _agrees(found: CompiledLikelihood, conditional: Conditional) -> bool:
