@@ -146,3 +146,11 @@ class Domain(Line):
 
     def predict(self, t, p, cov):
         return torch.log(p.a) + p.b * t
+
+
+class Correlated(Line):
+    """A line whose intercept and slope are correlated."""
+
+    def __init__(self, omega=((0.5, 0.12), (0.12, 0.15))):
+        super().__init__()
+        self.ab = nlme.Omega("a", "b", structure=nlme.Full(omega))

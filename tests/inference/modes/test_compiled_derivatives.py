@@ -2,10 +2,18 @@
 
 import pytest
 import torch
-from support.compiled_models import Absorbed, Domain, Saturable, density_of, draws, history_data, lines, moved
-from support.small_models import Line
+from support.compiled_models import (
+    Absorbed,
+    Correlated,
+    Domain,
+    Saturable,
+    density_of,
+    draws,
+    history_data,
+    lines,
+    moved,
+)
 
-import nlme_torch as nlme
 from nlme_torch.inference.modes.derivatives import derivatives
 from nlme_torch.inference.modes.effect_density import ColumnDensity, StandardisedDensity
 from nlme_torch.solve.kernel.build import compiler
@@ -13,15 +21,9 @@ from nlme_torch.solve.kernel.build import compiler
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
 
-def correlated():
-    model = Line()
-    model.ab = nlme.Omega("a", "b", structure=nlme.Full([[0.5, 0.3], [0.3, 0.4]]))
-    return model
-
-
 @pytest.mark.parametrize("kind", [ColumnDensity, StandardisedDensity])
 @pytest.mark.parametrize("starts", [1, 2])
-@pytest.mark.parametrize("model", [correlated, Absorbed])
+@pytest.mark.parametrize("model", [Correlated, Absorbed])
 def test_derivatives_are_the_replicated_ones(kind, starts, model):
     data = history_data(3) if model is Absorbed else lines(3)
     conditional = moved(density_of(model(), data), starts, 0.2 if model is not Absorbed else 0.05)
@@ -65,7 +67,7 @@ def test_equations_that_are_walked_have_none():
 
 def test_effects_without_variance():
     """A variance may fall to 0: values are -inf or NaN there in eta, and finite in z."""
-    conditional = density_of(correlated(), lines(3)).at()
+    conditional = density_of(Correlated(), lines(3)).at()
     conditional._factors["ab"] = torch.tensor([[[0.7, 0.0], [0.2, 0.0]]], dtype=torch.float64)
     points = 0.1 * torch.ones(2, 1, 3, dtype=torch.float64)
     standardised = StandardisedDensity(conditional)
