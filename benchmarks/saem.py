@@ -1,6 +1,6 @@
 """How long does SAEM take to the maximum, as a whole ``nlme.fit``, and how long does its nearest peer?
 
-    python benchmarks/saem.py --json FILE [--only theophylline,phenobarbital,warfarin,counts] [--data warfarin.csv] [--peers]
+    python benchmarks/saem.py --json FILE [--only theophylline,phenobarbital,warfarin,counts] [--data FILE] [--peers]
 
 CPU seconds on one core of the second and later fits of a process (imports and compilation are paid by the first):
 theophylline_saem_seconds, the median over ten seeds, theophylline_saem_distance, how far the worst of them is from the

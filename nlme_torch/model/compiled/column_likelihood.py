@@ -19,7 +19,7 @@ from nlme_torch.model.compiled.jets import jet_length, jet_program
 from nlme_torch.model.compiled.program import DensityProgram, density_program, trace_density
 from nlme_torch.model.compiled.readings import DataReadings, population_readings
 from nlme_torch.model.compiled.source import gradient_source, jet_source, likelihood_source
-from nlme_torch.model.compiled.stops import Stops, common_stops
+from nlme_torch.model.compiled.stops import MovedDoses, Stops, common_stops, moved_doses
 from nlme_torch.model.density.density import Conditional, Density
 from nlme_torch.model.trajectory.system import DifferentialSystem
 from nlme_torch.model.trajectory.vector_field import VectorFields
@@ -45,7 +45,11 @@ class _ColumnData(ctypes.Structure):
         *((name, _POINTER) for name in ("means", "population", "of_subjects", "of_records", "observed")),
         ("stops", _LONG),
         *((name, _POINTER) for name in ("times", "amounts", "rates", "resets", "last")),
-        *((name, _POINTER) for name in ("stop_of", "added", "restarted", "walk")),
+        *((name, _POINTER) for name in ("stop_of", "added", "restarted", "record_times", "record_resets")),
+        ("doses", _LONG),
+        *((f"dose_{name}", _POINTER) for name in ("record", "kind", "state", "lagged")),
+        *((f"dose_{name}", _POINTER) for name in ("time", "amount", "rate", "duration", "limit")),
+        ("walk", _POINTER),
         *((name, _DOUBLE) for name in ("rtol", "atol")),
         *((name, _LONG) for name in ("to_scale", "max_steps")),
         *((name, _POINTER) for name in ("replay", "release")),
@@ -63,14 +67,14 @@ class CompiledLikelihood:
         jets: Positions of inputs to the compiled derivatives along them, made when they are first asked for; None
             where they cannot be.
         readings: What is taken from the data.
-        stops: When equations stop; None without equations.
+        stops: When equations stop, or what moves doses; None without equations.
     """
 
     program: DensityProgram
     library: ctypes.CDLL
     kernel: Kernel | None
     readings: DataReadings
-    stops: Stops | None
+    stops: Stops | MovedDoses | None
     jets: dict[tuple[int, ...], ctypes.CDLL | None] = field(default_factory=dict)
     residuals: dict[tuple[Any, ...], ctypes.CDLL | None] = field(default_factory=dict)
     _latest: list[Any] = field(default_factory=list)
@@ -83,7 +87,7 @@ class CompiledLikelihood:
         """
         key = tuple(directions)
         if key not in self.jets:
-            self.jets[key] = None if self.kernel is not None else _make_jets(self.program, key)
+            self.jets[key] = None if self.kernel is not None or self.moved else _make_jets(self.program, key)
         return self.jets[key]
 
     def residual_sums(self, conditional: Conditional, scales: Mapping[str, tuple[str, ...]]) -> ctypes.CDLL | None:
@@ -96,7 +100,7 @@ class CompiledLikelihood:
         key = tuple(scales.items())
         if key not in self.residuals:
             try:
-                trace = trace_density(conditional, self.infusions, scales)
+                trace = trace_density(conditional, self.infusions, scales, self.moved)
                 layout = None if self.kernel is None else self.kernel.layout
                 self.residuals[key] = build(likelihood_source(density_program(trace), layout))
             except (NotScalarError, BuildError) as error:
@@ -107,7 +111,7 @@ class CompiledLikelihood:
     @cached_property
     def gradient(self) -> ctypes.CDLL | None:
         """The compiled gradient with respect to the effects; None where there is none."""
-        if self.program.exponential:
+        if self.program.exponential or self.moved:
             return None
         try:
             layout = None
@@ -135,13 +139,18 @@ class CompiledLikelihood:
             "observed": self.readings.masks,
         }
         if self.stops is not None:
-            found |= {name: getattr(self.stops, name) for name in Stops.__dataclass_fields__}
+            found |= {name: getattr(self.stops, name) for name in self.stops.__dataclass_fields__}
         return {name: value.contiguous() for name, value in found.items() if value is not None}
 
     @property
     def infusions(self) -> bool:
         """Whether anything is infused."""
-        return self.stops is not None and self.stops.rates is not None
+        return self.stops is not None and self.stops.infusions
+
+    @property
+    def moved(self) -> bool:
+        """Whether parameters move or change doses."""
+        return isinstance(self.stops, MovedDoses)
 
     def at(self, conditional: Conditional) -> "ColumnLikelihood":
         """Fix the parameters.
@@ -184,8 +193,10 @@ class ColumnLikelihood:
         numbers: dict[str, Any] = {
             "starts": conditional.starts, "subjects": subjects, "records": len(compiled.readings.times)
         }  # fmt: skip
-        if stops is not None:
+        if isinstance(stops, Stops):
             numbers["stops"] = len(stops.times)
+        elif stops is not None:
+            numbers["doses"] = len(stops.dose_record)
         if compiled.kernel is not None:
             solver = density.solver
             assert isinstance(solver, PerSubjectSolver)
@@ -351,9 +362,10 @@ def _make(conditional: Conditional) -> CompiledLikelihood:
     density, model = conditional.density, conditional.density.model
     readings, kernel, stops = DataReadings.of(density), None, None
     if model.states:
-        stops = common_stops(conditional)
-        kernel = None if model.has_compartments else _kernel(conditional, stops)
-    program = density_program(trace_density(conditional, stops is not None and stops.rates is not None))
+        stops = common_stops(conditional) or moved_doses(conditional)
+        kernel = None if model.has_compartments else _kernel(conditional)
+    infusions = stops is not None and stops.infusions
+    program = density_program(trace_density(conditional, infusions, moved=isinstance(stops, MovedDoses)))
     layout = None if kernel is None else kernel.layout
     if layout is not None and list(map(math.prod, layout.shapes)) != list(map(len, program.parameters)):
         raise NotScalarError("the equations take their parameters in another shape")
@@ -369,7 +381,7 @@ def _make_jets(program: DensityProgram, directions: tuple[int, ...]) -> ctypes.C
         return None
 
 
-def _kernel(conditional: Conditional, stops: Stops) -> Kernel:
+def _kernel(conditional: Conditional) -> Kernel:
     density = conditional.density
     solver = density.solver
     if not isinstance(solver, PerSubjectSolver) or not solver.compile:

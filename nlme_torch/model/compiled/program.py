@@ -1,5 +1,6 @@
 """The likelihood of a model written out in scalars, from the effects of a subject to its records' log densities."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from nlme_torch.model.compiled.one_record import OneRecordConditional, OneRecord
 from nlme_torch.model.compiled.readings import DataReadings, population_readings
 from nlme_torch.model.compiled.split import Split, depends_on_records, split
 from nlme_torch.model.density.density import Conditional
+from nlme_torch.model.dosing.dosing import dosing_value
 from nlme_torch.model.individual.individual import flatten, stack_states
 from nlme_torch.model.observation.unchecked import unchecked
 from nlme_torch.solve.kernel.program import Program, Ref
@@ -45,6 +47,8 @@ class Trace:
         integral: The integral of exp(A s) from 0 to t, row by row; empty without infusions.
         matrix: A, row by row.
         inexact: One operand, whether exponential and integral are inexact and to be found from A; empty for no.
+        modifiers: Lag, bioavailability, rate and duration of doses into every state, in this order; empty where no
+            parameter moves or changes doses.
     """
 
     program: Program
@@ -62,6 +66,7 @@ class Trace:
     integral: tuple[object, ...]
     matrix: tuple[object, ...]
     inexact: tuple[object, ...]
+    modifiers: tuple[object, ...]
 
     @property
     def states(self) -> int:
@@ -83,6 +88,7 @@ class DensityProgram:
         inexact: Likewise, whether these are inexact.
         initial: Initial states: positions among what is held, or numbers.
         parameters: Likewise what the vector field takes.
+        modifiers: Likewise what moves or changes doses.
     """
 
     trace: Trace
@@ -94,15 +100,16 @@ class DensityProgram:
     inexact: tuple[object, ...]
     initial: tuple[object, ...]
     parameters: tuple[tuple[object, ...], ...]
+    modifiers: tuple[object, ...]
 
 
 def density_program(trace: Trace) -> DensityProgram:
     """Cut a trace in two."""
     flat = _joined(trace.parameters)
     linear = (trace.exponential, trace.integral, trace.matrix, trace.inexact)
-    parts = split(trace.program, (trace.terms, *linear, (*trace.initial, *flat)))
+    parts = split(trace.program, (trace.terms, *linear, (*trace.initial, *flat, *trace.modifiers)))
     held = [held_position(parts, operand) for operand in parts.outputs[5]]
-    places = iter(held[trace.states :])
+    places = iter(held[trace.states : trace.states + len(flat)])
     terms, exponential, integral, matrix, inexact = parts.outputs[:5]
     return DensityProgram(
         trace=trace,
@@ -114,6 +121,7 @@ def density_program(trace: Trace) -> DensityProgram:
         inexact=inexact,
         initial=tuple(held[: trace.states]),
         parameters=tuple(tuple(next(places) for _ in entry) for entry in trace.parameters),
+        modifiers=tuple(held[trace.states + len(flat) :]),
     )
 
 
@@ -127,7 +135,10 @@ def held_position(parts: Split, operand: object) -> object:
 
 
 def trace_density(
-    conditional: Conditional, infusions: bool = False, scales: Mapping[str, Sequence[str]] | None = None
+    conditional: Conditional,
+    infusions: bool = False,
+    scales: Mapping[str, Sequence[str]] | None = None,
+    moved: bool = False,
 ) -> Trace:
     """Write a model's likelihood, or its squared residuals, out in scalars.
 
@@ -135,6 +146,7 @@ def trace_density(
         conditional: Densities at some parameters, for the shapes of what is read.
         infusions: Whether anything is infused into linear compartments.
         scales: Names of sums to the outcomes whose squared residuals they add up; None for the likelihood.
+        moved: Whether parameters move or change doses.
 
     Raises:
         NotScalarError: Something cannot be written out for one subject and one record.
@@ -191,13 +203,14 @@ def trace_density(
                 terms = one.squared_residuals(individual, states, places, scales)
             found = [terms]
         found += _equations(one, individual, elapsed, infusions) if model.states else [[], [], [], [], [], []]
+        found.append(_modifiers(one, individual) if moved else [])
         sizes.extend(map(len, found))
         return [tensor for group in found for tensor in group]
 
     results = iter(tuple(result.reshape(-1)) for result in scalarise(likelihood, arrays, program, constants=True))
     groups = [tuple(next(results) for _ in range(size)) for size in sizes]
     initial, parameters = _joined(groups[1]), groups[2]
-    if any(depends_on_records(program, operand) for operand in (*initial, *_joined(parameters))):
+    if any(depends_on_records(program, operand) for operand in (*initial, *_joined((*parameters, *groups[7])))):
         raise NotScalarError("initial states or parameters of the equations change from record to record")
     return Trace(
         program, effects, of_population, of_subjects, of_records,
@@ -229,3 +242,17 @@ def _equations(one: OneRecordConditional, individual: Any, elapsed: Tensor, infu
         return [[initial], [], [nothing], [nothing] if infusions else [], [matrix], [elapsed == elapsed]]
     exact = [linear.integral(elapsed)] if infusions else []
     return [[initial], [], [linear.exponential(elapsed)], exact, [matrix], []]
+
+
+def _modifiers(one: OneRecordConditional, individual: Any) -> list[Tensor]:
+    """Lag, bioavailability, rate and duration of doses into every state; 0, 1 and NaN where none is given."""
+    model, like = one.density.model, one.density._times
+    dosing = model.dosing(individual)
+    found = []
+    for state in model.states:
+        for name, otherwise in (("lag", 0.0), ("bioavailability", 1.0), ("rate", math.nan), ("duration", math.nan)):
+            if state in dosing and getattr(dosing[state], name) is not None:
+                found.append(dosing_value(dosing, state, name, like))
+            else:
+                found.append(torch.full_like(like, otherwise))
+    return found

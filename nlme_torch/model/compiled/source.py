@@ -35,6 +35,8 @@ def likelihood_source(program: DensityProgram, layout: Layout | None) -> str:
         lines.append(_transition(after, program))
     if layout is not None:
         lines += _parameters(program, layout)
+    if program.modifiers:
+        lines.append(_direct("void modifiers(const V *h, V *v)", "v[{}]", program.modifiers))
     return "\n".join([*lines, '#include "likelihood.h"', ""])
 
 
@@ -129,6 +131,8 @@ def _head(trace: Trace, parts: Split, equation: int) -> list[str]:
     return [
         '#include "columns.h"',
         f"#define EQUATION {equation}",
+        f"#define MOVED {int(bool(trace.modifiers))}",
+        f"#define INFUSIONS {int(bool(trace.integral))}",
         f"constexpr int EFFECTS = {trace.effects}, INPUTS = {inputs}, HELD = {len(parts.held)};",
         f"constexpr int READINGS = {trace.records}, PATTERNS = {trace.patterns}, STATES = {trace.states};",
         f"constexpr int TERMS = {len(trace.terms)}, OUTPUTS = {1 + max(output for _, output in trace.places)};",

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nlme_torch.data.dosing.doses import DoseKind
 from nlme_torch.model.density.density import Conditional
 from nlme_torch.model.dosing.dosing_events import Timeline
 from nlme_torch.solve.kernel.reading import NotScalarError
 from nlme_torch.solve.problem.problem import Problem, build_problem
 from nlme_torch.solve.problem.schedule import build_schedule
 
+KINDS = (DoseKind.BOLUS, DoseKind.RATE, DoseKind.DURATION, DoseKind.MODELLED_RATE, DoseKind.MODELLED_DURATION)
+"""In the order in which compiled code knows them."""
 MOVED = 0.1
 """By how much parameters move, on the estimation scale, when it is tried whether stops depend on them."""
 
@@ -39,25 +42,119 @@ class Stops:
     added: Tensor | None
     restarted: Tensor | None
 
+    @property
+    def infusions(self) -> bool:
+        """Whether anything is infused."""
+        return self.rates is not None
 
-def common_stops(conditional: Conditional) -> Stops:
-    """Find the stops of all subjects.
+
+@dataclass(frozen=True)
+class MovedDoses:
+    """The rows and doses of every subject, where parameters move or change doses.
+
+    Attributes:
+        record_times: ``(record, subject)`` [time].
+        record_resets: ``(record, subject)``, True where states begin anew, or None.
+        dose_record: ``(dose, subject)``, the row of each dose, -1 where a subject has no more.
+        dose_kind: ``(dose, subject)``, position among ``KINDS``.
+        dose_state: ``(dose, subject)``, the state that it enters.
+        dose_lagged: ``(dose, subject)``, 1 where that state has a lag.
+        dose_time: ``(dose, subject)`` [time].
+        dose_amount: ``(dose, subject)``.
+        dose_rate: ``(dose, subject)``.
+        dose_duration: ``(dose, subject)`` [time].
+        dose_limit: ``(dose, subject)`` [time], the next reset or the last record: nothing acts later.
+    """
+
+    record_times: Tensor
+    record_resets: Tensor | None
+    dose_record: Tensor
+    dose_kind: Tensor
+    dose_state: Tensor
+    dose_lagged: Tensor
+    dose_time: Tensor
+    dose_amount: Tensor
+    dose_rate: Tensor
+    dose_duration: Tensor
+    dose_limit: Tensor
+
+    @property
+    def infusions(self) -> bool:
+        """Whether anything is infused."""
+        return bool((self.dose_kind > 0).any())
+
+
+def moved_doses(conditional: Conditional) -> MovedDoses:
+    """Collect the rows and doses of a batch.
 
     Args:
         conditional: Densities at some parameters.
 
     Raises:
-        NotScalarError: They depend on effects or parameters, as those of lagged doses do, or on switches in time.
+        NotScalarError: There are steady states, switches in time, or quantities that change from record to record.
+    """
+    density, plan = conditional.density, conditional.density._plan
+    if plan is None or plan.steady:
+        raise NotScalarError("doses at steady state depend on parameters or effects")
+    _timeline(conditional, 0.0)  # refuses what cannot be written out
+    eta = conditional.mean.new_zeros(density.model.n_effects, 1, 1, density.batch.n_subjects)
+    dosing = density.model.dosing(conditional.individual(eta))
+    enters = plan.enters[:, :, 0, 0] > 0  # (record, state, subject)
+    given = enters.any(1)
+    most = max(int(given.sum(0).max()), 1)
+    # the rows of a subject's doses first, in order
+    order = torch.argsort((~given).to(torch.int8), dim=0, stable=True)[:most]
+    real = given.gather(0, order)
+
+    def of_dose(value: Tensor) -> Tensor:
+        return value[:, 0, 0].expand(given.shape).gather(0, order)
+
+    state = enters.to(torch.int8).argmax(1).gather(0, order)
+    lags = torch.tensor([name in dosing and dosing[name].lag is not None for name in density.model.states])
+    kind = torch.zeros_like(order)
+    for position, which in enumerate(KINDS):
+        kind = torch.where(of_dose(plan.kind) == which, position, kind)
+    resets = None if plan.resets is None else plan.resets[:, 0, 0]
+    times = plan.times[:, 0, 0]
+    horizon = times[-1:].expand_as(times)
+    if resets is not None:
+        beyond = torch.where(resets, times, torch.inf)
+        beyond = torch.cat([beyond[1:], torch.full_like(beyond[:1], torch.inf)])
+        horizon = beyond.flip(0).cummin(0).values.flip(0).minimum(horizon)
+    return MovedDoses(
+        record_times=times,
+        record_resets=resets,
+        dose_record=torch.where(real, order, -1),
+        dose_kind=kind,
+        dose_state=state.long(),
+        dose_lagged=lags.long()[state],
+        dose_time=of_dose(plan.times),
+        dose_amount=of_dose(plan.amount),
+        dose_rate=of_dose(plan.rate),
+        dose_duration=of_dose(plan.duration),
+        dose_limit=horizon.gather(0, order),
+    )
+
+
+def common_stops(conditional: Conditional) -> Stops | None:
+    """Find the stops of all subjects; None where they depend on effects or parameters, as those of lagged doses do.
+
+    Args:
+        conditional: Densities at some parameters.
+
+    Raises:
+        NotScalarError: There are switches in time, or quantities that change from record to record.
     """
     density = conditional.density
-    line = _timeline(conditional, 0.0)
+    line = _of_one_draw(_timeline(conditional, 0.0))
     generator = torch.Generator().manual_seed(0)
     moved = {
         name: value + MOVED * torch.randn(value.shape, generator=generator, dtype=value.dtype)
         for name, value in conditional.values.items()
     }
-    if not _same(line, _timeline(density.at(moved), MOVED)):
-        raise NotScalarError("doses depend on parameters or effects")
+    other = _of_one_draw(_timeline(density.at(moved), MOVED))
+    if line is None or other is None or not _same(line, other):
+        return None
     count, states = density.batch.n_subjects, len(density.model.states)
     initial = line.times.new_zeros(states, count)
     events = line.events
@@ -75,18 +172,19 @@ def _timeline(conditional: Conditional, effect: float) -> Timeline:
         raise NotScalarError("the equations switch in time")
     if len(trajectory.initial) != len(density.model.states):
         raise NotScalarError("the equations carry what changes from record to record")
-    return _of_one_draw(trajectory.timeline)
+    return trajectory.timeline
 
 
-def _of_one_draw(line: Timeline) -> Timeline:
-    """The stops without axes for chains and starts, which must not differ."""
+def _of_one_draw(line: Timeline) -> Timeline | None:
+    """The stops without axes for chains and starts; None where these differ."""
+    alike = True
 
     def one(value: Tensor | None) -> Tensor | None:
+        nonlocal alike
         if value is None:
             return None
         first = value[..., :1, :1, :]
-        if not torch.equal(first.expand_as(value), value):
-            raise NotScalarError("doses differ between starts")
+        alike = alike and torch.equal(first.expand_as(value), value)
         return first
 
     events = line.events
@@ -94,7 +192,8 @@ def _of_one_draw(line: Timeline) -> Timeline:
         events = type(events)(one(events.amounts), one(events.rates), one(events.resets))
     times = one(line.times)
     assert times is not None
-    return Timeline(times, events, one(line.position))
+    found = Timeline(times, events, one(line.position))
+    return found if alike else None
 
 
 def _same(one: Timeline, other: Timeline) -> bool:

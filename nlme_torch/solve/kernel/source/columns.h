@@ -21,6 +21,12 @@ struct ColumnData {
   const long *stop_of;             // (record, subject)
   const double *added;             // (record, state, subject) or null
   const unsigned char *restarted;  // (record, subject) or null
+  // Instead of stops, where doses are moved or changed by parameters: the rows themselves, and every dose.
+  const double *record_times;          // (record, subject)
+  const unsigned char *record_resets;  // (record, subject) or null
+  long doses;
+  const long *dose_record, *dose_kind, *dose_state, *dose_lagged;                          // (dose, subject)
+  const double *dose_time, *dose_amount, *dose_rate, *dose_duration, *dose_limit;          // (dose, subject)
   void *(*walk)(const Problem *, double *, const void *, int);
   double rtol, atol;
   long to_scale, max_steps;

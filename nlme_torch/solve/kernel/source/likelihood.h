@@ -6,10 +6,14 @@
 //   before(p, h)                   what is the same at all records,
 //   readings(d, at, record, y)     what is read at a record,
 //   term(k, y, h)                  one of the terms there,
+//   INFUSIONS, whether anything is infused, MOVED, whether doses are moved or changed by parameters, with modifiers(h, v) as doses.h takes them,
 //   and for equations: initial(h, x), with transition(elapsed, h, e, g, matrix),
 //   which says where it is inexact, or OWN, SHARED, parameters(h, own, shared).
 #pragma once
 #include "columns.h"
+#if MOVED
+#include "doses.h"
+#endif
 
 static inline V at_stop(const ColumnData &d, const Lanes &at, const double *values, long stop, int state) {
   return at.of_subject(values + (stop * STATES + state) * d.subjects);
@@ -62,6 +66,59 @@ extern "C" void evaluate(const ColumnData *data, const double *effects, double *
     V total[OUTPUTS];
     at_records(d, at, h, total, [](long, V *) {});
     keep(d, at, total, ~M{}, out);
+  }
+}
+#elif EQUATION == 1 && MOVED
+#include "matrix_exponential.h"
+extern "C" void evaluate(const ColumnData *data, const double *effects, double *out, long first, long last) {
+  FlushSubnormals flush;
+  const ColumnData &d = *data;
+  std::vector<V> seen(d.records * STATES);
+  Stops stops[W];
+  for (long n = first; n < last; n += W) {
+    Lanes at(d.starts, d.subjects, n, last);
+    V p[INPUTS + 1], h[HELD + 1], start[STATES], x[STATES], e[STATES * STATES], g[STATES * STATES];
+    V matrix[STATES * STATES], rate[STATES], v[STATES * MODIFIERS], time;
+    inputs(d, at, effects, p);
+    before(p, h);
+    initial(h, start);
+    modifiers(h, v);
+    M good = ~M{};
+    long count = 0;
+    for (int i = 0; i < STATES; ++i) { x[i] = start[i]; rate[i] = V{}; }
+    LANES {
+      if (!stops[l].build(d, at.subject[l], v, l)) good[l] = 0, stops[l].line = stops[l].records;
+      count = std::max(count, (long)stops[l].line.size());
+      time[l] = stops[l].line[0].time;
+    }
+    for (long s = 0; s < count; ++s) {
+      V next = time;
+      LANES if (s < (long)stops[l].line.size()) next[l] = stops[l].line[s].time;
+      const M moves = next != time;
+      if (any(moves)) {
+        M inexact = transition(next - time, h, e, g, matrix) & moves;
+        if (any(inexact)) general_transition<STATES>(matrix, next - time, inexact, e, INFUSIONS ? g : nullptr);
+        V fresh[STATES];
+        for (int i = 0; i < STATES; ++i) {
+          fresh[i] = e[i * STATES] * x[0];
+          for (int j = 1; j < STATES; ++j) fresh[i] += e[i * STATES + j] * x[j];
+          if (INFUSIONS) for (int j = 0; j < STATES; ++j) fresh[i] += g[i * STATES + j] * rate[j];
+        }
+        for (int i = 0; i < STATES; ++i) x[i] = moves ? fresh[i] : x[i];
+      }
+      LANES if (s < (long)stops[l].line.size()) {
+        const Stop &now = stops[l].line[s];
+        if (stops[l].resets(d, at.subject[l], s)) for (int i = 0; i < STATES; ++i) x[i][l] = start[i][l];
+        x[now.state][l] += now.amount;
+        rate[now.state][l] += now.change;
+        if (now.record >= 0) for (int i = 0; i < STATES; ++i) seen[now.record * STATES + i][l] = x[i][l];
+      }
+      for (int i = 0; i < STATES; ++i) good &= vabs(x[i]) < INF;
+      time = next;
+    }
+    V total[OUTPUTS];
+    at_records(d, at, h, total, [&](long r, V *y) { for (int i = 0; i < STATES; ++i) y[i] = seen[r * STATES + i]; });
+    keep(d, at, total, good, out);
   }
 }
 #elif EQUATION == 1
@@ -119,13 +176,22 @@ extern "C" void evaluate(const ColumnData *data, const double *effects, double *
   const ColumnData &d = *data;
   const long most = last - first < TOGETHER ? last - first : TOGETHER;
   std::vector<double> start(STATES * most), own((OWN + 1) * most), shared(SHARED + 1), held((HELD + 1) * most);
+#if MOVED
+  std::vector<double> arrivals((d.records + 2 * d.doses) * STATES * most);
+#else
   std::vector<double> arrivals(d.stops * STATES * most);
+#endif
   std::vector<long> counts(6 * most);
   struct { long *status, *stop, *accepted, *rejected, *evaluations, *switches; } outcome = {
     counts.data(), counts.data() + most, counts.data() + 2 * most, counts.data() + 3 * most, counts.data() + 4 * most,
     counts.data() + 5 * most};
   for (long from = first; from < last; from += most) {
     const long end = from + most < last ? from + most : last, count = end - from;
+#if MOVED
+    MovedStops moved(d, count);
+    std::vector<char> given(count);
+    Stops dose;
+#endif
     for (long n = from; n < end; n += W) {
       Lanes at(d.starts, d.subjects, n, end);
       V p[INPUTS + 1], h[HELD + 1], x[STATES], mine[OWN + 1], common[SHARED + 1];
@@ -138,9 +204,23 @@ extern "C" void evaluate(const ColumnData *data, const double *effects, double *
       for (int i = 0; i < OWN; ++i) store(own, i, mine[i]);
       for (int i = 0; i < HELD; ++i) store(held, i, h[i]);
       if (n == from) for (int i = 0; i < SHARED; ++i) shared[i] = common[i][0];
+#if MOVED
+      V v[STATES * MODIFIERS];
+      modifiers(h, v);
+      for (int l = 0; l < at.width; ++l) {
+        given[n - from + l] = dose.build(d, at.subject[l], v, l);
+        moved.fill(d, dose, at.subject[l], n - from + l);
+      }
+#endif
     }
+#if MOVED
+    Problem q{count, moved.stops, moved.times.data(), start.data(), moved.amounts.data(), moved.rates.data(),
+              moved.resets.data(), moved.last.data(), own.data(), shared.data(), d.rtol, d.atol, d.to_scale,
+              d.max_steps, 1, count, 0};
+#else
     Problem q{count, d.stops, d.times, start.data(), d.amounts, d.rates, d.resets, d.last, own.data(), shared.data(),
               d.rtol, d.atol, d.to_scale, d.max_steps, 1, d.subjects, from};
+#endif
     d.walk(&q, arrivals.data(), &outcome, 0);
     for (long n = from; n < end; n += W) {
       Lanes at(d.starts, d.subjects, n, end);
@@ -148,14 +228,27 @@ extern "C" void evaluate(const ColumnData *data, const double *effects, double *
       for (int i = 0; i < HELD; ++i) h[i] = at.of_column(held.data() + i * count - from);
       for (int i = 0; i < STATES; ++i) x0[i] = at.of_column(start.data() + i * count - from);
       V total[OUTPUTS];
+#if MOVED
+      at_records(d, at, h, total, [&](long r, V *y) {
+        for (int i = 0; i < STATES; ++i) LANES {
+          const long column = (l < at.width ? n + l : end - 1) - from, place = r * count + column;
+          y[i][l] = moved.restarted[place] ? x0[i][l] : arrivals[(moved.stop_of[place] * STATES + i) * count + column];
+          y[i][l] += moved.added[(r * STATES + i) * count + column];
+        }
+      });
+#else
       at_records(d, at, h, total, [&](long r, V *y) {
         states_at(d, at, r, x0, [&](long s, int i, int l) {
           long column = (l < at.width ? n + l : end - 1) - from;
           return arrivals[(s * STATES + i) * count + column];
         }, y);
       });
+#endif
       M solved{};
       for (int l = 0; l < at.width; ++l) solved[l] = outcome.status[n - from + l] == OK ? -1 : 0;
+#if MOVED
+      for (int l = 0; l < at.width; ++l) if (!given[n - from + l]) solved[l] = 0;
+#endif
       keep(d, at, total, solved, out);
     }
   }
