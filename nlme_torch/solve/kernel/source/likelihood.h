@@ -209,6 +209,7 @@ extern "C" void evaluate(const ColumnData *data, const double *effects, double *
       modifiers(h, v);
       for (int l = 0; l < at.width; ++l) {
         given[n - from + l] = dose.build(d, at.subject[l], v, l);
+        if (!given[n - from + l]) dose.line = dose.records;
         moved.fill(d, dose, at.subject[l], n - from + l);
       }
 #endif
