@@ -81,7 +81,8 @@ def history_data(subjects=5):
         parts.append(part)
     frame = pd.concat(parts)
     frame["DV"] = np.where(frame["EVID"] == 0, 2.0 + 0.1 * np.arange(len(frame)), np.nan)
-    return nlme.Dataset.from_frame(frame)
+    frame["x"] = 0.2 * frame["ID"]
+    return nlme.Dataset.from_frame(frame, covariates=["x"])
 
 
 class Linear(nlme.Model):
@@ -124,6 +125,26 @@ class Absorbed(Linear):
         return nlme.compartments.TwoCompartment(p.cl, p.v, p.q, p.w, absorption=p.ka)
 
 
+class Oral(nlme.Model):
+    """One compartment with a depot, small enough for second derivatives to be compiled soon."""
+
+    states = ("depot", "central")
+
+    def __init__(self):
+        super().__init__()
+        self.ka, self.cl = nlme.LogNormal(1.2, omega=0.1), nlme.LogNormal(1.5, nlme.Shift("x"), omega=0.1)
+        self.v, self.sigma = nlme.Positive(10.0), nlme.Positive(1.0)
+
+    def initial(self, p):
+        return 2.0 * p.cl, 3.0 * p.v
+
+    def compartments(self, p):
+        return nlme.compartments.OneCompartment(p.cl, p.v, absorption=p.ka)
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y.central / p.v, p.sigma)}
+
+
 class Saturable(nlme.Model):
     """Michaelis-Menten elimination, to be walked."""
 
@@ -154,3 +175,14 @@ class Correlated(Line):
     def __init__(self, omega=((0.5, 0.12), (0.12, 0.15))):
         super().__init__()
         self.ab = nlme.Omega("a", "b", structure=nlme.Full(omega))
+
+
+class Delayed(Saturable):
+    """Doses that come late and in part."""
+
+    def __init__(self):
+        super().__init__()
+        self.lag, self.f = nlme.LogNormal(0.3, omega=0.1), nlme.LogitNormal(0.8, omega=0.1)
+
+    def dosing(self, p):
+        return {"central": nlme.Dosing(lag=p.lag, bioavailability=p.f)}

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from support.compiled_models import (
-    Absorbed,
     Correlated,
     Domain,
+    Oral,
     Saturable,
     density_of,
     draws,
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
 @pytest.mark.parametrize("kind", [ColumnDensity, StandardisedDensity])
 @pytest.mark.parametrize("starts", [1, 2])
-@pytest.mark.parametrize("model", [Correlated, Absorbed])
+@pytest.mark.parametrize("model", [Correlated, Oral])
 def test_derivatives_are_the_replicated_ones(kind, starts, model):
-    data = history_data(3) if model is Absorbed else lines(3)
-    conditional = moved(density_of(model(), data), starts, 0.2 if model is not Absorbed else 0.05)
+    data = history_data(3) if model is Oral else lines(3)
+    conditional = moved(density_of(model(), data), starts, 0.2 if model is not Oral else 0.05)
     density = kind(conditional)
     points = draws(conditional, 2).flatten(-2)
     if kind is StandardisedDensity:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.compiled_models import Absorbed, Domain, density_of, draws, history_data, line_density, lines, moved
+from support.compiled_models import Domain, Oral, density_of, draws, history_data, line_density, lines, moved
 
 from nlme_torch.inference.saem.expanded_likelihood import expand_likelihood
 from nlme_torch.model.declare.values import flatten_values, unflatten_values
@@ -66,9 +66,9 @@ def test_typical_values_covariate_effects_and_residual_error(starts, effects_hel
 
 @pytest.mark.parametrize("starts", [1, 2])
 def test_compartments_with_infusions(starts):
-    density = density_of(Absorbed(), history_data(3))
+    density = density_of(Oral(), history_data(3))
     conditional = moved(density, starts)
-    names = ("w.unconstrained", "cl.typical", "sigma.unconstrained")
+    names = ("v.unconstrained", "cl.typical", "sigma.unconstrained", "cl.covariates.x.beta")
     assert_second_order(density, conditional, draws(conditional), names, True)
 
 

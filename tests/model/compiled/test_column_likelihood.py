@@ -11,6 +11,7 @@ import torch
 from scipy.linalg import expm
 from support.compiled_models import (
     Absorbed,
+    Delayed,
     Domain,
     Linear,
     Matrix,
@@ -240,6 +241,22 @@ def test_a_column_that_cannot_be_evaluated_leaves_the_others_their_bits():
             assert torch.equal(beside[others], found[others])
             # with a rate of 1e39 the exponential of the tensor operations overflows, and the compiled one is 0
             assert spoiled == 90.0 or beside[1, 0, 2] == expected[1, 0, 2] == -math.inf
+
+
+def test_doses_that_cannot_be_given_leave_the_others_their_bits():
+    """Lags of 1e300 and infinite ones; walked, as compartments are in the examples."""
+    conditional = moved(density_of(Delayed(), history_data(5)))
+    eta = draws(conditional, 3)
+    assert_same(conditional, eta)
+    found, _ = both(conditional, eta)
+    others = torch.ones_like(found, dtype=torch.bool)
+    others[1, 0, 2] = False
+    for lag in (690.0, 800.0, math.nan):
+        changed = eta.clone()
+        changed[2, 1, 0, 2] = lag
+        beside, expected = both(conditional, changed)
+        assert torch.equal(beside[others], found[others])
+        torch.testing.assert_close(beside[1, 0, 2], expected[1, 0, 2], rtol=1e-11, atol=0.0)
 
 
 def test_who_else_is_in_the_batch_does_not_matter():

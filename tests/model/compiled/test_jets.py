@@ -10,7 +10,7 @@ import sympy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.compiled_models import Absorbed, Linear, density_of, draws, history_data, line_density, moved
+from support.compiled_models import Linear, Oral, density_of, draws, history_data, line_density, moved
 from support.scalar_programs import outputs, programs, values
 from support.small_models import DOUBLE
 
@@ -37,12 +37,12 @@ def entries(value, inputs):
     return torch.stack([entry.detach() for entry in found])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(programs(own=3, changing=1), st.integers(0, 5), st.permutations(range(3)))
 def test_jets_of_random_programs(made, seed, order):
     program, chosen = made
     term = chosen[0]
-    trace = Trace(program, 3, 0, 0, 1, (term,), ((0, 0),), 1, True, (), (), (), (), (), ())
+    trace = Trace(program, 3, 0, 0, 1, (term,), ((0, 0),), 1, True, (), (), (), (), (), (), ())
     found = jet_program(trace, order[:2])
     inputs = values(changing=1, seed=seed)
     held = outputs(found.parts.before, inputs, found.parts.held)
@@ -91,8 +91,8 @@ def reading_of(conditional, name):
 @needs_compiler
 @pytest.mark.parametrize("starts", [1, 2])
 def test_infusions_resets_and_initial_amounts_along_effects_and_population_parameters(starts):
-    conditional = moved(density_of(Absorbed(), history_data(3)), starts)
-    eta, names = draws(conditional, 1), ("w", "sigma")
+    conditional = moved(density_of(Oral(), history_data(3)), starts)
+    eta, names = draws(conditional, 2), ("v", "sigma")
     found = compiled_jets(conditional, eta, [reading_of(conditional, name) for name in names])
     expected = replicated(conditional, eta, names)
     scale = expected.abs().amax((1, 2, 3), keepdim=True)
