@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from nlme_torch.errors import ModelError
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.user_code import in_library, methods_by_code, package_of
+from nlme_torch.model.individual.individual import RECORD_DIMENSIONS
 
 
 class PlainArithmetic(TorchFunctionMode):
@@ -37,7 +38,7 @@ class PlainArithmetic(TorchFunctionMode):
             printed = len(args) == 2 and isinstance(args[1], str) and not args[1]  # print(f"{p.ka}") is no harm
             if several and name in _FAULTS and not printed and self._method() is not None:
                 raise ModelError(_FAULTS[name])
-            if name in _ENTRIES and self._is_written():
+            if name in _ENTRIES and self._is_written() and not self._has_entries(args[0]):
                 raise ModelError(_ENTRY)
         if name in _COPIES and _holds_tensors(name, args, kwargs) and self._is_written():
             raise ModelError(_COPIED)
@@ -53,6 +54,12 @@ class PlainArithmetic(TorchFunctionMode):
         while frame is not None and frame.f_code not in self._codes:
             frame = frame.f_back
         return frame
+
+    def _has_entries(self, value: Tensor) -> bool:
+        """Whether a tensor has axes before those of the subjects, as a matrix or a stack of values has."""
+        method = self._method()
+        at_one_time = method is not None and self._codes[method.f_code] in ("dynamics", "compartments")
+        return value.dim() > (RECORD_DIMENSIONS - 1 if at_one_time else RECORD_DIMENSIONS)
 
     def _is_written(self) -> bool:
         """Whether a call stands in the user's code: in a method of the model, or in a function of the user's."""

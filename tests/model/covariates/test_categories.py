@@ -96,7 +96,7 @@ def test_levels_are_estimated_as_indicators_coded_by_hand(method):
     )
     assert by_level.minus2ll == pytest.approx(by_hand.minus2ll, abs=1e-6)
     table = by_level.parameters["estimate"]
-    assert list(table.index) == ["cl", "cl_RACE[asian]", "cl_RACE[black]", "sigma"]
+    assert list(table.index) == ["cl", "cl_RACE[asian]", "cl_RACE[black]", "sigma", "omega_cl"]
     np.testing.assert_allclose(table.to_numpy(), by_hand.parameters["estimate"].to_numpy(), atol=1e-6)
     assert by_level.n_parameters == by_hand.n_parameters == 5
     assert "reference of cl_RACE: white" in str(by_level)
