@@ -28,7 +28,7 @@ from torch import Tensor
 import nlme_torch as nlme
 from nlme_torch.inference.effects.moves import Moves, PhiMoments
 from nlme_torch.inference.effects.sweep import sweep
-from nlme_torch.model.compiled.column_likelihood import compiled_likelihood
+from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood
 from nlme_torch.model.density.density import Density
 from nlme_torch.solve import Auto
 

@@ -21,7 +21,7 @@ from record import Figures, conditions, record
 from torch import Tensor
 
 import nlme_torch as nlme
-from nlme_torch.model.compiled.column_likelihood import compiled_likelihood
+from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood
 from nlme_torch.model.density.density import Density
 from nlme_torch.solve import Auto
 

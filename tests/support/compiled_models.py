@@ -7,7 +7,7 @@ import torch
 from support.small_models import Line
 
 import nlme_torch as nlme
-from nlme_torch.model.compiled.column_likelihood import compiled_likelihood
+from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
 

@@ -13,7 +13,8 @@ from nlme_torch._typing import Float
 from nlme_torch.inference.effects.moves import TAILS, ConditionalModes, Moves, PhiMoments
 from nlme_torch.inference.mcmc.hamiltonian import HMC
 from nlme_torch.inference.mcmc.kernels import BlockRandomWalk, RandomWalk, Tuning
-from nlme_torch.model.compiled.column_likelihood import ColumnLikelihood, CompiledLikelihood, compiled_likelihood
+from nlme_torch.model.compiled.column_likelihood import ColumnLikelihood, CompiledLikelihood
+from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood
 from nlme_torch.model.density.density import LOG_2PI, Conditional
 from nlme_torch.solve.kernel.build import build
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float
-from nlme_torch.model.compiled.column_likelihood import ColumnLikelihood, compiled_likelihood
+from nlme_torch.model.compiled.column_likelihood import ColumnLikelihood
+from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood
 from nlme_torch.model.density.density import Conditional
 from nlme_torch.solve.stepping.discrete_adjoint import is_transformed
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Bool, Float
-from nlme_torch.model.compiled.column_likelihood import compiled_likelihood
+from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood
 from nlme_torch.model.compiled.readings import population_readings
 from nlme_torch.model.declare.values import ParameterValues
 from nlme_torch.model.density.density import Conditional, Density

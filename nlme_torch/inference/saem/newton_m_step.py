@@ -23,7 +23,7 @@ from torch import Tensor
 
 from nlme_torch._typing import Bool, Float
 from nlme_torch.inference.saem.expanded_likelihood import expand_likelihood
-from nlme_torch.model.compiled.column_likelihood import log_likelihood
+from nlme_torch.model.compiled.compiled_likelihood import log_likelihood
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import ParameterValues, flatten_values, unflatten_values
 from nlme_torch.model.density.absolute_zeros import gradients

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nlme_torch.model.compiled.column_likelihood import compiled_likelihood
+from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.density.density import Conditional
 from nlme_torch.model.density.residual_scale import scaled_residuals

@@ -62,10 +62,10 @@ class OrderedCategorical(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log probability of scores."""
         table = self.log_probabilities()
-        index = value.long().clamp(0, len(table) - 1)
-        shape = torch.broadcast_shapes(index.shape, self.batch_shape)
-        table = table.expand(len(table), *shape)
-        return table.gather(0, index.expand(shape)[None])[0]
+        chosen = table[0]
+        for score in range(1, len(table)):
+            chosen = torch.where(value >= score, table[score], chosen)
+        return chosen
 
     @property
     def mean(self) -> Tensor:

@@ -65,7 +65,7 @@ def build(text: str, level: str = "-O3") -> ctypes.CDLL:
     Raises:
         BuildError: if the compiler fails or no folder can be written.
     """
-    name = hashlib.sha256((_fingerprint() + level + text).encode()).hexdigest()[:24]
+    name = hashlib.sha256((_fingerprint() + ("" if level == "-O3" else level) + text).encode()).hexdigest()[:24]
     failures = []
     for find_folder in (_own_folder, _private_folder):
         try:

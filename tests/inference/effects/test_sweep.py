@@ -13,7 +13,7 @@ from support.small_models import DOUBLE
 import nlme_torch as nlme
 from nlme_torch.inference.effects.moves import TAILS, ConditionalModes, Moves, PhiMoments
 from nlme_torch.inference.effects.sweep import sweep
-from nlme_torch.model.compiled.column_likelihood import compiled_likelihood
+from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
 from nlme_torch.solve.kernel.build import compiler

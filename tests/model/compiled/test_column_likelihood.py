@@ -31,8 +31,8 @@ from support.small_models import DOUBLE, Everything, Line, everything_data
 
 import nlme_torch as nlme
 from nlme_torch import observation
-from nlme_torch.model.compiled import column_likelihood
-from nlme_torch.model.compiled.column_likelihood import compiled_likelihood, log_likelihood
+from nlme_torch.model.compiled import compiled_likelihood as compilation
+from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood, log_likelihood
 from nlme_torch.model.density.density import Density
 from nlme_torch.solve.kernel.build import compiler
 
@@ -357,7 +357,7 @@ def test_what_python_code_reads_is_never_stale(kind, monkeypatch):
     assert bool((expected != before).any())
     torch.testing.assert_close(log_likelihood(refreshed, eta), expected, rtol=1e-12, atol=1e-12)
     changed = nlme.ofv(model, data)
-    monkeypatch.setattr(column_likelihood, "compiler", lambda: None)
+    monkeypatch.setattr(compilation, "compiler", lambda: None)
     assert changed.ofv == pytest.approx(nlme.ofv(model, data).ofv, rel=1e-8) != pytest.approx(objective.ofv, rel=1e-3)
 
 
@@ -365,7 +365,7 @@ def test_neither_single_precision_nor_a_machine_without_compiler(monkeypatch):
     single = Density(Line(), lines().batch(torch.float32), nlme.Auto())
     assert compiled_likelihood(single.at()) is None
     density = line_density()
-    monkeypatch.setattr(column_likelihood, "compiler", lambda: None)
+    monkeypatch.setattr(compilation, "compiler", lambda: None)
     assert compiled_likelihood(density.at()) is None
     eta = draws(density.at())
     assert torch.equal(log_likelihood(density.at(), eta), density.at().log_likelihood(eta).detach())

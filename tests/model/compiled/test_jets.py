@@ -16,7 +16,7 @@ from support.small_models import DOUBLE
 
 import nlme_torch as nlme
 from nlme_torch.inference.modes.effect_density import column_density
-from nlme_torch.model.compiled.column_likelihood import compiled_likelihood
+from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood
 from nlme_torch.model.compiled.jets import jet_length, jet_program
 from nlme_torch.model.compiled.program import Trace
 from nlme_torch.model.compiled.readings import population_readings
