@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from nlme_torch.errors import FitError
-from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.effects.effect_estimates import find_modes
+from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.fitting.individuals import Individuals
 from nlme_torch.inference.fitting.predictions import prediction_table
 from nlme_torch.inference.fitting.record import FitRecord

@@ -104,6 +104,12 @@ def _places(
     for (owner, _), value in population_readings(conditional).items():
         starts_of[owner] = position
         position += value[0].numel()
+    position_of = {
+        owner: block.start + index
+        for block in density.model.blocks
+        if block.kind == "individual"
+        for index, owner in enumerate(block.owners)
+    }
     effects: dict[int, None] = {}
     readings: dict[int, None] = {}
     for name in names:
@@ -111,7 +117,7 @@ def _places(
         component = density.model.components.get(owner)
         if isinstance(component, IndividualParameter):
             if effects_held:  # with phi held nothing depends on its mean
-                effects[density._position[owner]] = None
+                effects[position_of[owner]] = None
         elif isinstance(component, PopulationParameter):
             readings[starts_of[owner]] = None
         else:
