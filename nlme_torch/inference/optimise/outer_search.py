@@ -7,6 +7,7 @@ there is nothing left to gain, or two rounds have gained nothing.
 
 import dataclasses
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -35,6 +36,9 @@ NOISY, MOST_NOISE = 4.0, 0.05
 
 GAIN = 1e-3
 """-2 log-likelihood that may be left where a search is said to have converged."""
+
+LATELY, VALUELESS = 20, 6
+"""How many of the last steps met no value, from which that is said of a search that ends there."""
 
 REFUSALS = 5
 """Steps over the edge of where the approximation is defined, from next to it, after which a search ends there."""
@@ -104,6 +108,8 @@ class OuterSearch:
         self.iterations = self.evaluations = self.reported = self.called = self.refusals = 0
         self.lowest = math.inf
         self.lowest_at = objective.initial, torch.zeros_like(objective.initial)  # with the gradient there
+        self.valueless: deque[bool] = deque(maxlen=LATELY)  # whether the last steps met no value
+        self.towards = torch.zeros_like(objective.initial)
         # where the model moves doses, or switches in time, derivatives jump as one of them meets an observation
         density = objective.approximation.density
         moves = type(density.model).dosing is not Model.dosing or dose_times_move(density)
@@ -118,6 +124,7 @@ class OuterSearch:
         objective.centre = objective.kept
         value, slope = objective.step(inside) if math.isfinite(self.lowest) else objective(inside)
         self.called += 1
+        self.valueless.append(math.isinf(value))
         if value < self.lowest:
             self.lowest, self.lowest_at = value, (inside, slope)
             objective.keep()
@@ -126,6 +133,7 @@ class OuterSearch:
                 raise Endless(inside, value, slope, outward)
         elif math.isinf(value):
             self.refuse(objective.blocking())
+            self.towards = inside - self.lowest_at[0]
         return value, torch.where(inside == vector, slope, 0.0)
 
     def refuse(self, blocking: Tensor) -> None:
@@ -192,7 +200,19 @@ class OuterSearch:
             creeping = creeping + 1 if found.creeping else 0
             if max(idle, creeping) >= 2:
                 break
-        return Ended(failed(found, optimality), optimality)
+        return Ended(failed(found, optimality, self.beyond()), optimality)
+
+    def beyond(self) -> str:
+        """What to say where many of the last steps met no value at all: which parameter alone leads there."""
+        if sum(self.valueless) < VALUELESS:
+            return ""
+        values = self.objective.several(self.lowest_at[0] + torch.diag(2 * self.towards))
+        named = [label for label, value in zip(self.furthest.labels, values, strict=True) if not math.isfinite(value)]
+        place = f"this value of {' and of '.join(named)}" if named else "this point"
+        return (
+            f"; just beyond {place} the model has no value (an equation that cannot be solved, a number that is not "
+            "finite): check what it does there"
+        )
 
     def lost(self, found: Minimum, optimality: Optimality | None) -> Ended:
         """What stands where a round could not even begin, because a subject's mode was not found again."""
@@ -296,8 +316,8 @@ def converged(found: Minimum, optimality: Optimality, unsure: float) -> Minimum:
     return found._replace(status=Status.CONVERGED, reason=reason)
 
 
-def failed(found: Minimum, optimality: Optimality | None) -> Minimum:
-    """The minimum with what is wrong with it."""
+def failed(found: Minimum, optimality: Optimality | None, beyond: str) -> Minimum:
+    """The minimum with what is wrong with it, and what lies beyond."""
     assert optimality is not None
     if optimality.saddle:
         reason = "the objective bends down in a direction, but no step along it lowered it"
@@ -305,4 +325,4 @@ def failed(found: Minimum, optimality: Optimality | None) -> Minimum:
         reason = "the objective has no derivatives next to this point"
     else:
         reason = f"no step lowered the objective, though by its curvature {optimality.gain:.2g} of -2LL are left"
-    return found._replace(status=Status.STALLED, reason=reason)
+    return found._replace(status=Status.STALLED, reason=reason + beyond)
