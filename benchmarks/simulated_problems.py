@@ -198,24 +198,18 @@ class OccasionsAndCovariates(nlme.Model):
 class Weibull(nlme.Model):
     """Repeated events whose hazard is a power of time, higher or lower in every subject."""
 
-    states = ("cumulative",)
-
     def __init__(self) -> None:
         super().__init__()
         self.scale = nlme.LogNormal(4.0, omega=0.3)  # weeks
         self.shape = nlme.Positive(1.4)
 
-    def hazard(self, t: Tensor, p: Individual) -> Tensor:
-        """Events per week."""
-        return p.shape / p.scale * (t / p.scale) ** (p.shape - 1)
+    def predict(self, t: Tensor, p: Individual, cov: Covariates) -> Tensor:
+        """The cumulative hazard: a hazard that is infinite at the start, by a shape below 1, is no equation's."""
+        return (t / p.scale) ** p.shape
 
-    def dynamics(self, t: Tensor, y: Any, p: Individual) -> Any:
-        """The cumulative hazard."""
-        return (self.hazard(t, p),)
-
-    def observe(self, t: Tensor, y: Any, p: Individual) -> dict[str, Any]:
+    def observe(self, t: Tensor, y: Tensor, p: Individual) -> dict[str, Any]:
         """Events."""
-        return {"DV": nlme.observation.TimeToEvent(self.hazard(t, p), y.cumulative)}
+        return {"DV": nlme.observation.TimeToEvent(p.shape * y / t, y)}
 
 
 class Scores(nlme.Model):
