@@ -11,7 +11,7 @@ from support.small_models import Line
 
 import nlme_torch as nlme
 from nlme_torch.inference.information.observed import Information, invert
-from nlme_torch.inference.marginal import laplace
+from nlme_torch.inference.marginal import quadrature
 from nlme_torch.inference.uncertainty import standard_errors as computed
 
 
@@ -205,11 +205,11 @@ def test_nodes_are_added_until_standard_errors_stay(small, monkeypatch):
 def test_nodes_that_cannot_be_raised_are_said(small, monkeypatch):
     """5 nodes for each of two effects are 25."""
     errors_by_rule(monkeypatch, {3: 1.0, 5: 0.9})
-    monkeypatch.setattr(laplace, "LARGEST_GRID", 30)
+    monkeypatch.setattr(quadrature, "LARGEST_GRID", 30)
     found = nlme.standard_errors(small, nlme.Quadrature(nodes=3), kind="R")
     assert found.method == "Quadrature(nodes=5)" and found.table.loc["a", "se"] == pytest.approx(0.9)
     assert "may move a standard error by 10 %" in found.warnings[0]
-    monkeypatch.setattr(laplace, "LARGEST_GRID", 10)
+    monkeypatch.setattr(quadrature, "LARGEST_GRID", 10)
     assert "by an unknown amount" in nlme.standard_errors(small, nlme.Quadrature(nodes=3), kind="R").warnings[0]
 
 
