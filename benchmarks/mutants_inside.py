@@ -22,6 +22,7 @@ import random
 import re
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +36,8 @@ from mutants import changes
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES: dict[str, Any] = {}
+OWN = ("monkeypatch", "tmp_path")
+"""Fixtures that every call of a test has anew."""
 
 
 def cases(path: str, wanted: str) -> list[Callable[[], Any]]:
@@ -50,21 +53,25 @@ def cases(path: str, wanted: str) -> list[Callable[[], Any]]:
             continue
         sets = []
         for mark in getattr(function, "pytestmark", []):
+            if mark.name != "parametrize":
+                continue
             names = mark.args[0] if isinstance(mark.args[0], tuple) else re.split(r"\s*,\s*", mark.args[0])
-            values = [tuple(v) if len(names) > 1 else (v,) for v in mark.args[1]]
+            plain = [v.values if hasattr(v, "marks") else tuple(v) if len(names) > 1 else (v,) for v in mark.args[1]]
+            values = [tuple(v) for v in plain]
             sets.append([dict(zip(names, v, strict=True)) for v in values])
         for chosen in itertools.product(*sets):
             given = {key: value for one in chosen for key, value in one.items()}
             needed = [key for key in inspect.signature(function).parameters if key not in given]
-            given |= {key: fixture(module, key) for key in needed if key != "monkeypatch"}
-            found.append(partial(call, function, given, "monkeypatch" in needed))
+            given |= {key: fixture(module, key) for key in needed if key not in OWN}
+            found.append(partial(call, function, given, [key for key in needed if key in OWN]))
     return found
 
 
-def call(function: Callable[..., Any], given: dict[str, Any], patching: bool) -> None:
-    """Call a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        function(**given, **({"monkeypatch": patch} if patching else {}))
+def call(function: Callable[..., Any], given: dict[str, Any], own: list[str]) -> None:
+    """Call a test, with what no two calls share."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        new = {"monkeypatch": patch, "tmp_path": Path(folder)}
+        function(**given, **{key: new[key] for key in own})
 
 
 def fixture(module: ModuleType, name: str) -> Any:

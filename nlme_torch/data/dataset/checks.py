@@ -17,6 +17,9 @@ from nlme_torch.errors import DataError
 MISSING_CODES = (-9.0, -99.0, -999.0, -9999.0)
 """Numbers that tables use for missing values; NONMEM and this library read them as numbers."""
 
+SINCE_1970 = 5e8
+"""Seconds from 1970 to 1985; no study lasts so many of any unit."""
+
 
 def check_frame(frame: Any, **columns: Any) -> pd.DataFrame:
     """Everything that is wrong with a table, without raising.
@@ -52,6 +55,13 @@ def suspicions(table: Table, columns: Columns) -> list[Problem]:
     found = list(table.warnings)
     for name, question in table.covariates.questions.items():
         found.append(Problem("column", question, column=name, severity="warning"))
+    late = np.flatnonzero(table.time >= SINCE_1970)
+    if len(late):
+        text = (
+            f"is {table.time[late[0]]:.10g}, as large as seconds since 1970, and is read as that number. Subtract the "
+            "subject's first time, in the unit of the model's rates, if it is a time stamp."
+        )
+        found.append(Problem("time stamp as a number", text, int(late[0]), columns.get("time"), severity="warning"))
     found += _spelling(table)
     values = table.observations.values
     for output, value in values.items():

@@ -100,7 +100,7 @@ class Dataset(Contents):
                 a subject.
             id: the subject column.
             time: the time column, numbers in any unit; it may start again at a reset (EVID 3, 4). Clock times
-                (``8:30``) and time stamps are read as hours since the subject's first row.
+                (``8:30``) and time stamps are read as hours since the subject's first row, which a warning says.
             outputs: what was observed: a column or several (``"conc"``, ``["CP", "PCA"]``); or, by name,
                 ``{"yPK": "CP"}`` columns or ``{"yPK": 1, "yPD": 2}`` labels of the DVID column, the values
                 standing in DV (a list of labels pools them). Without it: DV, one output for each DVID label if

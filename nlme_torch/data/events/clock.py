@@ -60,12 +60,27 @@ def read_clock(frame: pd.DataFrame, columns: Columns, problems: list[Problem]) -
     return frame, replace(columns, parts={part: column for part, column in columns.parts.items() if part != "date"})
 
 
+def in_hours(columns: Columns) -> Problem:
+    """What is to be known of a table whose times were read by :func:`read_clock`.
+
+    Args:
+        columns: the parts of its columns.
+    """
+    text = (
+        "its clock times or dates were read as hours since each subject's first row, so that II, RATE, DUR and all "
+        "rates of the model are per hour too. Write numbers for another unit."
+    )
+    return Problem("time in hours", text, column=columns.parts["time"], severity="warning")
+
+
 def _has_clock(column: pd.Series) -> bool:
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+    if pd.api.types.is_datetime64_any_dtype(column.dtype) or pd.api.types.is_timedelta64_dtype(column.dtype):
         return True
     if pd.api.types.is_numeric_dtype(column.dtype):
         return False
-    return any(isinstance(cell, (datetime.datetime, datetime.time)) or _is_clock(cell) for cell in column)
+    return any(
+        isinstance(cell, (datetime.datetime, datetime.time, datetime.timedelta)) or _is_clock(cell) for cell in column
+    )
 
 
 def _is_clock(cell: Any) -> bool:
@@ -86,6 +101,10 @@ def _time(cell: Any, gone: bool, row: int, name: str, problems: list[Problem]) -
             return 0.0, (3600 * hour + 60 * minute + second) / 3600
     if isinstance(cell, str) and (stamp := _stamp(cell)) is not None:
         return _moment(stamp)
+    if isinstance(cell, datetime.timedelta):
+        advice = f"write numbers, such as frame[{name!r}].dt.total_seconds() / 3600 for hours."
+        problems.append(Problem("time", f"{str(cell)!r} has no unit: {advice}", row=row, column=name))
+        return None
     hours = as_number(cell)
     if np.isfinite(hours):
         return 0.0, hours
@@ -98,12 +117,15 @@ def _stamp(text: str) -> datetime.datetime | None:
     if not re.match(r"\s*\d{4}-\d{2}-\d{2}", text):
         return None
     try:
-        return datetime.datetime.fromisoformat(text.strip()).replace(tzinfo=None)
+        return datetime.datetime.fromisoformat(text.strip())
     except ValueError:
         return None
 
 
 def _moment(stamp: datetime.datetime) -> Moment:
+    """A time stamp; one with a time zone in Greenwich's, so that no hour is lost in spring and none counted twice."""
+    if stamp.tzinfo is not None:
+        stamp = stamp.astimezone(datetime.UTC)
     seconds = 3600 * stamp.hour + 60 * stamp.minute + stamp.second + stamp.microsecond * 1e-6
     return float(stamp.toordinal()), seconds / 3600
 

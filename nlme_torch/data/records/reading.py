@@ -8,7 +8,7 @@ import pandas as pd
 
 from nlme_torch.data.covariates.missing import fill_missing
 from nlme_torch.data.events.classic_events import read_classic_events
-from nlme_torch.data.events.clock import read_clock
+from nlme_torch.data.events.clock import in_hours, read_clock
 from nlme_torch.data.outcomes.quantification import Limit, Quantification, read_quantification
 from nlme_torch.data.records.table import Table, read_table
 from nlme_torch.data.table.columns import Columns, resolve_columns
@@ -63,6 +63,7 @@ def read_frame(
     if problems:
         return None, problems
     own, parts = read_clock(frame, parts, problems)
+    unit = [in_hours(parts)] if own is not frame else []
     own, parts = read_classic_events(own, parts, problems)
     own, parts = read_quantification(own, parts, Quantification(lloq, blq), problems)
     if columns.get("limit") is not None and parts.get("cens") is None:
@@ -76,4 +77,4 @@ def read_frame(
         return None, locate(problems, ids)
     table, problems = read_table(own, parts)
     table = replace(table, covariates=replace(table.covariates, filled=filled))
-    return Reading(own, parts, table), problems
+    return Reading(own, parts, replace(table, warnings=(*table.warnings, *unit))), problems

@@ -62,7 +62,11 @@ class Table:
             part,
             ids=tuple(self.ids[i] for i in kept),
             subject=subject.astype(np.int64),
-            warnings=tuple(replace(w, row=position[w.row]) for w in self.warnings if w.row in position),
+            warnings=tuple(
+                w if w.row is None else replace(w, row=position[w.row])
+                for w in self.warnings
+                if w.row is None or w.row in position
+            ),
         )
 
     def digest(self) -> str:

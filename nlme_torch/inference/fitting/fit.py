@@ -8,6 +8,7 @@ import torch
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.estimation import FitMethod
+from nlme_torch.inference.estimates.method_arguments import check_method
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.fitting.at_estimates import at_estimates
 from nlme_torch.inference.fitting.result import Fit
@@ -68,9 +69,8 @@ def fit(
     """
     check_arguments("fit", model, data, seed, device)
     chosen = SAEM() if method is None else method
-    if isinstance(chosen, type | str) or not hasattr(chosen, "estimate"):
-        raise FitError(f"fit: {chosen!r} is no estimation method; write one with its settings, such as nlme.FOCEI().")
-    check_likelihood(likelihood)
+    check_method("fit", chosen, ("estimate",), "nlme.FOCEI()")
+    check_likelihood("fit: likelihood", likelihood)
     if data.n_observations == 0:
         raise FitError("the data set has no observations to fit.")
     begun = time.perf_counter()

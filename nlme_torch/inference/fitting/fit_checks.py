@@ -27,8 +27,8 @@ AT_BOUND = 12.0
 """Distance from the middle on the logit scale: 1 - 6e-6 of the range."""
 COLLAPSED = 1e-5
 """Residual standard deviation over the spread of the observations, below which it has collapsed."""
-EXTREME = 25.0
-"""Logarithm of a positive parameter, 1e-11 or 7e10, that no unit explains."""
+EXTREME = 60.0
+"""Logarithm of a positive parameter, 1e-26 or 1e26, that no unit explains."""
 
 
 def fit_checks(density: Density, effects: EffectEstimates) -> tuple[str, ...]:

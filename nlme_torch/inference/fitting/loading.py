@@ -67,8 +67,15 @@ def load(path: str | Path, model: Model, data: "Dataset", *, solver: Solver | No
         True
     """
     folder = Path(path)
-    settle(folder)
-    if not folder.is_dir() or not any((folder / name).exists() for name in ("fit.json", "tensors.safetensors")):
+    try:
+        settle(folder)
+        there = folder.is_dir() and any((folder / name).exists() for name in ("fit.json", "tensors.safetensors"))
+    except OSError as error:
+        raise FitError(
+            f"{folder} cannot be looked into ({error.strerror or error}); name another folder, or ask for the right to "
+            "read it."
+        ) from error
+    if not there:
         raise FitError(f"{folder} holds no fit (fit.json is missing).")
     record = Entries(folder, "fit.json", read_json(folder / "fit.json"))
     form = record.take("format", int)

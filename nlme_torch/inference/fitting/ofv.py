@@ -13,12 +13,13 @@ from torch import Tensor
 from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
 from nlme_torch.inference.effects.unseen import effects_for_likelihood
+from nlme_torch.inference.estimates.method_arguments import check_method
 from nlme_torch.inference.fitting.solver_error import solver_warnings
 from nlme_torch.inference.fitting.tables import effect_table
 from nlme_torch.inference.foce.focei import FOCEI
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.foce.maximum_likelihood import natural_effects
-from nlme_torch.inference.likelihood.doubtful_modes import doubtful_modes, next_modes
+from nlme_torch.inference.likelihood.doubtful_modes import doubtful_modes, modes_at_kinks, next_modes
 from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod, evaluate_likelihood
 from nlme_torch.inference.marginal.expansion_points import expand, search_modes, solves_equations
 from nlme_torch.inference.marginal.laplace import exact_curvature
@@ -134,6 +135,7 @@ def ofv(
     check_arguments("ofv", model, data, seed, device)
     if data.n_observations == 0:
         raise FitError("the data set has no observations to evaluate.")
+    check_method("ofv", method, ("approximation", "log_marginal"), "nlme.FOCEI()")
     chosen: MarginalMethod | Pooled | LikelihoodMethod = method or FOCEI()
     model = copy.deepcopy(model).to(device=device)
     batch = data.batch(device=device)
@@ -184,6 +186,7 @@ def ofv(
         next_rule=math.nan if following is None else -2 * float(following.sum()),
         warnings=(
             *doubtful_modes(chosen.name, batch.subjects, gap, exact_curvature(approximation, found.evaluation)),
+            *modes_at_kinks(chosen.name, approximation, values, found),
             *solver_warnings(density, eta, then="evaluate again"),
         ),
     )

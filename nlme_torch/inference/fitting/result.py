@@ -20,7 +20,7 @@ from nlme_torch.inference.fitting.writing import save
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.information.observed import Kind
 from nlme_torch.inference.uncertainty.standard_errors import InformationMethod, standard_errors
-from nlme_torch.model.declare.arguments import check_data
+from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.density.density import Density
 
 if TYPE_CHECKING:
@@ -108,6 +108,9 @@ class Fit(FitRecord):
             Tables ``eta``, ``eta_sd``, ``parameters`` and ``predictions``, and ``predict`` for the same subjects under
             another regimen. IPRED is NaN, and a warning is logged, for a subject whose mode was not found.
 
+        Raises:
+            NLMEError: The data or the settings are not what they should be.
+
         Example:
             >>> import nlme_torch as nlme
             >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
@@ -116,7 +119,9 @@ class Fit(FitRecord):
             >>> sorted(patient.parameters.columns), len(patient.predictions)
             (['cl', 'ka', 'v'], 11)
         """
-        check_data("individualise", data)
+        check_arguments("individualise", self.model, data, seed)
+        if not isinstance(starts, int) or starts < 1:
+            raise FitError(f"individualise: starts must be a whole number of 1 or more, got {starts!r}.")
         density = Density(self.model, data.batch(device=self.effects.modes.device), self.solver)
         conditional = density.at()
         with torch.no_grad():

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyro
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from nlme_torch.errors import FitError
@@ -32,17 +33,24 @@ FORMAT = 1
 
 def save(fit: FitRecord, path: Path, *, overwrite: bool) -> Path:
     """Write a fit; see :meth:`Fit.save`."""
-    settle(path)
-    if path.exists():
-        if not overwrite:
-            raise FitError(f"{path} already exists; choose another name or pass overwrite=True.")
-        if not (path / "fit.json").is_file():
-            raise FitError(
-                f"{path} is not a saved fit and is not overwritten; choose another name or remove it yourself."
-            )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacement(path) as folder:
-        _write(fit, folder)
+    try:
+        settle(path)
+        if path.exists():
+            if not overwrite:
+                raise FitError(f"{path} already exists; choose another name or pass overwrite=True.")
+            if not (path / "fit.json").is_file():
+                raise FitError(
+                    f"{path} is not a saved fit and is not overwritten; choose another name or remove it yourself."
+                )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacement(path) as folder:
+            _write(fit, folder)
+    except (OSError, SafetensorError) as error:  # rights, a full disk, a file where a folder should be
+        reason = getattr(error, "strerror", None) or error
+        raise FitError(
+            f"the fit cannot be saved as {path} ({reason}); choose a folder that you may write to, on a disk with "
+            "room. The fit itself is not lost."
+        ) from error
     return path
 
 

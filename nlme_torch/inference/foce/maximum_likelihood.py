@@ -21,7 +21,7 @@ from nlme_torch.inference.likelihood.doubtful_modes import doubtful_modes, modes
 from nlme_torch.inference.likelihood.likelihood import from_estimate
 from nlme_torch.inference.likelihood.monte_carlo import MarginalEstimate
 from nlme_torch.inference.marginal.approximation import Approximation, batched
-from nlme_torch.inference.marginal.expansion_points import Expansion, decrements, solves_equations
+from nlme_torch.inference.marginal.expansion_points import Expansion, solves_equations
 from nlme_torch.inference.marginal.laplace import exact_curvature
 from nlme_torch.inference.marginal.objective import MarginalObjective, subject_gradients
 from nlme_torch.inference.marginal.quadrature import next_rule
@@ -32,6 +32,7 @@ from nlme_torch.inference.numerics import linear_algebra
 from nlme_torch.inference.optimise.minimisers import BFGS, LBFGS, Adam, Iterate, Minimum
 from nlme_torch.inference.optimise.optimality import Optimality
 from nlme_torch.inference.optimise.outer_search import OuterSearch
+from nlme_torch.inference.optimise.tails import Tail, inverse_root, tail
 from nlme_torch.inference.optimise.trust_region import TrustRegion
 from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.model.declare.scalars import all_scalars, scalar_matrix, structural_scalars
@@ -143,6 +144,7 @@ class _Run:
         self.outward: Tensor | None = None
         self.start = self.objective.initial
         self.left = False
+        self.tail = Tail()
 
     def go(self, leave: bool = False) -> None:
         """Minimise; where posteriors may have several modes, look for better ones at the end and go on from there.
@@ -166,6 +168,8 @@ class _Run:
                 reason = "the search began far away and was left for one from elsewhere"
                 self.minimum = Minimum(end.point, len(self.rows), len(self.rows), Status.STALLED, reason)
                 self.left = True
+            else:
+                self._judge_tail()
             line.finish(self.approximation.name, self.minimum.iterations)
 
     def resume(self) -> None:
@@ -211,6 +215,22 @@ class _Run:
             objective.centre = objective.kept
         self.minimum = self.minimum._replace(iterations=iterations, evaluations=evaluations)
 
+    def _judge_tail(self) -> None:
+        """No maximum is claimed where the likelihood only levels off."""
+        objective, vector = self.objective, self.minimum.iterate.vector
+        ended = self.minimum.status in (Status.CONVERGED, Status.STALLED, Status.COMPLETED)
+        if not ended or self.approximation.density.model.has_network or len(vector) > DENSE_LIMIT:
+            return
+        objective.centre = objective.kept
+        scale = inverse_root(objective.metric(vector)) if self.optimality is None else self.optimality.scale
+        if scale is None:
+            return
+        self.tail = found = tail(objective, vector, scale)
+        if found.running:
+            self.minimum = self.minimum._replace(
+                status=Status.UNBOUNDED, reason=found.explained(), levels_off=found.level
+            )
+
     @property
     def interrupted(self) -> bool:
         """Whether the user stopped it."""
@@ -235,7 +255,7 @@ class _Run:
             return self.objective.values
         return self.objective.at(self.objective.initial - BACK * self.outward)
 
-    def rank(self) -> tuple[bool, float, bool]:
+    def rank(self) -> tuple[bool, float, int]:
         """What makes one search better than another."""
         return rank(self.minimum)
 
@@ -327,6 +347,7 @@ class _Run:
                 f"the minimisation did not converge ({self.minimum.reason}; largest scaled gradient "
                 f"{self.minimum.iterate.scaled_gradient:.2g})"
             )
+        messages += self.tail.fallen_to_nothing()
         if not found.finite:
             lost = (~torch.isfinite(found.evaluation.value[0])).nonzero()[:, 0].tolist()
             subjects = self.approximation.density.batch.subjects
@@ -341,12 +362,9 @@ class _Run:
             self._gap,
             exact_curvature(self.approximation, found.evaluation),
         )
-        stalled = found.status[0] == ModeStatus.STALLED
-        if self.approximation.has_modes and bool(stalled.any()):
-            values, density = self.objective.at(self.minimum.iterate.vector), self.approximation.density
-            promised = decrements(self.approximation, values, found.evaluation.centre)[0]
-            messages += modes_at_kinks(self.approximation.name, density.batch.subjects, promised, stalled)
-        messages += collapsed(self.approximation.density, self.objective.at(self.minimum.iterate.vector))
+        values = self.objective.at(self.minimum.iterate.vector)
+        messages += modes_at_kinks(self.approximation.name, self.approximation, values, found)
+        messages += collapsed(self.approximation.density, values)
         return tuple(messages)
 
 

@@ -7,9 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlme_torch._typing import Bool, Float
+from nlme_torch._typing import Float
 from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
+from nlme_torch.inference.marginal.approximation import Approximation
+from nlme_torch.inference.marginal.expansion_points import Expansion, decrements
 from nlme_torch.inference.marginal.singular_hessian import SINGULAR, smallest_eigenvalues
+from nlme_torch.inference.modes.conditional_modes import ModeStatus
+from nlme_torch.model.declare.values import ParameterValues
 
 NEAR = 5.0  # units of -2 log joint density
 SHOWN = 5
@@ -70,23 +74,28 @@ def doubtful_modes(
 
 
 def modes_at_kinks(
-    method: str, subjects: Sequence[Any], decrement: Float[Tensor, "subject"], stalled: Bool[Tensor, "subject"]
+    method: str, approximation: Approximation, values: ParameterValues, found: Expansion
 ) -> tuple[str, ...]:
     """Name the subjects whose conditional mode lies where the derivative of the density jumps.
 
     Args:
         method: Name of the approximation.
-        subjects: Ids in the order of the batch.
-        decrement: What a quadratic promises next to the mode.
-        stalled: Where no step towards that was any better.
+        approximation: FOCE, Laplace, ... joined to a model and its data.
+        values: Raw name to ``(1, *shape)``.
+        found: Its expansion points there.
     """
-    kinked = (stalled & (decrement > PROMISED)).nonzero()[:, 0].tolist()
+    stalled = found.status[0] == ModeStatus.STALLED
+    if not approximation.has_modes or not bool(stalled.any()):
+        return ()
+    # no step is any better, and yet a quadratic promises more
+    promised = decrements(approximation, values, found.evaluation.centre)[0]
+    kinked = (stalled & (promised > PROMISED)).nonzero()[:, 0].tolist()
     if not kinked:
         return ()
     return (
-        f"{_counted(kinked, subjects)} a conditional mode at a kink, as where a lag, a duration or a switch meets an "
-        f"observation: {method} expands there by the derivatives of one side; importance sampling and nlme.SAEM need "
-        "none",
+        f"{_counted(kinked, approximation.density.batch.subjects)} a conditional mode at a kink, as where a lag, a "
+        f"duration or a switch meets an observation: {method} expands there by the derivatives of one side; importance "
+        "sampling and nlme.SAEM need none",
     )
 
 

@@ -14,6 +14,7 @@ from nlme_torch.errors import FitError
 from nlme_torch.inference.effects.effect_estimates import EffectEstimates
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
+from nlme_torch.inference.estimates.method_arguments import check_method
 from nlme_torch.inference.likelihood.annealed_importance_sampling import Annealing, annealed_importance_sampling
 from nlme_torch.inference.likelihood.importance_sampling import importance_sampling
 from nlme_torch.inference.likelihood.laplace_mixture import laplace_mixture
@@ -146,25 +147,23 @@ def loglik(fit: Fitted, method: LikelihoodMethod | None = None, *, seed: int = 0
         >>> nlme.loglik(fit, nlme.Quadrature(nodes=7)).method
         'Quadrature(nodes=7)'
     """
-    check_likelihood(method)
+    check_likelihood("loglik", method)
     chosen = method or default_likelihood(fit.model.n_effects)
     generator = torch.Generator().manual_seed(seed)
     return evaluate_likelihood(fit.density, fit.effects, chosen, generator)
 
 
-def check_likelihood(method: Any) -> None:
+def check_likelihood(place: str, method: Any) -> None:
     """Refuse what is no likelihood method, such as its name or its class.
 
     Args:
+        place: The public function, and its argument where that is not ``method``.
         method: What stands for the method, or None.
 
     Raises:
         FitError: It is none.
     """
-    if method is not None and (isinstance(method, type) or not hasattr(method, "log_marginal")):
-        raise FitError(
-            f"likelihood: {method!r} is no method; write one with its settings, such as nlme.ImportanceSampling()."
-        )
+    check_method(place, method, ("log_marginal",), "nlme.ImportanceSampling()")
 
 
 def default_likelihood(n_effects: int) -> LikelihoodMethod:

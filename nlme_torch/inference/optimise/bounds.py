@@ -9,17 +9,15 @@ from torch import Tensor
 from nlme_torch._typing import Float
 from nlme_torch.inference.estimates.free_scalars import raw_labels
 from nlme_torch.inference.marginal.approximation import Approximation
-from nlme_torch.model.declare.model import Model
-from nlme_torch.model.declare.values import ParameterValues, free_names
 from nlme_torch.model.parameters.individual_parameters import IndividualParameter
 from nlme_torch.model.parameters.parameters import PopulationParameter
 from nlme_torch.model.parameters.transforms import Log
 
-FURTHEST = 25.0
-"""Change of a logarithm, a factor of 7e10, that no error of an initial value explains."""
+FURTHEST = 60.0
+"""Change of a logarithm, a factor of 1e26, that no unit of measurement explains."""
 
-MARGIN = 10.0
-"""How much earlier, at a factor of 3e6, a search is said to run away that is stopped there by jumps and kinks."""
+MARGIN = 30.0
+"""How much earlier, at a factor of 1e13, a search is said to run away that is stopped there by jumps and kinks."""
 
 SLOPE = 0.01
 """Fall of -2 log-likelihood per unit of a logarithm from which it is said to fall without end."""
@@ -75,24 +73,6 @@ def furthest(approximation: Approximation, initial: Float[Tensor, "parameter"]) 
     entries = [log for log, count in zip(logs, counts, strict=True) for _ in range(count)]
     room = torch.where(torch.tensor(entries, dtype=torch.bool, device=initial.device), FURTHEST, torch.inf).to(initial)
     return Furthest(initial - room, initial + room, tuple(raw_labels(model, approximation.names)))
-
-
-def run_away(model: Model, before: ParameterValues, after: ParameterValues) -> str:
-    """Say which parameters other than variances went further than a logarithm may; empty where none did.
-
-    Args:
-        model: The model.
-        before: Initial values, raw name to ``(1, *shape)``.
-        after: Where a method without bounds ended.
-    """
-    said = []
-    for name in free_names(model):
-        if name.startswith("_covariances.") or not _is_logarithm(model.components, name):
-            continue
-        moved = float((after[name] - before[name]).flatten()[0])
-        if not abs(moved) <= FURTHEST:
-            said.append(f"{raw_labels(model, [name])[0]} runs to {'infinity' if moved > 0 else '0'}")
-    return " and ".join(said)
 
 
 def _is_logarithm(components: Mapping[str, object], name: str) -> bool:

@@ -60,6 +60,7 @@ class Minimum(NamedTuple):
         status: How the search ended; converged where the gradient is as small as asked.
         reason: The same as a clause.
         creeping: Whether it was stopped because jumps or kinks blocked its steps.
+        levels_off: Whether it stands in a tail, where the objective falls for ever but not below some value.
     """
 
     iterate: Iterate
@@ -68,6 +69,7 @@ class Minimum(NamedTuple):
     status: Status
     reason: str
     creeping: bool = False
+    levels_off: bool = False
 
     @property
     def converged(self) -> bool:

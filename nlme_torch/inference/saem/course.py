@@ -17,7 +17,7 @@ from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.mcmc.autocorrelation import autocorrelation_time
 from nlme_torch.inference.mcmc.kernels import Tuning
 from nlme_torch.inference.modes.starts import jittered_starts
-from nlme_torch.inference.optimise.bounds import run_away
+from nlme_torch.inference.optimise.tails import Tail, far_away, tail_of_estimates
 from nlme_torch.inference.pooled.pooled import Pooled
 from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.inference.saem.best_start import best_start
@@ -172,6 +172,14 @@ class Course:
         numbers = self.recorder.headline(self.state) if self.state.iteration % 5 == 0 else None
         line.advance(f"SAEM {phase}", numbers)
 
+    def _tail(self, values: ParameterValues, certificate: Certificate | None) -> Tail:
+        """Whether the estimates are in a tail; asked where a direction is flat, or a parameter has gone far."""
+        density = self.algorithm.density
+        unknown = self.certifier is not None and (certificate is None or bool(certificate.flat))
+        if density.model.has_network or not (unknown or far_away(density.model, values)):
+            return Tail()
+        return tail_of_estimates(density, values)
+
     def _estimation(self) -> Estimation:
         """Put together what stands."""
         density, certifier = self.algorithm.density, self.certifier
@@ -182,17 +190,18 @@ class Course:
             values = {name: value.detach() for name, value in certifier.scalars.at(certifier.vector[None]).items()}
             phi = certifier.draws.flatten(1, 2)
         warnings = list(self.warnings)
+        ended = Tail()
+        if self.status is not Status.INTERRUPTED:
+            ended = self._tail(values, certificate)
+            warnings += ended.fallen_to_nothing()
         if self.status is Status.INTERRUPTED:
             done = 0 if self.state is None else self.state.iteration
             self.reason = f"interrupted after {done} iterations" + (f" ({self.reason})" if self.reason else "")
             warnings.append(f"the fit was interrupted after {done} iterations: these are the values that stood then")
-        elif endless := run_away(density.model, parameter_values(density.model), values):
+        elif ended.running:
             self.status = Status.UNBOUNDED
-            self.reason += f"; {endless}"
-            warnings.append(
-                f"{endless}: the likelihood has no maximum, as where an error may vanish because the model meets an "
-                "observation exactly; fix it, leave such records out, or begin elsewhere"
-            )
+            self.reason += f"; {ended.running}"
+            warnings.append(ended.explained())
         elif certificate is not None:
             self.status = Status.CONVERGED if certificate.converged else Status.ITERATIONS_USED
             self.reason += f"; {certificate}"

@@ -9,14 +9,16 @@ import torch
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.estimation import FitMethod
+from nlme_torch.inference.estimates.method_arguments import check_method
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.fitting.fit import fit
 from nlme_torch.inference.fitting.result import Fit
-from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod
+from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod, check_likelihood
 from nlme_torch.inference.optimise.early_stopping import pooled_log_likelihood
 from nlme_torch.inference.pooled.pooled import Pooled
 from nlme_torch.inference.validation.held_out import held_out
 from nlme_torch.model.covariates.levels import learn_levels
+from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import assign, parameter_values
 from nlme_torch.model.density.density import Density
@@ -104,6 +106,9 @@ def multistart(
         >>> found.table.shape, found.best.data.n_subjects
         ((3, 4), 3)
     """
+    check_arguments("multistart", model, data, seed)
+    check_method("multistart", method, ("estimate",), "nlme.SAEM()")
+    check_likelihood("multistart: likelihood", likelihood)
     if not model.has_network:
         raise FitError("multistart draws new weights for networks, and the model has none; use SAEM(starts=...).")
     if not 1 <= keep <= starts:

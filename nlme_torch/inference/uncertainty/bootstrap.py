@@ -25,6 +25,7 @@ from nlme_torch.errors import FitError, NLMEError
 from nlme_torch.inference.estimates.estimation import FitMethod, UnrepeatableMethod
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
+from nlme_torch.inference.estimates.method_arguments import check_method
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.information.observed import hessian, positive
@@ -179,6 +180,7 @@ def _checked(samples: int) -> int:
 def _bootstrap(
     fit: Fitted, method: FitMethod | None, draws: Resamples, samples: int, level: float, seed: int, progress: bool
 ) -> Bootstrap:
+    check_method(f"{draws.kind}_bootstrap", method, ("estimate",), "nlme.FOCEI()")
     chosen: FitMethod = method or fit.method
     if isinstance(chosen, UnrepeatableMethod):
         raise FitError(

@@ -19,6 +19,7 @@ import pandas as pd
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
+from nlme_torch.inference.estimates.method_arguments import check_method
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.marginal.objective import MarginalObjective
 from nlme_torch.inference.progress import progress_line
@@ -102,6 +103,7 @@ def profile(
         >>> round(found.lower, 1), round(found.upper, 1)
         (2.3, 3.3)
     """
+    check_method("profile", method, ("approximation",), "nlme.FOCEI()")
     chosen = method or fitted_method(fit)
     scalars = FreeScalars(fit.model, parameter_values(fit.model))
     if name not in scalars.names:

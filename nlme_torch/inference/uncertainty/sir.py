@@ -24,6 +24,7 @@ from torch import Tensor
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
+from nlme_torch.inference.estimates.method_arguments import check_method
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.information.observed import hessian, positive
 from nlme_torch.inference.marginal.objective import MarginalObjective
@@ -132,6 +133,7 @@ def sir(
             f"sir needs 1 < resamples <= proposals, iterations >= 1 and inflation > 0; got {kept}, {proposals}, "
             f"{iterations} and {inflation:g}."
         )
+    check_method("sir", method, ("approximation",), "nlme.FOCEI()")
     chosen = method or fitted_method(fit)
     scalars = FreeScalars(fit.model, parameter_values(fit.model))
     objective = MarginalObjective(chosen.approximation(fit.density), scalars.values, chosen.searches(fit.density))

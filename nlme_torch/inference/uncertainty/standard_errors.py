@@ -19,6 +19,7 @@ from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars, slope_of
+from nlme_torch.inference.estimates.method_arguments import check_method
 from nlme_torch.inference.foce.focei import FOCEI
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.foce.quadrature import Quadrature
@@ -134,6 +135,7 @@ def standard_errors(
         >>> round(float(errors.table.loc["cl", "rse_percent"]))
         8
     """
+    check_method("standard_errors", method, ("information", "approximation"), "nlme.FOCEI()")
     chosen = method or _suitable(fit)
     scalars = FreeScalars(fit.model, parameter_values(fit.model))
     if isinstance(chosen, Quadrature):

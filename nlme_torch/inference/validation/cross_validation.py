@@ -12,9 +12,10 @@ import torch
 
 from nlme_torch.errors import FitError, NLMEError
 from nlme_torch.inference.estimates.estimation import FitMethod
+from nlme_torch.inference.estimates.method_arguments import check_method
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.fitting.fit import fit
-from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod
+from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod, check_likelihood
 from nlme_torch.inference.progress import progress_line
 from nlme_torch.inference.validation.held_out import held_out
 from nlme_torch.model.declare.arguments import check_data
@@ -111,6 +112,8 @@ def cross_validate(
         Colby and Bair (2013), Cross-validation for nonlinear mixed effects models. doi:10.48550/arXiv.1304.2828
     """
     check_data("cross_validate", data)
+    check_method("cross_validate", method, ("estimate",), "nlme.FOCEI()")
+    check_likelihood("cross_validate: likelihood", likelihood)
     if not 2 <= folds <= data.n_subjects:
         raise FitError(f"cross_validate: {folds} folds of {data.n_subjects} subjects; choose 2 to {data.n_subjects}.")
     named = {type(model).__name__: model} if isinstance(model, Model) else {}

@@ -53,7 +53,7 @@ def held_out(
         True
     """
     check_arguments("held_out", fit.model, data, seed)
-    check_likelihood(likelihood)
+    check_likelihood("held_out: likelihood", likelihood)
     if data.n_observations == 0:
         raise FitError("the held-out subjects have no observations.")
     density = Density(fit.model, data.batch(device=fit.effects.modes.device), fit.solver)

@@ -100,3 +100,22 @@ def _scaled_outcomes(reference: Moments, doubled: Moments) -> tuple[str, ...]:
             return ()
         scaled.append(name)
     return tuple(scaled)
+
+
+def only_scales(density: Density, name: str) -> bool:
+    """Whether a parameter is part of the standard deviation of normal outcomes and of nothing else.
+
+    Args:
+        density: The model with its data.
+        name: Attribute name of the parameter.
+    """
+    raw = f"{name}.unconstrained"
+    values = parameter_values(density.model)
+    if raw not in values:
+        return False
+    with torch.no_grad():
+        eta = 0.3 * density.at(values).sample(1, torch.Generator().manual_seed(0))
+        before = _moments(density.at(values), eta)
+        after = _moments(density.at({**values, raw: values[raw] + math.log(2.0)}), eta)
+    pairs = [(before[outcome], after[outcome]) for outcome in before]
+    return all(a is not None and b is not None and torch.equal(a[0], b[0]) for a, b in pairs)

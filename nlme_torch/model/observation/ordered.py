@@ -17,7 +17,7 @@ class OrderedCategorical(dist.TorchDistribution):
 
     .. math:: P(y \le k) = 1 / (1 + e^{-(c_k - \ell)}), \qquad k = 0, \dots, K - 1, \qquad c_0 < \dots < c_{K-1}
 
-    Scores are 0, 1, ..., K. Cutpoints out of order have probability zero, so that a search backs off.
+    Scores are 0, 1, ..., K. With cutpoints out of order every score has probability zero, so that a search backs off.
 
     Args:
         location: l; a larger one makes higher scores likelier.
@@ -56,8 +56,10 @@ class OrderedCategorical(dist.TorchDistribution):
         step = self.cutpoints[1:] - self.cutpoints[:-1]
         # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)): no cancellation in either tail
         gap = torch.log(-torch.expm1(-torch.where(step > 0, step, 1.0)))
-        inner = logsigmoid(logit[1:]) + logsigmoid(-logit[:-1]) + torch.where(step > 0, gap, -torch.inf)
-        return torch.cat([logsigmoid(logit[:1]), inner, logsigmoid(-logit[-1:])])
+        inner = logsigmoid(logit[1:]) + logsigmoid(-logit[:-1]) + gap
+        # a score that is never seen must not hide that its probability would be negative
+        order = torch.where(step > 0, 0.0, -torch.inf).sum(0)
+        return torch.cat([logsigmoid(logit[:1]), inner, logsigmoid(-logit[-1:])]) + order
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log probability of scores."""

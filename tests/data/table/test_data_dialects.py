@@ -126,6 +126,40 @@ def test_clock_times_without_dates_and_time_stamps():
     assert Dataset.from_frame(frame.astype({"TIME": str})).frame["TIME"].tolist() == [0, 25.5]
 
 
+def test_the_unit_of_clock_times_is_said():
+    """Hours is what they become; numbers of any unit have nothing said of them."""
+    clock = read("ID TIME DV\n1 8:00 1\n1 9:30 2\n2 8:00 3\n")
+    dates = read("ID DATE TIME DV\n1 1/31/24 8:00 1\n1 2/1/24 8:00 2\n")
+    stamps = pd.date_range("2024-01-31 08:00", periods=2, freq="2h")
+    frame = pd.DataFrame({"ID": 1, "TIME": stamps, "DV": [1.0, 2.0]})
+    for data in (clock, dates, Dataset.from_frame(frame), Dataset.from_frame(frame.astype({"TIME": str}))):
+        assert len(data.warnings) == 1 and "TIME" in data.warnings[0] and "hours since each subject" in data.warnings[0]
+        assert data.subset([data.subjects[0]]).warnings == data.warnings
+        assert Dataset.from_frame(data.to_frame()).warnings == ()
+    assert read("ID TIME DV\n1 8 1\n1 9.5 2\n").warnings == ()
+
+
+def test_an_hour_that_a_clock_leaves_out_is_no_hour_of_the_study():
+    """At 2:00 on 31 March 2024 the clocks of Zurich went to 3:00; in October they went back."""
+    zone = pd.DatetimeIndex(["2024-03-31 00:30", "2024-03-31 03:30", "2024-03-31 12:30"]).tz_localize("Europe/Zurich")
+    frame = pd.DataFrame({"ID": 1, "TIME": zone, "DV": [1.0, 2.0, 3.0]})
+    written = ["2024-03-31T00:30+01:00", "2024-03-31T03:30+02:00", "2024-03-31T12:30+02:00"]
+    for times in (zone, written):
+        assert Dataset.from_frame(frame.assign(TIME=times)).frame["TIME"].tolist() == [0, 2, 11]
+
+
+def test_a_difference_of_times_has_no_unit():
+    frame = pd.DataFrame({"ID": 1, "TIME": pd.to_timedelta(["0h", "36h"]), "DV": [1.0, 2.0]})
+    with pytest.raises(DataError, match=r"has no unit: write numbers, such as frame\['TIME'\].dt.total_seconds"):
+        Dataset.from_frame(frame)
+
+
+def test_time_stamps_as_numbers_are_asked_about():
+    frame = pd.DataFrame({"ID": 1, "TIME": [1704096000.0, 1704103200.0], "DV": [1.0, 2.0]})
+    assert any("seconds since 1970" in message for message in Dataset.from_frame(frame).warnings)
+    assert Dataset.from_frame(frame.assign(TIME=[0.0, 4e8])).warnings == ()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -318,6 +352,6 @@ def test_predictions_between_the_start_and_the_first_row():
 
 
 def test_check_frame_reads_like_from_frame():
-    assert check_frame(table("ID TIME DV\n1 8:00 1\n1 9:00 <2\n"), blq=1.0)["severity"].tolist() == ["warning"]
+    assert check_frame(table("ID TIME DV\n1 8:00 1\n1 9:00 <2\n"), blq=1.0)["severity"].tolist() == ["warning"] * 2
     assert "no table" in check_frame({"ID": [1]})["message"][0] or "pandas" in check_frame({"ID": [1]})["message"][0]
     assert check_frame(pd.read_csv(io.StringIO("C,ID,TIME,DV\nC,1,0,1")))["rule"].tolist() == ["comment"]

@@ -4,16 +4,18 @@ import json
 import os
 import stat
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from safetensors import SafetensorError
 from support.mixed_linear import lines_data, simulate_lines
 from support.small_models import Line
 
 import nlme_torch as nlme
 from nlme_torch.inference.effects.effect_estimates import EffectEstimates
-from nlme_torch.inference.fitting import writing
+from nlme_torch.inference.fitting import saved_folder, writing
 
 METHOD = nlme.SAEM(schedule=nlme.StepSchedule(burn_in=2, exploration=6, smoothing=4))
 
@@ -150,6 +152,30 @@ def test_what_is_not_a_fit_is_never_overwritten(fit, tmp_path, kind):
     assert (place / "thesis.tex" if kind == "directory" else place).read_text() == "years"
 
 
+def test_a_place_that_cannot_be_written_is_named(fit, data, tmp_path):
+    """A file where a folder should be: this is refused to a superuser, too."""
+    (tmp_path / "file").write_text("")
+    for place in ("file/run", "file/deeper/run", "x" * 300):
+        with pytest.raises(nlme.FitError, match="cannot be saved as (.|\n)*choose a folder that you may write to"):
+            fit.save(tmp_path / place)
+        with pytest.raises(nlme.FitError, match="holds no fit|cannot be looked into"):
+            nlme.load(tmp_path / place, Line(full=True), data)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("trouble", ["mkdtemp", "rename", "write_text", "save_file"])
+def test_trouble_with_the_disk_is_an_error_of_the_fit(fit, tmp_path, monkeypatch, trouble):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied") if trouble != "save_file" else SafetensorError("No space left")
+
+    owner = {"mkdtemp": saved_folder.tempfile, "save_file": writing}.get(trouble, Path)
+    monkeypatch.setattr(owner, trouble, refused)
+    with pytest.raises(nlme.FitError, match="cannot be saved as .*(Permission denied|No space left)"):
+        fit.save(tmp_path / "run")
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_failure_in_the_middle_leaves_nothing_behind(fit, data, tmp_path, monkeypatch, overwrite):
     folder = tmp_path / "one"
@@ -163,7 +189,7 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(fit, data, tmp_path, monk
             raise OSError("disk full")
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", failing)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(nlme.FitError, match="cannot be saved as .*one .disk full.; choose a folder"):
         fit.save(folder, overwrite=overwrite)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == (["one"] if overwrite else [])
@@ -181,7 +207,7 @@ def test_a_failure_at_the_last_moment_restores_the_old_fit(fit, data, tmp_path, 
         return real(self, target)
 
     monkeypatch.setattr(writing.Path, "rename", failing)
-    with pytest.raises(OSError, match="renaming failed"):
+    with pytest.raises(nlme.FitError, match="renaming failed"):
         fit.save(folder, overwrite=True)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["one"]

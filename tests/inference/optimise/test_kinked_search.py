@@ -116,4 +116,7 @@ def test_modes_at_kinks_are_named():
     data = nlme.Dataset.from_frame(pd.concat([pushed, smooth.assign(ID=smooth["ID"] + 1)]))
     short = nlme.FOCEI(optimiser=nlme.BFGS(iterations=2), rescue=None)
     fit = nlme.fit(LaggedFormula(0.05), data, short, progress=False)
-    assert any("1 of 6 subjects (0) has a conditional mode at a kink" in message for message in fit.warnings)
+    named = "1 of 6 subjects (0) has a conditional mode at a kink"
+    assert any(named in message for message in fit.warnings)
+    value = nlme.ofv(fit.model, data, nlme.FOCEI())
+    assert any(named in message for message in value.warnings) and named in str(value)

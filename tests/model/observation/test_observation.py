@@ -479,3 +479,14 @@ def test_events_look_back_to_the_record_that_they_are_told_of():
         torch.testing.assert_close(found.mean, 1 - torch.exp(-rise))
         torch.testing.assert_close(found.variance, torch.exp(-rise) * (1 - torch.exp(-rise)))
         torch.testing.assert_close(found.log_prob(torch.zeros_like(rise)), -rise)
+
+
+def test_cutpoints_out_of_order_make_every_score_impossible():
+    """A score that is never seen must not hide that its probability would be negative."""
+    cutpoints = [torch.tensor(c, dtype=torch.float64) for c in (1.0, -1.0, 2.0)]
+    found = nlme.observation.OrderedCategorical(torch.tensor(0.0, dtype=torch.float64), cutpoints)
+    assert found.log_probabilities().tolist() == [-math.inf] * 4
+    in_order = nlme.observation.OrderedCategorical(torch.tensor(0.0, dtype=torch.float64), sorted(cutpoints))
+    assert in_order.log_probabilities().exp().sum().item() == pytest.approx(1.0, rel=1e-14)
+    two = nlme.observation.OrderedCategorical(torch.tensor(0.3, dtype=torch.float64), cutpoints[:1])
+    assert two.log_probabilities().exp().sum().item() == pytest.approx(1.0, rel=1e-14)
