@@ -32,7 +32,7 @@ from nlme_torch.inference.numerics import linear_algebra
 from nlme_torch.inference.optimise.minimisers import BFGS, LBFGS, Adam, Iterate, Minimum
 from nlme_torch.inference.optimise.optimality import Optimality
 from nlme_torch.inference.optimise.outer_search import OuterSearch
-from nlme_torch.inference.optimise.tails import Tail, inverse_root, tail
+from nlme_torch.inference.optimise.tails import Tail, judged
 from nlme_torch.inference.optimise.trust_region import TrustRegion
 from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.model.declare.scalars import all_scalars, scalar_matrix, structural_scalars
@@ -169,7 +169,7 @@ class _Run:
                 self.minimum = Minimum(end.point, len(self.rows), len(self.rows), Status.STALLED, reason)
                 self.left = True
             else:
-                self._judge_tail()
+                self.minimum, self.tail = judged(self.objective, self.minimum, self.optimality, DENSE_LIMIT)
             line.finish(self.approximation.name, self.minimum.iterations)
 
     def resume(self) -> None:
@@ -214,22 +214,6 @@ class _Run:
         if isinstance(optimiser, TrustRegion):
             objective.centre = objective.kept
         self.minimum = self.minimum._replace(iterations=iterations, evaluations=evaluations)
-
-    def _judge_tail(self) -> None:
-        """No maximum is claimed where the likelihood only levels off."""
-        objective, vector = self.objective, self.minimum.iterate.vector
-        ended = self.minimum.status in (Status.CONVERGED, Status.STALLED, Status.COMPLETED)
-        if not ended or self.approximation.density.model.has_network or len(vector) > DENSE_LIMIT:
-            return
-        objective.centre = objective.kept
-        scale = inverse_root(objective.metric(vector)) if self.optimality is None else self.optimality.scale
-        if scale is None:
-            return
-        self.tail = found = tail(objective, vector, scale)
-        if found.running:
-            self.minimum = self.minimum._replace(
-                status=Status.UNBOUNDED, reason=found.explained(), levels_off=found.level
-            )
 
     @property
     def interrupted(self) -> bool:

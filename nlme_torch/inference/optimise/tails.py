@@ -25,11 +25,12 @@ from torch import Tensor
 from nlme_torch._typing import Bool, Float
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.free_scalars import raw_labels
+from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.marginal.laplace import LaplaceApproximation
 from nlme_torch.inference.marginal.objective import MarginalObjective
 from nlme_torch.inference.numerics import linear_algebra
-from nlme_torch.inference.optimise.minimisers import BFGS
-from nlme_torch.inference.optimise.optimality import examine
+from nlme_torch.inference.optimise.minimisers import BFGS, Minimum
+from nlme_torch.inference.optimise.optimality import Optimality, examine
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import ParameterValues, flatten_values, free_names, parameter_values
 from nlme_torch.model.density.density import Density
@@ -148,6 +149,29 @@ def tail(
         else:
             said.append(f"{labels[place]} runs to {_end(transform, sign)}")
     return Tail(" and ".join(said), tuple(vanished), fall < STEEP)
+
+
+def judged(
+    objective: MarginalObjective, minimum: Minimum, optimality: Optimality | None, most: int
+) -> tuple[Minimum, Tail]:
+    """Return the end of a search, UNBOUNDED where it is in a tail, and what runs away.
+
+    Args:
+        objective: What was minimised; its kept modes are those of the end.
+        minimum: The end.
+        optimality: What is known of it.
+        most: Parameters above which nothing is asked, as of a model with a network.
+    """
+    vector = minimum.iterate.vector
+    ended = minimum.status in (Status.CONVERGED, Status.STALLED, Status.COMPLETED)
+    if not ended or objective.approximation.density.model.has_network or len(vector) > most:
+        return minimum, Tail()
+    objective.centre = objective.kept
+    scale = inverse_root(objective.metric(vector)) if optimality is None else optimality.scale
+    found = Tail() if scale is None else tail(objective, vector, scale)
+    if found.running:
+        minimum = minimum._replace(status=Status.UNBOUNDED, reason=found.explained(), levels_off=found.level)
+    return minimum, found
 
 
 def tail_of_estimates(density: Density, values: ParameterValues) -> Tail:
