@@ -1,18 +1,24 @@
 """What a network was asked while the model was solved, and what it answered."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nlme_torch._typing import Bool, Float
+from nlme_torch.diagnostics.written_arguments import written_arguments
 from nlme_torch.errors import ModelError
 from nlme_torch.model.density.density import Conditional
 from nlme_torch.model.individual.individual import Individual, at_records
 from nlme_torch.model.networks.networks import BoundNetwork, Network
 from nlme_torch.model.networks.random_weights import RandomWeights
+
+LONGEST = 40
+"""Characters of an argument up to which it is a label."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,8 @@ class NetworkCalls:
 
     Attributes:
         labels: What each input is: the name of the state, parameter, latent or covariate that the model
-            passed as it is, ``time`` or ``time / 24``, otherwise ``input 1``, ``input 2``, ...
+            passed as it is, ``time`` or ``time / 24``, otherwise what the call says (``central / v``), or ``input 1``,
+            ``input 2``, ... where the source is not known.
         times: ``(record, subject)`` [data's time unit].
         observed: ``(record, subject)``, True where the data have an observation.
         solved: ``(record, subject)``, False on padding and for subjects whose equation could not be solved.
@@ -94,7 +101,7 @@ def network_calls(
         )
         for side in (0, 1)
     )
-    labels = _with_times(recorder.labels[0], inputs, times[:, 0, 0], mask)
+    labels = _with_times(recorder.labels[0], recorder.written[0], inputs, times[:, 0, 0], mask)
     observed = torch.stack([outcome.mask for outcome in batch.outcomes.values()]).any(0)[: len(mask)]
     return NetworkCalls(labels, times[:, 0, 0], observed, mask, inputs, outputs)
 
@@ -155,6 +162,7 @@ class _Recorder(BoundNetwork):
         super().__init__(bound.network, bound.weights)
         self.calls: list[tuple[list[Tensor], list[Tensor]]] = []
         self.labels: list[list[str | None]] = []
+        self.written: list[list[str | None]] = []
         self._names: dict[int, str] = {}
 
     def know(self, *named: Any) -> None:
@@ -170,17 +178,35 @@ class _Recorder(BoundNetwork):
     def __call__(self, *inputs: Tensor | float | Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
         result = super().__call__(*inputs)
         flat = [part for value in inputs for part in (value if isinstance(value, tuple | list) else (value,))]
-        self.labels.append([self._names.get(id(part)) for part in flat])
+        texts = written_arguments(_calling(sys._getframe(1)))
+        written = texts if texts is not None and len(texts) == len(flat) else [None] * len(flat)
+        known = [self._names.get(id(part)) for part in flat]
+        self.labels.append(known)
+        self.written.append([None if text is None or len(text) > LONGEST else text for text in written])
         scalars = [part if isinstance(part, Tensor) else self.weights.new_tensor(part) for part in flat]
         self.calls.append((scalars, list(result) if isinstance(result, tuple) else [result]))
         return result
 
 
-def _with_times(labels: list[str | None], inputs: Tensor, times: Tensor, mask: Tensor) -> tuple[str, ...]:
-    """Fill in the missing labels; an input that is proportional to time says so."""
+def _calling(frame: FrameType) -> FrameType:
+    """The frame that a call stands in, without the checks of types around functions."""
+    while frame.f_back is not None and not _is_source(frame):
+        frame = frame.f_back
+    return frame
+
+
+def _is_source(frame: FrameType) -> bool:
+    generated = frame.f_code.co_filename.startswith("<@")
+    return not generated and not str(frame.f_globals.get("__name__", "")).startswith("jaxtyping")
+
+
+def _with_times(
+    labels: list[str | None], written: list[str | None], inputs: Tensor, times: Tensor, mask: Tensor
+) -> tuple[str, ...]:
+    """Fill in the missing labels: what is proportional to time says so, the rest is as the call is written."""
     filled = []
     for index, label in enumerate(labels):
-        known = label or f"input {index + 1}"
+        known = label or written[index] or f"input {index + 1}"
         if label is None:
             wanted = mask & (times.abs() > 0)
             ratios = inputs[index, 0, :, 0][wanted] / times[wanted]

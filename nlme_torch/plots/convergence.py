@@ -1,6 +1,7 @@
 """The path of an iterative fit."""
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -18,7 +19,7 @@ TITLES = {"complete_loglik": "log p(y, phi)"}
 
 @styled
 def convergence(fit: Fit, columns: int = 4, *, labels: Labels = None) -> Figure:
-    """Plot every parameter over the iterations, the phases of the method shaded.
+    """Plot every parameter over the iterations, the phases of the method shaded where there are several.
 
     Structural parameters and variances have a panel each; the weights of a network, and their variances, are
     faint lines in one panel; acceptance rates and the complete-data log-likelihood follow.
@@ -51,7 +52,7 @@ def convergence(fit: Fit, columns: int = 4, *, labels: Labels = None) -> Figure:
     figure, axes = panels(len(groups), columns, height=1.75, sharex=True)
     phases = _phases(fit.trace)
     for ax, ((kind, group), part) in zip(axes, groups, strict=True):
-        for shade, (_, first, last) in zip(_shades(phases), phases, strict=True):
+        for shade, (_, first, last) in zip(_shades(phases), phases, strict=True) if len(phases) > 1 else ():
             ax.axvspan(first - 0.5, last + 0.5, color=shade, linewidth=0, zorder=0)
         ax.grid(False)
         _lines(ax, str(kind), part, labels)
@@ -63,9 +64,14 @@ def convergence(fit: Fit, columns: int = 4, *, labels: Labels = None) -> Figure:
     for ax in axes[-min(columns, len(axes)) :]:
         ax.tick_params(labelbottom=True)
         ax.set_xlabel("iteration")
-    if phases:
+    entries: dict[str, Artist] = {}
+    if len(phases) > 1:
         handles = [Patch(facecolor=shade, edgecolor=GREY, linewidth=0.5) for shade in _shades(phases)]
-        legend_below(figure, dict(zip((phase for phase, _, _ in phases), handles, strict=True)))
+        entries |= dict(zip((phase for phase, _, _ in phases), handles, strict=True))
+    for ax, ((kind, _), _) in zip(axes, groups, strict=True):
+        if kind == "acceptance":
+            entries |= {f"acceptance: {line.get_label()}": line for line in ax.lines}
+    legend_below(figure, entries)
     return figure
 
 
@@ -89,7 +95,6 @@ def _lines(ax: Axes, kind: str, part: pd.DataFrame, labels: Labels) -> None:
                 ax.axhline(line["value"].iloc[-1], color=BLACK, linewidth=0.6, linestyle=":", zorder=1)
     if kind == "acceptance":
         ax.set_ylim(0, 1)
-        ax.legend(fontsize=6.5, ncols=2, loc="upper right", handlelength=1.0, columnspacing=0.8, framealpha=0.6)
 
 
 def _title(kind: str, group: str, count: int, labels: Labels) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -396,3 +397,9 @@ class Dataset(Contents):
 
     def __repr__(self) -> str:
         return overview(self._table, self.start)
+
+    def _repr_html_(self) -> str:
+        title, *lines = map(escape, overview(self._table, self.start).splitlines())
+        cells = (line.strip().split("  ", 1) for line in lines)
+        rows = "".join(f"<tr><th>{name}</th><td>{text.strip()}</td></tr>" for name, text in cells)
+        return f"<b>{title}</b><table>{rows}</table>"

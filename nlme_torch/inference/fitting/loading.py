@@ -15,6 +15,7 @@ from nlme_torch.errors import FitError, NLMEError
 from nlme_torch.inference.effects.effect_estimates import EffectEstimates
 from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.estimates.status import Status
+from nlme_torch.inference.fitting.absent_data import AbsentData
 from nlme_torch.inference.fitting.result import Fit
 from nlme_torch.inference.fitting.saved_files import (
     Entries,
@@ -32,6 +33,7 @@ from nlme_torch.inference.fitting.saved_method import unpacked_method, unpacked_
 from nlme_torch.inference.fitting.saved_uncertainty import unpacked_uncertainty
 from nlme_torch.inference.fitting.writing import FORMAT
 from nlme_torch.model.covariates.levels import restore_levels
+from nlme_torch.model.declare.arguments import check_data
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import assign
 from nlme_torch.model.density.network_scales import automatic_scales
@@ -42,13 +44,14 @@ if TYPE_CHECKING:
     from nlme_torch.data import Dataset
 
 
-def load(path: str | Path, model: Model, data: "Dataset", *, solver: Solver | None = None) -> Fit:
+def load(path: str | Path, model: Model, data: "Dataset | None" = None, *, solver: Solver | None = None) -> Fit:
     """Read a fit that :meth:`Fit.save` wrote.
 
     Args:
         path: The directory.
         model: A model of the same class and settings; its parameters are overwritten in a copy.
-        data: The data the fit was made from.
+        data: The data the fit was made from. Without them the fit prints, holds its tables and effects, simulates
+            (``fit.model``) and individualises other data; what needs them raises a FitError that says so.
         solver: Another solver than the one of the fit; None takes the same.
 
     Returns:
@@ -87,10 +90,19 @@ def load(path: str | Path, model: Model, data: "Dataset", *, solver: Solver | No
     if "checksums" in record.values:  # fits saved by earlier versions have none
         _check(folder, record, with_solver=solver is None)
     tensors = read_tensors(folder / "tensors.safetensors")
-    if record.take("data_hash", str) != data.hash:
+    if isinstance(model, type):
+        raise FitError(f"load: a model is needed and its class was given; write {model.__name__}().")
+    if data is not None:
+        check_data("load", data)
+    if data is not None and record.take("data_hash", str) != data.hash:
         raise FitError(f"the data differ from those that {folder} was fitted to; load the original table.")
     fitted = _restore(folder, record, tensors, model)
-    effects, subjects = fitted.n_effects, data.n_subjects
+    likelihood = _log_likelihood(folder, record.part("log_likelihood"), None if data is None else data.subjects)
+    known: Any = data
+    if data is None:
+        ids = likelihood.subjects["id"].tolist()
+        known = AbsentData(ids, likelihood.n_observations, record.take("data_hash", str), str(path))
+    effects, subjects = fitted.n_effects, known.n_subjects
     shapes: dict[str, tuple[int | None, ...]] = {
         "modes": (effects, subjects),
         "precision": (effects, effects, subjects),
@@ -101,7 +113,7 @@ def load(path: str | Path, model: Model, data: "Dataset", *, solver: Solver | No
     }
     found = Fit(
         model=fitted,
-        data=data,
+        data=known,
         method=unpacked_method(record),
         solver=solver or _solver(folder, kind, record.part("solver").part("settings")),
         seed=record.take("seed", int),
@@ -111,10 +123,10 @@ def load(path: str | Path, model: Model, data: "Dataset", *, solver: Solver | No
         warnings=record.texts("warnings"),
         seconds=record.take("seconds", Number),
         effects=EffectEstimates(**{name: tensors.take(f"effects/{name}", shape) for name, shape in shapes.items()}),
-        log_likelihood=_log_likelihood(folder, record.part("log_likelihood"), data.subjects),
+        log_likelihood=likelihood,
         uncertainty=unpacked_uncertainty(record, tensors),
     )
-    if found.log_likelihood.n_normal is None:  # saved before it was counted
+    if found.log_likelihood.n_normal is None and data is not None:  # saved before it was counted
         counted = int(normal_observations(found.density).sum())
         found = dataclasses.replace(found, log_likelihood=dataclasses.replace(found.log_likelihood, n_normal=counted))
     return found
@@ -141,16 +153,17 @@ def _status(record: Entries) -> Status:
     return Status[name]
 
 
-def _log_likelihood(folder: Path, record: Entries, subjects: Sequence[Any]) -> LogLikelihood:
+def _log_likelihood(folder: Path, record: Entries, subjects: Sequence[Any] | None) -> LogLikelihood:
     table = read_table(folder / "likelihood.csv")
     missing = {"id", "log_likelihood", "standard_error", "effective_size", "k_hat"} - set(table.columns)
-    if len(table) != len(subjects) or missing:
+    if missing or (subjects is not None and len(table) != len(subjects)):
         raise damaged(folder, f"likelihood.csv has {len(table)} rows of {', '.join(table.columns)}")
     numbers = [name for name in table.columns if name != "id"]
     wrong = [name for name in numbers if not pd.api.types.is_numeric_dtype(table[name])]
     if wrong:
         raise damaged(folder, f"likelihood.csv: column {wrong[0]} holds something that is no number")
-    table["id"] = list(subjects)
+    if subjects is not None:
+        table["id"] = list(subjects)
     return LogLikelihood(
         value=record.take("value", Number),
         standard_error=record.take("standard_error", Number),

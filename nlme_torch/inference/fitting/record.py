@@ -9,16 +9,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nlme_torch.errors import NLMEError
+from nlme_torch.errors import FitError, NLMEError
 from nlme_torch.inference.effects.effect_estimates import shrinkage
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.status import Status
+from nlme_torch.inference.fitting.absent_data import AbsentData
 from nlme_torch.inference.fitting.everything_estimated import everything_estimated
 from nlme_torch.inference.fitting.individuals import individual_table
 from nlme_torch.inference.fitting.predictions import prediction_table
 from nlme_torch.inference.fitting.tables import effect_table, error_columns, omega_table
 from nlme_torch.inference.information.leave_one_out import LeaveOneOut, leave_one_out
 from nlme_torch.inference.uncertainty.standard_errors import Uncertainty
+from nlme_torch.model.declare.log_prior import log_prior
 from nlme_torch.model.declare.scalars import free_scalar_count
 from nlme_torch.model.declare.values import parameter_values
 
@@ -95,7 +97,7 @@ class FitRecord(Fitted):
     @cached_property
     def shrinkage(self) -> pd.Series:
         """Eta-shrinkage of every random effect, a fraction: 1 - SD(conditional modes) / omega."""
-        covariance = self.density.at().covariance()[0].detach()
+        covariance = torch.tensor(self.omega.to_numpy(), device=self.effects.modes.device)
         return pd.Series(
             shrinkage(self.effects.modes, covariance).numpy(force=True), index=list(self.model.effect_labels)
         )
@@ -120,6 +122,8 @@ class FitRecord(Fitted):
         """The same, or the error that says why it is unknown; None without a network or with fewer than 3 subjects."""
         if not self.model.has_network or self.data.n_subjects < 3:
             return None
+        if isinstance(self.data, AbsentData):
+            return FitError("the fit was loaded without its data")
         with torch.no_grad():  # what was computed before holds while the model's code still does the same
             behaviour = self.density.at().log_joint(self.effects.modes[:, None, None])
         known = self._left_out
@@ -153,7 +157,7 @@ class FitRecord(Fitted):
     @property
     def log_prior(self) -> float:
         """Log prior density of the estimates; 0 without priors. The penalised objective is -2 (LL + log prior)."""
-        return float(self.density.log_prior(parameter_values(self.model))[0])
+        return float(log_prior(self.model, parameter_values(self.model))[0])
 
     @property
     def aic(self) -> float:

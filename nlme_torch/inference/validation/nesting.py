@@ -6,6 +6,7 @@ from itertools import product
 
 import torch
 
+from nlme_torch.data import Dataset
 from nlme_torch.errors import NLMEError
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
@@ -87,6 +88,8 @@ def find_nesting(small: Fitted, large: Fitted) -> Nesting | None:
         large: The other one.
     """
     if type(small.method) is not type(large.method):
+        return None
+    if not isinstance(small.data, Dataset):  # a fit that was loaded without its data
         return None
     same_class = _of_one_class(small.model, large.model)
     if same_class is not None:

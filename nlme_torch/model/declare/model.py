@@ -245,6 +245,12 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
 
         return summary(self, data)
 
+    def __repr__(self) -> str:
+        return str(self.summary()) if self._finished else super().__repr__()
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
     # ------------------------------------------------------------------ construction
 
     def _check_declaration(self, name: str, value: Any) -> None:

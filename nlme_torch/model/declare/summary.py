@@ -1,6 +1,7 @@
 """What a model consists of, as one printable table."""
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -8,14 +9,19 @@ import pandas as pd
 from nlme_torch.data.dosing.doses import DoseKind
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.scalars import free_scalar_count
+from nlme_torch.model.declare.signatures import SIGNATURES
 from nlme_torch.model.networks.networks import Network
 from nlme_torch.model.networks.random_weights import RandomWeights
 from nlme_torch.model.parameters.individual_parameters import IndividualParameter, Latent
 from nlme_torch.model.parameters.parameters import PopulationParameter
 from nlme_torch.model.parameters.priors import describe_prior
+from nlme_torch.model.random_effects.random_effects import RandomEffectBlock
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
+
+SHOWN = 6
+"""Variances of a block that are written out."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,9 @@ class ModelSummary:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        body = "<br>".join(self.lines)
-        return f"<b>{self.title}</b><br>{body}{self.parameters.to_html(index=False)}{self.effects.to_html(index=False)}"
+        body = "<br>".join(map(escape, self.lines))
+        tables = [self.parameters] + ([self.effects] if len(self.effects) else [])
+        return f"<b>{escape(self.title)}</b><br>{body}" + "".join(table.to_html(index=False) for table in tables)
 
 
 def summary(model: Model, data: "Dataset | None" = None) -> ModelSummary:
@@ -72,6 +79,8 @@ def summary(model: Model, data: "Dataset | None" = None) -> ModelSummary:
         if data.start is not None:
             lines.append(f"subjects begin at {data.start:g}, or at their first row if that is earlier")
         lines += _doses(data)
+    written = [method for method in SIGNATURES if getattr(type(model), method) is not getattr(Model, method)]
+    lines.append(f"written in {', '.join(written)}")
     lines.append(f"{model.n_effects} random effects per subject, {free_scalar_count(model)} estimated parameters")
     parameters = pd.DataFrame([_row(name, component) for name, component in model.components.items()])
     effects = pd.DataFrame(
@@ -83,12 +92,22 @@ def summary(model: Model, data: "Dataset | None" = None) -> ModelSummary:
                 "Omega": "I"
                 if block.covariance is None
                 else type(block.covariance).__name__.removesuffix("Covariance"),
+                "variances": "1" if block.covariance is None else _variances(block),
                 "estimated": block.covariance is not None and block.covariance.free(),
             }
             for block in model.blocks
         ]
     )
     return ModelSummary(type(model).__name__, tuple(lines), parameters.fillna(""), effects)
+
+
+def _variances(block: RandomEffectBlock) -> str:
+    """The variances of a block, one number where they are equal, and how many there are where they are many."""
+    assert block.covariance is not None
+    values = [f"{value:.3g}" for value in block.covariance.current().diagonal().tolist()]
+    if len(set(values)) == 1:
+        return values[0]
+    return ", ".join(values) if len(values) <= SHOWN else f"{', '.join(values[:SHOWN])}, ..."
 
 
 def _covariates(data: "Dataset") -> list[str]:

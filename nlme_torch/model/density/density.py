@@ -23,6 +23,7 @@ from nlme_torch.model.covariates.derived import derived
 from nlme_torch.model.covariates.levels import coded_covariates, with_levels
 from nlme_torch.model.covariates.occasions import occasions, of_occasion
 from nlme_torch.model.covariates.regressors import regressors
+from nlme_torch.model.declare.log_prior import log_prior
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.user_code import told_by_line
 from nlme_torch.model.declare.values import ParameterValues, component_values, parameter_values
@@ -120,21 +121,7 @@ class Density(Joined):
 
     def log_prior(self, values: ParameterValues) -> Float[Tensor, "start"]:
         """Return the log prior density of the estimated parameters, zero where none has a prior."""
-        total = next(iter(values.values())).new_zeros(next(iter(values.values())).shape[0])
-        for name, component in self.model.components.items():
-            if isinstance(component, PopulationParameter):
-                raw = f"{name}.unconstrained"
-            elif isinstance(component, IndividualParameter):
-                raw = f"{name}.typical"
-            elif isinstance(component, Network):
-                raw = f"{name}.weights"
-            elif isinstance(component, RandomWeights):
-                raw, component = f"{name}.network.weights", component.network
-            else:
-                continue
-            if component.prior is not None and self.model.get_parameter(raw).requires_grad:
-                total = total + component.log_prior(values[raw])
-        return total
+        return log_prior(self.model, values)
 
 
 class Conditional:
