@@ -87,11 +87,14 @@ def read_times(
 def check_observed(
     observed: NDArray[np.bool_], subject: NDArray[np.int64], ids: Sequence[Any], problems: list[Problem]
 ) -> None:
-    """Every subject has at least one observation: without any its effects would be draws from the prior."""
+    """A warning for every subject without an observation: a new patient is one, and no fit takes it."""
     if len(observed) == 0:
         return
     counts = np.bincount(subject, weights=observed)
     for position in np.flatnonzero(counts == 0):
         row = int(np.flatnonzero(subject == position)[0])
-        message = "has no observation of any output. Leave the subject out, or see why its rows do not count."
-        problems.append(Problem("no observations", message, row=row, subject=ids[row]))
+        message = (
+            "has no observation of any output: as a new patient it can be predicted (Fit.individualise) and simulated, "
+            "and no fit takes it. See why its rows do not count, if it has some."
+        )
+        problems.append(Problem("no observations", message, row=row, subject=ids[row], severity="warning"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nlme_torch.data.records.batch import Batch
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.estimation import FitMethod
 from nlme_torch.inference.estimates.method_arguments import check_method
@@ -77,6 +78,7 @@ def fit(
     fitted = copy.deepcopy(model).to(device=device)
     generator = torch.Generator(device="cpu").manual_seed(seed)
     batch = data.batch(device=device)
+    _refuse_unobserved(batch)
     learn_levels(fitted, batch)
     density = Density(fitted, batch, choose_solver(solver))
     set_awaited_scales(density)
@@ -98,3 +100,15 @@ def fit(
         effects=there.effects,
         log_likelihood=there.log_likelihood,
     )
+
+
+def _refuse_unobserved(batch: Batch) -> None:
+    """A subject without observations says nothing of the parameters; most often its rows were not meant so."""
+    seen = torch.stack([outcome.mask.any(0) for outcome in batch.outcomes.values()]).any(0)
+    lost = [batch.subjects[place] for place in (~seen).nonzero()[:, 0].tolist()]
+    if lost:
+        named = ", ".join(map(repr, lost[:5])) + (", ..." if len(lost) > 5 else "")
+        raise FitError(
+            f"fit: {len(lost)} of {len(seen)} subjects have no observation of any output ({named}); leave them out "
+            "with data.subset(ids), or see why their rows do not count (data.describe())."
+        )

@@ -69,11 +69,6 @@ REFUSED = {
         {},
         ["row 3, subject 1, column ID", "re-appears", "ended at row 1"],
     ),
-    "subject without observations": (
-        "ID TIME AMT DV\n1 0 9 .\n1 1 0 2\n2 0 9 .",
-        {},
-        ["row 3, subject 2", "no observation", "Leave the subject out"],
-    ),
     "zero subjects": ("ID TIME DV", {}, ["no rows, hence no subjects"]),
     "covariate varies": (
         "ID TIME DV WT\n1 0 1 70\n1 1 1 71",

@@ -129,3 +129,25 @@ def test_a_patient_keeps_the_effects_that_the_samples_gave():
             assert value == pytest.approx(sum(30.0 / v * np.exp(-cl / v * (time - t)) for t in doses), rel=1e-6)
     with pytest.raises(nlme.FitError, match="is none of these"):
         found.predict(data)
+
+
+def test_a_patient_without_samples_comes_from_a_table_and_has_no_effects():
+    frame = nlme.examples.phenobarbital().frame
+    first = frame[frame["ID"] == frame["ID"].iloc[0]].assign(ID=1001, DV=np.nan, MDV=1)
+    with_samples = frame[frame["ID"].isin(frame["ID"].unique()[:2])].assign(
+        MDV=lambda rows: rows["DV"].isna().astype(int)
+    )
+    data = nlme.Dataset.from_frame(pd.concat([with_samples, first]), covariates=["WT", "APGR"])
+    assert any("no observation of any output" in warning for warning in data.warnings)
+    model = nlme.examples.Phenobarbital()
+    with pytest.raises(nlme.FitError, match=r"1 of 3 subjects have no observation of any output \(1001\)"):
+        nlme.fit(model, data, nlme.FO(), progress=False)
+    fit = nlme.fit(model, data.subset(data.subjects[:2]), nlme.FO(optimiser=nlme.BFGS(iterations=1)), progress=False)
+    found = fit.individualise(data)
+    np.testing.assert_allclose(found.eta.loc[1001], 0.0, atol=1e-8)
+    omega = np.sqrt(np.diag(fit.omega))
+    np.testing.assert_allclose(found.eta_sd.loc[1001], omega, rtol=1e-6)
+    assert (found.eta_sd.iloc[:2] < omega).all().all()
+    table = found.predict(data.with_times([5.0]))
+    alone = table[table["id"] == 1001]
+    assert len(alone) == 1 and alone["IPRED"].iloc[0] == pytest.approx(alone["PRED"].iloc[0])
