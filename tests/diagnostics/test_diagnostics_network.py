@@ -84,7 +84,7 @@ def test_low_rank_weights_equal_direct_evaluation():
 def test_a_latent_input_is_each_subjects_own_value():
     fit = shared_fit()
     function = network_function(fit, "effect", points=7)
-    assert function.labels == ("input 1", "input 2", "z[1]") and function.varied == "input 1"
+    assert function.labels == ("concentration", "2 * z[0]", "z[1]") and function.varied == "concentration"
     assert function.held.isna().all(axis=None)
     weights = fit.model.effect.weights.detach().numpy()
     x = function.population["input"].to_numpy()
@@ -200,7 +200,7 @@ def test_what_does_not_fit_is_refused():
         network_function(quick_fit(), "net")
     with pytest.raises(nlme.ModelError, match="never calls its network 'idle'"):
         network_function(fit, "idle")
-    with pytest.raises(nlme.ModelError, match="has 3 inputs, input 1, input 2, z"):
+    with pytest.raises(nlme.ModelError, match=r"has 3 inputs, concentration, 2 \* z"):
         network_function(fit, "effect", ["concentration"])
     with pytest.raises(nlme.ModelError, match="1 of the inputs .* must vary here, not 2"):
         network_function(fit, "effect", {"a": "vary", "b": "vary", "c": 0.0})

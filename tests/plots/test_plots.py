@@ -139,10 +139,20 @@ def test_convergence_has_a_panel_for_every_parameter_and_shades_the_phases():
     trace = quick_fit().trace
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), trace["ka"])
     assert all(len(ax.patches) == 3 for ax in figure.axes)
-    assert bottom_legend(figure) == ["burn-in", "explore", "smooth"]
+    entries = bottom_legend(figure)
+    assert entries[:3] == ["burn-in", "explore", "smooth"]
+    assert all(entry.startswith("acceptance: ") for entry in entries[3:]) and len(entries) > 3
+    assert all(ax.get_legend() is None for ax in figure.axes)  # nothing lies on curves
     explored = trace.loc[trace["phase"] == "explore", "iteration"]
     box = figure.axes[0].patches[1].get_extents().transformed(figure.axes[0].transData.inverted())
     assert [box.x0, box.x1] == pytest.approx([explored.min() - 0.5, explored.max() + 0.5])
+
+
+def test_convergence_of_a_method_without_phases_has_no_shade():
+    trace = quick_fit().trace.assign(phase="FOCEI")
+    trace = trace[[name for name in trace if not name.startswith("acceptance")]]
+    figure = plots.convergence(replace(quick_fit(), trace=trace))
+    assert all(len(ax.patches) == 0 for ax in figure.axes) and not figure.legends
 
 
 def test_convergence_of_many_weights_is_one_panel_per_network():
@@ -240,7 +250,7 @@ def test_slices_are_one_line_each():
 
 def test_networks_with_latent_inputs_low_rank_weights_and_without_spread():
     ax = plots.network(shared_fit(), "effect")
-    assert len(ax.lines) == 26 and ax.get_title(loc="left") == "input 2: own value, z[1]: own value"
+    assert len(ax.lines) == 26 and ax.get_title(loc="left") == "2 * z[0]: own value, z[1]: own value"
     assert len(plots.network(low_rank_fit(), "elimination").lines) == 26
     alone = plots.network(shared_fit(), "size")
     assert [entry.get_label() for entry in alone.lines] == ["typical subject", "at observations"]
