@@ -1,6 +1,7 @@
 """What a data set holds: its subjects, outputs and covariates, and what must be said about them."""
 
 import hashlib
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nlme_torch.data.dataset.checks import spoken, suspicions
+from nlme_torch.data.dataset.describe import overview
 from nlme_torch.data.records.table import Table
 from nlme_torch.data.table.columns import Columns
 
@@ -89,3 +91,12 @@ class Contents:
     def prediction_rows(self) -> NDArray[np.bool_]:
         """``(row,)``, True on rows at which to predict: those that :meth:`with_times` or a design added."""
         return self._new.copy()
+
+    def __repr__(self) -> str:
+        return overview(self._table, self.start)
+
+    def _repr_html_(self) -> str:
+        title, *lines = map(escape, overview(self._table, self.start).splitlines())
+        cells = (line.strip().split("  ", 1) for line in lines)
+        rows = "".join(f"<tr><th>{name}</th><td>{text.strip()}</td></tr>" for name, text in cells)
+        return f"<b>{title}</b><table>{rows}</table>"

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from nlme_torch.data.dataset.checks import misfits, suspicions
 from nlme_torch.data.dataset.contents import Contents
-from nlme_torch.data.dataset.describe import Description, describe, overview, why_no_covariate
+from nlme_torch.data.dataset.describe import Description, describe, why_no_covariate
 from nlme_torch.data.dataset.split import rows_of_subjects, split_subjects
 from nlme_torch.data.design.design import Regimens, designed, new_design
 from nlme_torch.data.design.new_times import Times, blank_frame, insert_times
@@ -394,12 +393,3 @@ class Dataset(Contents):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dataset, (self._frame, self._table, self._columns, self._new)
-
-    def __repr__(self) -> str:
-        return overview(self._table, self.start)
-
-    def _repr_html_(self) -> str:
-        title, *lines = map(escape, overview(self._table, self.start).splitlines())
-        cells = (line.strip().split("  ", 1) for line in lines)
-        rows = "".join(f"<tr><th>{name}</th><td>{text.strip()}</td></tr>" for name, text in cells)
-        return f"<b>{title}</b><table>{rows}</table>"

@@ -212,16 +212,11 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
         """Return a copy of the model with other values of some parameters.
 
         Args:
-            values: Name to value on the natural scale, as fits print them (``fit.parameters``): ``cl``, ``cl_WT`` and
-                ``cl_SEX[male]`` for coefficients, ``omega_cl`` for a variance, ``omega_cl,v`` for a covariance; also
-                the name of an Omega block to a whole matrix, or of a network to its weights.
-
-        Returns:
-            The copy; parameters not named keep their values.
+            values: Name to value on the natural scale, as ``fit.parameters`` has them: ``cl``, ``cl_SEX[male]``,
+                ``omega_cl,v``; also the name of an Omega block to a matrix, or of a network to its weights.
 
         Raises:
-            FitError: A name is unknown (the message lists those there are), a value lies outside its parameter's
-                range, or Omega is not positive definite.
+            FitError: A name is unknown, a value is out of its range, or Omega is not positive definite.
 
         Example:
             >>> import nlme_torch as nlme
