@@ -68,7 +68,7 @@ def test_typical_values_covariate_effects_and_residual_error(starts, effects_hel
 def test_compartments_with_infusions(starts):
     density = density_of(Oral(), history_data(3))
     conditional = moved(density, starts)
-    names = ("v.unconstrained", "cl.typical", "sigma.unconstrained", "cl.covariates.x.beta")
+    names = ("v.unconstrained", "cl.typical", "cl.covariates.x.beta")
     assert_second_order(density, conditional, draws(conditional), names, True)
 
 
