@@ -1,5 +1,7 @@
 """Derivatives of joint densities by compiled code equal those by replication."""
 
+import functools
+
 import pytest
 import torch
 from support.compiled_models import (
@@ -21,12 +23,17 @@ from nlme_torch.solve.kernel.build import compiler
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
 
+@functools.cache
+def near(model, starts):
+    data = history_data(3) if model is Oral else lines(3)
+    return moved(density_of(model(), data), starts, 0.05 if model is Oral else 0.2)
+
+
 @pytest.mark.parametrize("kind", [ColumnDensity, StandardisedDensity])
 @pytest.mark.parametrize("starts", [1, 2])
 @pytest.mark.parametrize("model", [Correlated, Oral])
 def test_derivatives_are_the_replicated_ones(kind, starts, model):
-    data = history_data(3) if model is Oral else lines(3)
-    conditional = moved(density_of(model(), data), starts, 0.2 if model is not Oral else 0.05)
+    conditional = near(model, starts)
     density = kind(conditional)
     points = draws(conditional, 2).flatten(-2)
     if kind is StandardisedDensity:
