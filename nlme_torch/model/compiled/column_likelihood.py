@@ -263,7 +263,7 @@ class ColumnLikelihood:
     def _evaluated(self, library: ctypes.CDLL, effects: Tensor, outputs: int) -> Tensor:
         columns = effects.detach().flatten(1).contiguous()
         count = columns.shape[1]
-        out = torch.empty(outputs, count, dtype=torch.float64)
+        out = torch.zeros(outputs, count, dtype=torch.float64)
         self.data.columns = count
         library.evaluate.argtypes = [_POINTER, _POINTER, _POINTER, _LONG, _LONG]
         library.evaluate(ctypes.addressof(self.data), columns.data_ptr(), out.data_ptr(), 0, count)
@@ -292,6 +292,8 @@ class ColumnLikelihood:
 
 
 def _make_jets(program: DensityProgram, directions: tuple[int, ...]) -> ctypes.CDLL | None:
+    if program.exponential and all(operand == 0 for operand in program.exponential):
+        return None  # a matrix exponential by scaling and squaring has no derivatives written out
     try:
         return build(jet_source(jet_program(program.trace, directions)), "-O2")
     except (NoDerivativeError, NotScalarError, BuildError) as error:
