@@ -58,7 +58,7 @@ class OrderedCategorical(dist.TorchDistribution):
         gap = torch.log(-torch.expm1(-torch.where(step > 0, step, 1.0)))
         inner = logsigmoid(logit[1:]) + logsigmoid(-logit[:-1]) + gap
         # a score that is never seen must not hide that its probability would be negative
-        order = torch.where(step > 0, 0.0, -torch.inf).sum(0)
+        order = torch.where(step > 0, torch.zeros_like(step), -torch.inf).sum(0)
         return torch.cat([logsigmoid(logit[:1]), inner, logsigmoid(-logit[-1:])]) + order
 
     def log_prob(self, value: Tensor) -> Tensor:
