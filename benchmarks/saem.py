@@ -49,7 +49,7 @@ def fits(name: str, problem: Problem, seeds: int) -> Figures:
     seconds, values, ends = [], [], []
     for seed in range(1, seeds + 1):
         spent, fit = used(lambda seed=seed: nlme.fit(model, data, nlme.SAEM(), seed=seed, progress=False))
-        value = nlme.loglik(fit, nlme.QuadratureLikelihood(15)).ofv
+        value = nlme.loglik(fit, nlme.Quadrature(nodes=15)).ofv
         seconds.append(spent)
         values.append(value)
         ends.append(fit.status.name)
