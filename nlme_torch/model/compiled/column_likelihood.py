@@ -295,7 +295,7 @@ def _make_jets(program: DensityProgram, directions: tuple[int, ...]) -> ctypes.C
     if program.exponential and all(operand == 0 for operand in program.exponential):
         return None  # a matrix exponential by scaling and squaring has no derivatives written out
     try:
-        return build(jet_source(jet_program(program.trace, directions)), "-O2")
+        return build(jet_source(jet_program(program.trace, directions)))
     except (NoDerivativeError, NotScalarError, BuildError) as error:
         _log.info("derivatives of the likelihood are not compiled as a whole: %s", error)
         return None
