@@ -18,9 +18,8 @@ from nlme_torch.errors import SolveError
 SOURCES = Path(__file__).parent / "source"
 # of -O3 these three passes are what makes these programs fast; the whole of it takes 1.7 times as long to compile
 _FLAGS = (
-    "-std=c++17", "-O2", "-funswitch-loops", "-fpeel-loops", "-fipa-cp-clone", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
-    "-fPIC",
-    "-shared", "-pthread", "-w",
+    "-std=c++17", "-O2", "-funswitch-loops", "-fpeel-loops", "-fipa-cp-clone", "-march=native",
+    "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-pthread", "-w",
 )  # fmt: skip
 _LEAST_SPACE = 4 << 20  # bytes; with less a failure of the compiler is the disk's
 _log = logging.getLogger(__name__)
