@@ -92,7 +92,7 @@ def test_a_correlation_of_one_is_named():
     [
         ("share.typical", 25.0, "share stands at its upper bound 1"),
         ("top.unconstrained", -20.0, "top stands at its lower bound 0"),
-        ("cl.typical", -30.0, "cl has run to 9.4e-14"),
+        ("cl.typical", -61.0, "cl has run to 3.2e-27"),
     ],
 )
 def test_a_value_at_the_end_of_its_range_is_named(raw, value, words):
