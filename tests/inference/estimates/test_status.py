@@ -66,7 +66,7 @@ def test_what_stands_is_kept_where_a_round_cannot_begin(monkeypatch):
     search = OuterSearch.__new__(OuterSearch)  # only its rounds matter here
     search.timed, search.scaled = False, lambda vector: torch.eye(1, dtype=torch.float64)
     zero = torch.zeros(1, dtype=torch.float64)
-    search.furthest = Furthest(zero - 25, zero + 25, ("a",))
+    search.furthest = Furthest(zero - 60, zero + 60, ("a",))
     here = Minimum(Iterate(zero, 5.0, zero + 1, 1.0), 3, 4, nlme.Status.STALLED, "stuck")
     there = here._replace(iterate=Iterate(zero, float("inf"), zero, float("inf")))
     rounds = iter([here, there])
