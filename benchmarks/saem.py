@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from record import Figures, conditions, record
 from start_problems import Counts
@@ -120,8 +121,8 @@ def problems(given: argparse.Namespace) -> dict[str, Callable[[], Problem]]:
         return nlme.examples.WarfarinTransit(), data, 290.96
 
     def counts() -> Problem:
-        design = nlme.Dataset.from_regimen(nlme.Regimen(0.0), [0.0, 1.0, 2.0, 3.0], subjects=800, outputs="DV")
-        return Counts(), nlme.simulate(Counts(), design, seed=1), None
+        rows = {"ID": np.repeat(np.arange(800), 4), "TIME": np.tile([0.0, 1.0, 2.0, 3.0], 800), "DV": 0.0}
+        return Counts(), nlme.simulate(Counts(), nlme.Dataset.from_frame(pd.DataFrame(rows)), seed=1), None
 
     return {
         "theophylline": lambda: (nlme.examples.TheophyllineClosedForm(), nlme.examples.theophylline(), 118.1017),
