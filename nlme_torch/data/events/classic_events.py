@@ -45,7 +45,7 @@ def read_classic_events(frame: pd.DataFrame, columns: Columns, problems: list[Pr
     name, amount = columns.get("evid"), columns.get("amt")
     if name is None or amount is None:
         return frame, columns
-    evid = parse_numbers(frame[name]).value
+    evid = parse_numbers(frame[name]).value.copy()
     coded = np.flatnonzero(np.isfinite(evid) & (evid >= 100) & (evid == np.floor(evid)))
     if not len(coded):
         return frame, columns

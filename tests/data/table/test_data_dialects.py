@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from support.data_tables import read, shared, table
 
 from nlme_torch import DataError
@@ -355,3 +356,12 @@ def test_check_frame_reads_like_from_frame():
     assert check_frame(table("ID TIME DV\n1 8:00 1\n1 9:00 <2\n"), blq=1.0)["severity"].tolist() == ["warning"] * 2
     assert "no table" in check_frame({"ID": [1]})["message"][0] or "pandas" in check_frame({"ID": [1]})["message"][0]
     assert check_frame(pd.read_csv(io.StringIO("C,ID,TIME,DV\nC,1,0,1")))["rule"].tolist() == ["comment"]
+
+
+def test_codes_may_be_real_numbers():
+    """A column with gaps elsewhere is read as real numbers, and pandas may lend it without leave to write."""
+    rows = {"ID": [1, 1, 1], "TIME": [0.0, 1.0, 2.0], "DV": [np.nan, 1.0, 0.5], "AMT": [5.0, 0.0, 0.0]}
+    whole = Dataset.from_frame(pd.DataFrame(rows | {"EVID": [101, 0, 0]}))
+    real = Dataset.from_frame(pd.DataFrame(rows | {"EVID": [101.0, 0.0, 0.0]}))
+    assert real.batch().doses is not None and whole.batch().doses is not None
+    assert torch.equal(real.batch().doses.amount, whole.batch().doses.amount)
