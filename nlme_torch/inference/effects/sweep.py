@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import logging
 import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,7 +17,9 @@ from nlme_torch.inference.mcmc.kernels import BlockRandomWalk, RandomWalk, Tunin
 from nlme_torch.model.compiled.column_likelihood import ColumnLikelihood, CompiledLikelihood
 from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood
 from nlme_torch.model.density.density import LOG_2PI, Conditional
-from nlme_torch.solve.kernel.build import build
+from nlme_torch.solve.kernel.build import BuildError, build
+
+_log = logging.getLogger(__name__)
 
 KERNELS = ("prior", "laplace", "component", "block", "hamiltonian")
 
@@ -144,7 +147,9 @@ def sweep(
         jitter=trajectory.jitter,
         **{name: array.data_ptr() for name, array in arrays.items()},
     )
-    _library().sweep(ctypes.byref(problem))
+    driver = _library()
+    assert driver is not None
+    driver.sweep(ctypes.byref(problem))
     moved = {
         "component": Tuning(arrays["component"], problem.of_component.count),
         "block": Tuning(arrays["block"], problem.of_block.count),
@@ -167,7 +172,9 @@ def compiled_for(conditional: Conditional, moves: Moves) -> CompiledLikelihood |
         moves: How often each kernel runs.
     """
     compiled = compiled_likelihood(conditional)
-    return None if compiled is None or (moves.hamiltonian and compiled.gradient is None) else compiled
+    if compiled is None or _library() is None or (moves.hamiltonian and compiled.gradient is None):
+        return None
+    return compiled
 
 
 def _adaptation(kernel: RandomWalk | BlockRandomWalk | HMC, tuning: Tuning) -> _Adaptation:
@@ -216,5 +223,9 @@ def _names(subjects: tuple[Any, ...]) -> Tensor:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
-    return build('#include "sweep.h"\n')
+def _library() -> ctypes.CDLL | None:
+    try:
+        return build('#include "sweep.h"\n')
+    except BuildError as error:
+        _log.warning("no compiled Markov chains, slower tensor operations instead: %s", error)
+        return None

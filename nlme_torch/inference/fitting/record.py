@@ -29,20 +29,7 @@ from nlme_torch.model.declare.values import parameter_values
 class FitRecord(Fitted):
     """A fitted model with everything that was learnt about it.
 
-    Attributes:
-        model: The model at its estimates.
-        data: The data it was fitted to.
-        method: The estimation method with its settings; ``str`` of it is its text.
-        solver: How its equations were solved.
-        seed: Seed of the fit.
-        trace: One row per iteration.
-        status: How the method ended.
-        termination: The same in a sentence, with numbers.
-        warnings: What the reader must know.
-        seconds: Wall time of the fit, likelihood and effects included.
-        effects: Conditional modes, means, covariances and draws of the random effects.
-        log_likelihood: Marginal log-likelihood with its method and diagnostics.
-        uncertainty: Standard errors, once :meth:`with_standard_errors` has computed them.
+    The attributes are explained where they are met, in :class:`nlme_torch.Fit`.
     """
 
     seed: int

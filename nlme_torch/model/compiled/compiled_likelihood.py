@@ -41,8 +41,9 @@ def compiled_likelihood(conditional: Conditional) -> CompiledLikelihood | None:
         conditional: The density at parameters from where it can be evaluated.
 
     Returns:
-        The compiled likelihood; None without a compiler, off the CPU, for models that cannot be written out for one
-        record of one subject (the log says why), and at parameters where no draw of the effects can be evaluated.
+        The compiled likelihood; None without a compiler, by a solver with ``compile=False``, off the CPU, for models
+        that cannot be written out for one record of one subject (the log says why), and at parameters where no draw of
+        the effects can be evaluated.
     """
     density, several = conditional.density, conditional.starts > 1
     kept = _kept.setdefault(density, {})
@@ -73,6 +74,8 @@ def log_likelihood(conditional: Conditional, eta: Float[Tensor, "effect chain st
 def _compiled(conditional: Conditional) -> CompiledLikelihood | None:
     density = conditional.density
     if compiler() is None or density._times.device.type != "cpu" or density._times.dtype is not torch.float64:
+        return None
+    if not getattr(density.solver, "compile", True):  # a solver that is not to be compiled speaks for the whole density
         return None
     try:
         with torch.no_grad():

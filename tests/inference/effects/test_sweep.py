@@ -11,12 +11,13 @@ from support.mixed_linear import lines_data, simulate_lines
 from support.small_models import DOUBLE
 
 import nlme_torch as nlme
+from nlme_torch.inference.effects import sweep as module
 from nlme_torch.inference.effects.moves import TAILS, ConditionalModes, Moves, PhiMoments
-from nlme_torch.inference.effects.sweep import sweep
+from nlme_torch.inference.effects.sweep import compiled_for, sweep
 from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
-from nlme_torch.solve.kernel.build import compiler
+from nlme_torch.solve.kernel.build import BuildError, compiler
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
@@ -205,3 +206,18 @@ def test_nothing_is_changed_in_place():
     swept(conditional, start, Moves(), 2, tunings=tunings)
     assert torch.equal(start, kept)
     assert all(torch.equal(tunings[name].log_scale, scale) for name, scale in scales.items())
+
+
+def test_a_compiler_that_fails_at_the_chains_leaves_tensor_operations(monkeypatch, caplog):
+    def broken(text):
+        raise BuildError("the compiler failed")
+
+    conditional = lines_conditional()
+    assert compiled_for(conditional, Moves()) is not None
+    module._library.cache_clear()
+    monkeypatch.setattr(module, "build", broken)
+    try:
+        assert compiled_for(conditional, Moves()) is None and compiled_for(conditional, Moves()) is None
+        assert caplog.text.count("no compiled Markov chains") == 1
+    finally:
+        module._library.cache_clear()

@@ -369,3 +369,9 @@ def test_neither_single_precision_nor_a_machine_without_compiler(monkeypatch):
     assert compiled_likelihood(density.at()) is None
     eta = draws(density.at())
     assert torch.equal(log_likelihood(density.at(), eta), density.at().log_likelihood(eta).detach())
+
+
+def test_a_solver_that_is_not_to_be_compiled_speaks_for_closed_forms_too():
+    for compiled in (True, False):
+        density = Density(Line(), lines().batch(), nlme.Auto(compile=compiled))
+        assert (compiled_likelihood(density.at()) is not None) == compiled
