@@ -94,5 +94,11 @@ struct MovedStops {
     last[n] = stop;
     for (long s = stop + 1; s < stops; ++s) times[s * columns + n] = times[stop * columns + n];
   }
+  // The same problem with these stops, every column's its own.
+  Problem problem(Problem q) const {
+    q.stops = stops; q.times = times.data(); q.amounts = amounts.data(); q.rates = rates.data();
+    q.resets = resets.data(); q.last = last.data(); q.rows = columns; q.offset = 0;
+    return q;
+  }
 };
 #endif

@@ -5,7 +5,6 @@
 //   before_transposed(p, h, e)      cotangents of effects from those of what is held,
 //   held_bars(x, own, h)            adds cotangents of initial states and parameters to those of what is held.
 #pragma once
-#include <algorithm>
 #include "columns.h"
 
 struct Cotangents {
@@ -60,52 +59,37 @@ extern "C" void gradient(const ColumnData *data, const double *effects, double *
   }
 }
 #else
+#include "walked.h"
 constexpr long TOGETHER = 1024;  // columns whose steps stay in memory
 extern "C" void gradient(const ColumnData *data, const double *effects, double *value, double *slope, long first,
                          long last) {
   FlushSubnormals flush;
   const ColumnData &d = *data;
-  const long most = last - first < TOGETHER ? last - first : TOGETHER;
-  std::vector<double> start(STATES * most), own((OWN + 1) * most), shared(SHARED + 1), held((HELD + 1) * most);
-  std::vector<double> arrivals(d.stops * STATES * most), bars(d.stops * STATES * most), held_bar((HELD + 1) * most);
-  std::vector<double> start_bar(STATES * most), initial_bar(STATES * most), own_bar((OWN + 1) * most), sums(most);
+  const long most = std::min(last - first, TOGETHER);
+  WalkedColumns walked(most, d.stops);
+  std::vector<double> bars(d.stops * STATES * most), held_bar((HELD + 1) * most), start_bar(STATES * most);
+  std::vector<double> initial_bar(STATES * most), own_bar((OWN + 1) * most), sums(most);
   std::vector<double> shared_bar((SHARED + 1) * ((most + W - 1) / W + 1));
-  std::vector<long> counts(6 * most);
-  struct { long *status, *stop, *accepted, *rejected, *evaluations, *switches; } outcome = {
-    counts.data(), counts.data() + most, counts.data() + 2 * most, counts.data() + 3 * most, counts.data() + 4 * most,
-    counts.data() + 5 * most};
   for (long from = first; from < last; from += most) {
-    const long end = from + most < last ? from + most : last, count = end - from;
-    auto row = [&](std::vector<double> &of, long index) { return of.data() + index * count - from; };
-    for (long n = from; n < end; n += W) {
-      Lanes at(d.starts, d.subjects, n, end);
-      V p[INPUTS + 1], h[HELD + 1], x[STATES], mine[OWN + 1], common[SHARED + 1];
-      inputs(d, at, effects, p);
-      before(p, h);
-      initial(h, x);
-      parameters(h, mine, common);
-      for (int i = 0; i < STATES; ++i) at.keep(row(start, i), x[i]);
-      for (int i = 0; i < OWN; ++i) at.keep(row(own, i), mine[i]);
-      for (int i = 0; i < HELD; ++i) at.keep(row(held, i), h[i]);
-      if (n == from) for (int i = 0; i < SHARED; ++i) shared[i] = common[i][0];
-    }
-    Problem q{count, d.stops, d.times, start.data(), d.amounts, d.rates, d.resets, d.last, own.data(), shared.data(),
-              d.rtol, d.atol, d.to_scale, d.max_steps, 1, d.subjects, from};
-    void *tape = d.walk(&q, arrivals.data(), &outcome, 1);
-    std::fill(bars.begin(), bars.end(), 0.0);
-    for (auto *zeroed : {&start_bar, &initial_bar, &own_bar, &shared_bar}) std::fill(zeroed->begin(), zeroed->end(), 0.0);
+    const long end = std::min(from + most, last), count = end - from;
+    auto row = [&](std::vector<double> &of, long index) { return walked.row(of, index); };
+    walked.prepare(d, effects, from, end, [](const Lanes &, const V *) {});
+    Problem q = walked.problem(d);
+    void *tape = d.walk(&q, walked.arrivals.data(), &walked.outcome, 1);
+    for (auto *zeroed : {&bars, &start_bar, &initial_bar, &own_bar, &shared_bar})
+      std::fill(zeroed->begin(), zeroed->end(), 0.0);
     for (long n = from; n < end; n += W) {
       Lanes at(d.starts, d.subjects, n, end);
       V h[HELD + 1], h_bar[HELD + 1], x0[STATES], x0_bar[STATES];
-      for (int i = 0; i < HELD; ++i) { h[i] = at.of_column(row(held, i)); h_bar[i] = V{}; }
-      for (int i = 0; i < STATES; ++i) { x0[i] = at.of_column(row(start, i)); x0_bar[i] = V{}; }
+      walked.load(at, h, x0);
+      for (int i = 0; i < HELD; ++i) h_bar[i] = V{};
+      for (int i = 0; i < STATES; ++i) x0_bar[i] = V{};
       auto place = [&](long r, int i, int l) {
-        long column = (l < at.width ? n + l : end - 1) - from;
-        return (d.stop_of[r * d.subjects + at.subject[l]] * STATES + i) * count + column;
+        return (d.stop_of[r * d.subjects + at.subject[l]] * STATES + i) * count + walked.column(at, l);
       };
       V total = at_records(d, at, h, h_bar, [&](long r, V *y) {
         for (int i = 0; i < STATES; ++i) {
-          LANES y[i][l] = arrivals[place(r, i, l)];
+          LANES y[i][l] = walked.arrivals[place(r, i, l)];
           if (d.restarted) y[i] = at.flags(d.restarted + r * d.subjects) ? x0[i] : y[i];
           if (d.added) y[i] += at.of_subject(d.added + (r * STATES + i) * d.subjects);
         }
@@ -121,19 +105,17 @@ extern "C" void gradient(const ColumnData *data, const double *effects, double *
       for (int i = 0; i < STATES; ++i) at.keep(row(start_bar, i), x0_bar[i]);
     }
     Cotangents g{bars.data(), initial_bar.data(), own_bar.data(), shared_bar.data(), nullptr, nullptr, nullptr};
-    d.replay(&q, tape, outcome.status, &g, nullptr, nullptr, 0);
+    d.replay(&q, tape, walked.outcome.status, &g, nullptr, nullptr, 0);
     d.release(tape);
     for (long n = from; n < end; n += W) {
       Lanes at(d.starts, d.subjects, n, end);
       V p[INPUTS + 1], h_bar[HELD + 1], x_bar[STATES], mine[OWN + 1];
-      M solved{};
       inputs(d, at, effects, p);
       for (int i = 0; i < HELD; ++i) h_bar[i] = at.of_column(row(held_bar, i));
       for (int i = 0; i < STATES; ++i) x_bar[i] = at.of_column(row(start_bar, i)) + at.of_column(row(initial_bar, i));
       for (int i = 0; i < OWN; ++i) mine[i] = at.of_column(row(own_bar, i));
       held_bars(x_bar, mine, h_bar);
-      for (int l = 0; l < at.width; ++l) solved[l] = outcome.status[n - from + l] == OK ? -1 : 0;
-      finish(d, at, p, h_bar, at.of_column(sums.data() - from), solved, value, slope);
+      finish(d, at, p, h_bar, at.of_column(sums.data() - from), walked.solved(at), value, slope);
     }
   }
 }

@@ -170,85 +170,58 @@ extern "C" void evaluate(const ColumnData *data, const double *effects, double *
   }
 }
 #else
+#include "walked.h"
 constexpr long TOGETHER = 4096;  // columns walked at a time, whose states at all stops stay in memory
 extern "C" void evaluate(const ColumnData *data, const double *effects, double *out, long first, long last) {
   FlushSubnormals flush;
   const ColumnData &d = *data;
-  const long most = last - first < TOGETHER ? last - first : TOGETHER;
-  std::vector<double> start(STATES * most), own((OWN + 1) * most), shared(SHARED + 1), held((HELD + 1) * most);
+  const long most = std::min(last - first, TOGETHER);
 #if MOVED
-  std::vector<double> arrivals((d.records + 2 * d.doses) * STATES * most);
+  WalkedColumns walked(most, d.records + 2 * d.doses);
 #else
-  std::vector<double> arrivals(d.stops * STATES * most);
+  WalkedColumns walked(most, d.stops);
 #endif
-  std::vector<long> counts(6 * most);
-  struct { long *status, *stop, *accepted, *rejected, *evaluations, *switches; } outcome = {
-    counts.data(), counts.data() + most, counts.data() + 2 * most, counts.data() + 3 * most, counts.data() + 4 * most,
-    counts.data() + 5 * most};
   for (long from = first; from < last; from += most) {
-    const long end = from + most < last ? from + most : last, count = end - from;
+    const long end = std::min(from + most, last), count = end - from;
 #if MOVED
     MovedStops moved(d, count);
     std::vector<char> given(count);
     Stops dose;
-#endif
-    for (long n = from; n < end; n += W) {
-      Lanes at(d.starts, d.subjects, n, end);
-      V p[INPUTS + 1], h[HELD + 1], x[STATES], mine[OWN + 1], common[SHARED + 1];
-      inputs(d, at, effects, p);
-      before(p, h);
-      initial(h, x);
-      parameters(h, mine, common);
-      auto store = [&](std::vector<double> &to, long row, V v) { at.keep(to.data() + row * count - from, v); };
-      for (int i = 0; i < STATES; ++i) store(start, i, x[i]);
-      for (int i = 0; i < OWN; ++i) store(own, i, mine[i]);
-      for (int i = 0; i < HELD; ++i) store(held, i, h[i]);
-      if (n == from) for (int i = 0; i < SHARED; ++i) shared[i] = common[i][0];
-#if MOVED
+    walked.prepare(d, effects, from, end, [&](const Lanes &at, const V *h) {
       V v[STATES * MODIFIERS];
       modifiers(h, v);
       for (int l = 0; l < at.width; ++l) {
-        given[n - from + l] = dose.build(d, at.subject[l], v, l);
-        if (!given[n - from + l]) dose.line = dose.records;
-        moved.fill(d, dose, at.subject[l], n - from + l);
+        const long column = walked.column(at, l);
+        given[column] = dose.build(d, at.subject[l], v, l);
+        if (!given[column]) dose.line = dose.records;
+        moved.fill(d, dose, at.subject[l], column);
       }
-#endif
-    }
-#if MOVED
-    Problem q{count, moved.stops, moved.times.data(), start.data(), moved.amounts.data(), moved.rates.data(),
-              moved.resets.data(), moved.last.data(), own.data(), shared.data(), d.rtol, d.atol, d.to_scale,
-              d.max_steps, 1, count, 0};
+    });
+    Problem q = moved.problem(walked.problem(d));
 #else
-    Problem q{count, d.stops, d.times, start.data(), d.amounts, d.rates, d.resets, d.last, own.data(), shared.data(),
-              d.rtol, d.atol, d.to_scale, d.max_steps, 1, d.subjects, from};
+    walked.prepare(d, effects, from, end, [](const Lanes &, const V *) {});
+    Problem q = walked.problem(d);
 #endif
-    d.walk(&q, arrivals.data(), &outcome, 0);
+    d.walk(&q, walked.arrivals.data(), &walked.outcome, 0);
     for (long n = from; n < end; n += W) {
       Lanes at(d.starts, d.subjects, n, end);
-      V h[HELD + 1], x0[STATES];
-      for (int i = 0; i < HELD; ++i) h[i] = at.of_column(held.data() + i * count - from);
-      for (int i = 0; i < STATES; ++i) x0[i] = at.of_column(start.data() + i * count - from);
-      V total[OUTPUTS];
+      V h[HELD + 1], x0[STATES], total[OUTPUTS];
+      walked.load(at, h, x0);
+      M solved = walked.solved(at);
+      auto arrived = [&](long s, int i, int l) {
+        return walked.arrivals[(s * STATES + i) * count + walked.column(at, l)];
+      };
 #if MOVED
+      for (int l = 0; l < at.width; ++l) if (!given[walked.column(at, l)]) solved[l] = 0;
       at_records(d, at, h, total, [&](long r, V *y) {
         for (int i = 0; i < STATES; ++i) LANES {
-          const long column = (l < at.width ? n + l : end - 1) - from, place = r * count + column;
-          y[i][l] = moved.restarted[place] ? x0[i][l] : arrivals[(moved.stop_of[place] * STATES + i) * count + column];
-          y[i][l] += moved.added[(r * STATES + i) * count + column];
+          const long place = r * count + walked.column(at, l);
+          y[i][l] = moved.restarted[place] ? x0[i][l] : arrived(moved.stop_of[place], i, l);
+          y[i][l] += moved.added[(r * STATES + i) * count + walked.column(at, l)];
         }
       });
 #else
-      at_records(d, at, h, total, [&](long r, V *y) {
-        states_at(d, at, r, x0, [&](long s, int i, int l) {
-          long column = (l < at.width ? n + l : end - 1) - from;
-          return arrivals[(s * STATES + i) * count + column];
-        }, y);
-      });
-#endif
-      M solved{};
-      for (int l = 0; l < at.width; ++l) solved[l] = outcome.status[n - from + l] == OK ? -1 : 0;
-#if MOVED
-      for (int l = 0; l < at.width; ++l) if (!given[n - from + l]) solved[l] = 0;
+      at_records(d, at, h, total, [&](long r, V *y) { states_at(d, at, r, x0, arrived, y); });
 #endif
       keep(d, at, total, solved, out);
     }
