@@ -39,10 +39,10 @@ def gradient_program(density: DensityProgram) -> GradientProgram:
         NoDerivativeError: An operation has no derivative rule.
     """
     trace, parts = density.trace, density.parts
-    moving = _depends_on_effects(parts.before, trace.effects)
+    moving = parts.before.depending(lambda kind, position: kind == "own" and position < trace.effects)
     active = [position for position, operand in enumerate(parts.held) if getattr(operand, "index", None) in moving]
     after = copy.deepcopy(parts.at_records)
-    places = _inputs(after)
+    places = after.inputs()
     of_states, of_held = [], []
     for term in density.terms:
         found = adjoints(after, [term], [1.0], careful=True)
@@ -53,26 +53,6 @@ def gradient_program(density: DensityProgram) -> GradientProgram:
     before = copy.deepcopy(parts.before)
     bars = [before.input("bar", position) for position in active]
     found = adjoints(before, [parts.held[position] for position in active], bars, careful=True)
-    own = _inputs(before)
+    own = before.inputs()
     of_effects = tuple(found.get(own.get(("own", effect), -1), 0.0) for effect in range(trace.effects))
     return GradientProgram(density, after, tuple(of_states), tuple(of_held), before, of_effects)
-
-
-def _depends_on_effects(program: Program, effects: int) -> set[int]:
-    found: set[int] = set()
-    for index, (name, operands) in enumerate(program.instructions):
-        if name == "input":
-            if operands[0] == "own" and int(operands[1]) < effects:  # type: ignore[call-overload]
-                found.add(index)
-        elif any(getattr(operand, "index", None) in found for operand in operands):
-            found.add(index)
-    return found
-
-
-def _inputs(program: Program) -> dict[tuple[str, int], int]:
-    """Instruction of every input, by kind and position."""
-    return {
-        (str(operands[0]), int(operands[1])): index  # type: ignore[call-overload]
-        for index, (name, operands) in enumerate(program.instructions)
-        if name == "input"
-    }

@@ -73,11 +73,7 @@ def jet_program(trace: Trace, directions: Sequence[int], longest: int = LONGEST)
         NotScalarError: The program gets longer than is worth compiling.
     """
     program = copy.deepcopy(trace.program)
-    places = {
-        (str(operands[0]), int(operands[1])): index  # type: ignore[call-overload]
-        for index, (name, operands) in enumerate(program.instructions)
-        if name == "input"
-    }
+    places = program.inputs()
     count, states, first = len(directions), trace.states, trace.records + 1
 
     def state_input(jet: int, state: int) -> int:

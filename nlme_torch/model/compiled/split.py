@@ -49,7 +49,7 @@ def split(program: Program, outputs: Sequence[Sequence[object]]) -> Split:
         moved[operand.index] = value
         return value
 
-    needed = _needed(program, [operand for group in outputs for operand in group])
+    needed = program.needed(operand for group in outputs for operand in group)
     for index, (name, operands) in enumerate(program.instructions):
         if index in changing and index in needed:
             if name == "input":
@@ -66,22 +66,5 @@ def depends_on_records(program: Program, operand: object) -> bool:
 
 
 def _changing(program: Program) -> set[int]:
-    found: set[int] = set()
-    for index, (name, operands) in enumerate(program.instructions):
-        if name == "input":
-            if operands[0] == "y":
-                found.add(index)
-        elif any(isinstance(operand, Ref) and operand.index in found for operand in operands):
-            found.add(index)
-    return found
-
-
-def _needed(program: Program, outputs: Sequence[object]) -> set[int]:
-    needed: set[int] = set()
-    stack = [operand.index for operand in outputs if isinstance(operand, Ref)]
-    while stack:
-        index = stack.pop()
-        if index not in needed:
-            needed.add(index)
-            stack += [operand.index for operand in program.instructions[index][1] if isinstance(operand, Ref)]
-    return needed
+    """What depends on records."""
+    return program.depending(lambda kind, _: kind == "y")

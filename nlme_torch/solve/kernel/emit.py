@@ -118,13 +118,7 @@ def _pullback(name: str, bars: str, program: Program, found: Mapping[tuple[str, 
 
 def body(program: Program, outputs: Sequence[tuple[str, object]]) -> str:
     """C++ statements that compute operands and give them to places, such as ``("dy[0] =", operand)``."""
-    needed: set[int] = set()
-    stack = [value.index for _, value in outputs if isinstance(value, Ref)]
-    while stack:
-        index = stack.pop()
-        if index not in needed:
-            needed.add(index)
-            stack += [o.index for o in program.instructions[index][1] if isinstance(o, Ref)]
+    needed = program.needed(value for _, value in outputs)
     if len(needed) > _LARGEST_PROGRAM:
         raise NotScalarError(f"the right-hand side has {len(needed)} scalar operations per subject")
     lines = []

@@ -61,7 +61,7 @@ class FieldProgram:
             A program, the operands f_y row by row, and the operands f_t.
         """
         program = copy.deepcopy(self.program)
-        inputs = _inputs(program)
+        inputs = program.inputs()
         columns = []
         for place in (*(("y", index) for index in range(self.states)), ("t", 0)):
             seeds: dict[int, object] = {inputs[place]: 1.0} if place in inputs else {}
@@ -90,7 +90,7 @@ class FieldProgram:
         offsets = {"y": self.states, "own": self.own, "shared": self.shared}
         seeds: dict[int, object] = {
             index: program.input(kind, place + offsets[kind])
-            for (kind, place), index in _inputs(program).items()
+            for (kind, place), index in program.inputs().items()
             if kind in offsets and (kind, place) not in self.held
         }
         speeds = tangents(program, seeds, self.outputs, careful=self.careful)
@@ -101,7 +101,7 @@ class FieldProgram:
         """The cotangents of the inputs that are not held, among those of all instructions."""
         return {
             place: found[index]
-            for place, index in _inputs(program).items()
+            for place, index in program.inputs().items()
             if index in found and place not in self.held
         }
 
@@ -143,15 +143,6 @@ def _array(program: Program, kind: str, shape: tuple[int, ...], start: int = 0) 
     for offset, index in enumerate(np.ndindex(*shape)):
         array[index] = program.input(kind, 0 if kind == "t" else start + offset)
     return array
-
-
-def _inputs(program: Program) -> dict[tuple[str, int], int]:
-    """Instruction of every input, by kind and position."""
-    return {
-        (str(operands[0]), int(operands[1])): index  # type: ignore[call-overload]
-        for index, (name, operands) in enumerate(program.instructions)
-        if name == "input"
-    }
 
 
 __all__ = ["FieldProgram", "Ref", "field_program"]

@@ -1,7 +1,7 @@
 """A straight-line program of scalar operations: what a vector field does for one subject."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 
@@ -68,6 +68,33 @@ class Program:
     def input(self, kind: str, index: int = 0) -> Ref:
         """An input: "t", "y", "own", "shared" or "bar", and its position."""
         return self._append("input", (kind, index))
+
+    def inputs(self) -> dict[tuple[str, int], int]:
+        """Instruction of every input, by kind and position."""
+        return {
+            (str(operands[0]), int(operands[1])): index  # type: ignore[call-overload]
+            for index, (name, operands) in enumerate(self.instructions)
+            if name == "input"
+        }
+
+    def depending(self, chosen: Callable[[str, int], bool]) -> set[int]:
+        """The instructions that depend on some inputs, chosen by kind and position, the inputs among them."""
+        found = {index for (kind, position), index in self.inputs().items() if chosen(kind, position)}
+        for index, (_, operands) in enumerate(self.instructions):
+            if any(isinstance(operand, Ref) and operand.index in found for operand in operands):
+                found.add(index)
+        return found
+
+    def needed(self, outputs: Iterable[object]) -> set[int]:
+        """The instructions on which operands depend, their own among them."""
+        found: set[int] = set()
+        stack = [operand.index for operand in outputs if isinstance(operand, Ref)]
+        while stack:
+            index = stack.pop()
+            if index not in found:
+                found.add(index)
+                stack += [operand.index for operand in self.instructions[index][1] if isinstance(operand, Ref)]
+        return found
 
     def is_mask(self, value: object) -> bool:
         """Whether an operand is a truth value."""

@@ -112,7 +112,7 @@ class Elementwise:
         bars = [program.input("y", self.record_inputs + i) for i in range(len(self.record_outputs))]
         bars += [program.input("own", self.own_inputs + i) for i in range(len(self.own_outputs))]
         found = adjoints(program, (*self.record_outputs, *self.own_outputs), bars)
-        places = _inputs(program)
+        places = program.inputs()
         record = [found.get(places.get(("y", i), -1), 0.0) for i in range(self.record_inputs)]
         own = [found.get(places.get(("own", i), -1), 0.0) for i in range(self.own_inputs)]
         inputs = (self.record_inputs + len(self.record_outputs), self.own_inputs + len(self.own_outputs))
@@ -226,12 +226,3 @@ def _find(
         _log.warning("no compiled closed form, slower tensor operations instead: %s", error)
         return None
     return function, result.shape[:-1]
-
-
-def _inputs(program: Program) -> dict[tuple[str, int], int]:
-    """Instruction of every input, by kind and position."""
-    return {
-        (str(operands[0]), int(operands[1])): index  # type: ignore[call-overload]
-        for index, (name, operands) in enumerate(program.instructions)
-        if name == "input"
-    }
