@@ -1,9 +1,13 @@
 """What every test may rely on: one thread, and a skip for tests that need a GPU where there is none."""
 
+import jaxtyping
 import pytest
 import torch
+from support import checked_calls
 
-import nlme_torch as nlme
+jaxtyping.jaxtyped = checked_calls.checked  # before the package is imported
+
+import nlme_torch as nlme  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -15,6 +19,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+def pytest_runtest_setup(item):
+    checked_calls.begin_test()
 
 
 @pytest.fixture(autouse=True)
