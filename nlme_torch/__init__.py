@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nlme_torch import examples as examples
     from nlme_torch import inference as inference
     from nlme_torch import model as model
+    from nlme_torch import nonmem as nonmem
     from nlme_torch import plots as plots
     from nlme_torch import settings as settings
     from nlme_torch import solve as solve
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from nlme_torch.model import observation as observation
     from nlme_torch.model import scale_networks as scale_networks
     from nlme_torch.model import simulate as simulate
+    from nlme_torch.nonmem import from_nonmem as from_nonmem
     from nlme_torch.solve import RK4 as RK4
     from nlme_torch.solve import Auto as Auto
     from nlme_torch.solve import Rodas5P as Rodas5P
@@ -113,6 +115,7 @@ _PARTS = (
     "examples",
     "inference",
     "model",
+    "nonmem",
     "plots",
     "settings",
     "solve",
@@ -197,6 +200,7 @@ _NAMES = {
         "scale_networks",
         "simulate",
     ),
+    "nlme_torch.nonmem": ("from_nonmem",),
     "nlme_torch.solve": ("RK4", "Auto", "Rodas5P", "TorchDiffEq", "Tsit5"),
 }
 _RENAMED = {

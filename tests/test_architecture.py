@@ -27,6 +27,8 @@ MAY_IMPORT = {
     "inference": {"data", "solve", "model"},
     "diagnostics": {"data", "solve", "model", "inference"},
     "plots": {"data", "solve", "model", "inference", "diagnostics"},
+    "nonmem": {"data", "solve", "compartments", "model", "inference"},
+    "__main__": {"nonmem"},
 }
 FOUNDATIONS = {"errors", "_typing", "settings"}
 

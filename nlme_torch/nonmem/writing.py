@@ -1,0 +1,352 @@
+"""From what was read to the text of a Python file."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from nlme_torch.data.table.columns import DATE_NAMES, NONMEM_NAMES
+from nlme_torch.nonmem.algebra import simplified
+from nlme_torch.nonmem.data_code import data_lines
+from nlme_torch.nonmem.declarations import DeclarationWriter
+from nlme_torch.nonmem.declared import number_text
+from nlme_torch.nonmem.expressions import Before, Binary, Element, Expression, Name, Number, rebuilt, walk
+from nlme_torch.nonmem.individual_parameters import ParameterRecognition
+from nlme_torch.nonmem.live import Declarations, live_definitions
+from nlme_torch.nonmem.naming import Namer, word_of
+from nlme_torch.nonmem.outcomes import LikelihoodLeaf, NormalLeaf, Outcome, read_outcomes
+from nlme_torch.nonmem.reading import Reading
+from nlme_torch.nonmem.source import ClassWriter, Pieces, expressions_of
+from nlme_torch.nonmem.subroutines import CLOSED, LINEAR, SATURABLE, closed_form_arguments
+from nlme_torch.nonmem.table_columns import TableColumns, refuse_before
+
+_DOSING = {"ALAG": "lag", "F": "bioavailability", "R": "rate", "D": "duration"}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A Python file, the name of its class, and notes."""
+
+    source: str
+    title: str
+    notes: tuple[str, ...]
+
+
+def write(reading: Reading) -> Written:
+    """Return the Python code of a stream."""
+    program, structure = reading.program, reading.structure
+    columns = TableColumns(program, reading.table)
+    dosing = _dosing(reading)
+    closed = _closed(reading)
+    derivatives = _derivatives(reading)
+    others = [
+        *(value for given in dosing.values() for value in given.values()),
+        *(closed[1].values() if closed else ()), *(derivatives or ()), *reading.initial.values(),
+    ]  # fmt: skip
+    _settle(reading, columns, [*others, *(program.current[k] for k in ("Y", "F_FLAG") if k in program.current)])
+    outcomes = read_outcomes(
+        program, columns, reading.values.sigmas, reading.likelihood, reading.observed, reading.code_line
+    )
+    outcomes = tuple(_unit_errors(reading, outcome) for outcome in outcomes)
+    if structure.advan is None:
+        outcomes = _predicted(reading, outcomes)
+    roots = [*others, *(part for outcome in outcomes for part in expressions_of(outcome.kind))]
+    for root in roots:
+        for part in walk(root):
+            if isinstance(part, Before):
+                refuse_before(reading.stream, part, reading.code_line)
+    live = live_definitions(program, roots)
+    taken = {d.name.name.lower() for d in live} | set(structure.states)
+    namer = Namer(taken)
+    recognition = ParameterRecognition(program, columns, reading.values, roots, reading.priors)
+    DeclarationWriter(recognition, namer).declare(recognition.read())
+    declarations = recognition.out
+    _check_used(reading, roots)
+    _declare_errors(reading, outcomes, roots, namer, declarations)
+    names = _outcome_names(outcomes)
+    covariate = {str(item): _covariate_name(str(item)) for item in columns.table}
+    pieces = Pieces(structure, program, declarations, dict(zip(names, outcomes, strict=True)), reading.initial,
+                    derivatives, closed, dosing, covariate)  # fmt: skip
+    title = _title(reading.stream.path.stem)
+    writer = ClassWriter(pieces, title, _description(reading))
+    body = writer.write()
+    covariates = _covariates(body, covariate)
+    data = data_lines(reading, columns, pieces, covariates)
+    source = _file(reading, body, data)
+    notes = tuple(dict.fromkeys((*reading.notes, *declarations.notes)))
+    return Written(source, title, notes)
+
+
+# ---------------------------------------------------------------------- what is needed
+
+
+def _dosing(reading: Reading) -> dict[int, dict[str, Expression]]:
+    """ALAG, F, R and D of the compartments that doses go into."""
+    table, structure = reading.table, reading.structure
+    if structure.advan is None:
+        return {}
+    dosed = {structure.dosed}
+    if "CMT" in table:
+        dosed = {int(k) or structure.dosed for k in table["CMT"][reading.dosed]}
+    found: dict[int, dict[str, Expression]] = {}
+    rates = set(table["RATE"][reading.dosed]) if "RATE" in table else set()
+    for k in sorted(dosed):
+        for code, key in _DOSING.items():
+            value = reading.program.current.get(f"{code}{k}")
+            if value is None or (code == "R" and -1 not in rates) or (code == "D" and -2 not in rates):
+                continue
+            found.setdefault(k, {})[key] = value
+    return found
+
+
+def _known(reading: Reading, text: str) -> Expression:
+    """An expression of variables of $PK."""
+    from nlme_torch.nonmem.expressions import ExpressionReader
+
+    def element(name: str, index: str) -> Expression:
+        raise AssertionError(f"{name}({index})")
+
+    def change(part: Expression) -> Expression | None:
+        if not isinstance(part, Name):
+            return None
+        found = reading.program.current.get(part.name)
+        if found is None:
+            advan = f"ADVAN{reading.structure.advan} TRANS{reading.structure.trans}"
+            reading.stream.refuse(
+                next(reading.stream.named("PK")).line, f"$PK gives {part.name} no value, which {advan} needs"
+            )
+        return found
+
+    return simplified(rebuilt(ExpressionReader(text, element).read(), change))
+
+
+def _closed(reading: Reading) -> tuple[str, dict[str, Expression]] | None:
+    if reading.structure.advan not in CLOSED:
+        return None
+    arguments = closed_form_arguments(reading.structure)
+    if arguments is None:
+        reading.stream.refuse(
+            reading.structure.line,
+            f"ADVAN{reading.structure.advan} TRANS{reading.structure.trans} cannot be converted",
+        )
+    kind, given = arguments
+    current = reading.program.current
+    if reading.structure.trans == 4 and "Q" not in current:
+        for wish, instead in (("Q", "Q3" if reading.structure.advan == 4 else "Q2"),):
+            given = {key: instead if text == wish and instead in current else text for key, text in given.items()}
+    return kind, {key: _known(reading, text) for key, text in given.items()}
+
+
+def _derivatives(reading: Reading) -> list[Expression] | None:
+    structure = reading.structure
+    if reading.derivatives is not None:
+        return reading.derivatives
+    if structure.advan == SATURABLE:
+        amount = Element("A", 1)
+        return [_saturable(reading, amount)]
+    if structure.advan in LINEAR:
+        return _rate_constants(reading)
+    if structure.advan is not None and structure.advan not in CLOSED:
+        reading.stream.refuse(structure.line, f"ADVAN{structure.advan} needs $DES")
+    return None
+
+
+def _saturable(reading: Reading, amount: Element) -> Expression:
+    most, half = _known(reading, "-VM"), _known(reading, "KM")
+    return Binary("/", Binary("*", most, amount), Binary("+", half, amount))
+
+
+def _rate_constants(reading: Reading) -> list[Expression]:
+    """Flows of ADVAN5 and ADVAN7 from K12, K1T2, K20, ..."""
+    count = len(reading.structure.states)
+    rates: list[Expression] = [Number("0") for _ in range(count)]
+    for key, rate in reading.program.current.items():
+        found = re.fullmatch(r"K(\d)(\d)|K(\d+)T(\d+)", key)
+        if found is None:
+            continue
+        source, target = int(found[1] or found[3]), int(found[2] or found[4])
+        if not 1 <= source <= count or target > count + 1:
+            continue
+        flow = Binary("*", rate, Element("A", source))
+        rates[source - 1] = Binary("-", rates[source - 1], flow)
+        if 1 <= target <= count:
+            rates[target - 1] = Binary("+", rates[target - 1], flow)
+    return [simplified(rate) for rate in rates]
+
+
+def _settle(reading: Reading, columns: TableColumns, roots: list[Expression]) -> None:
+    """Give every variable that is needed a value on all rows."""
+    program = reading.program
+    everywhere = np.ones(len(reading.table), dtype=bool)
+    for definition in live_definitions(program, roots):
+        if definition.name.name in ("Y", "F_FLAG"):
+            continue
+        if not any(isinstance(part, Before) for part in walk(definition.value)):
+            continue
+        if any(isinstance(part, Element) and part.name == "EPS" for part in walk(definition.value)):
+            continue
+        rows = everywhere if definition.section in ("PK", "PRED", "DES") else reading.observed
+        value = columns.settled(definition, rows)
+        program.definitions[definition.name] = replace(definition, value=value)
+    program.items = tuple(map(str, columns.table.columns))
+
+
+def _unit_errors(reading: Reading, outcome: Outcome) -> Outcome:
+    """Residual errors whose variance is fixed at 1 are not written."""
+    unit = {b.first + k for b in reading.values.sigmas for k in range(b.size) if b.fixed and b.matrix[k, k] == 1}
+
+    def change(part: Expression) -> Expression | None:
+        return Number("1") if isinstance(part, Element) and part.name == "SD" and part.index in unit else None
+
+    if isinstance(outcome.kind, LikelihoodLeaf):
+        return outcome
+    kind = NormalLeaf(outcome.kind.mean, simplified(rebuilt(outcome.kind.deviation, change)))
+    return replace(outcome, kind=kind)
+
+
+def _predicted(reading: Reading, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+    """Of $PRED: a mean that is an expression becomes a variable, which ``predict`` returns."""
+    found = []
+    for outcome in outcomes:
+        kind = outcome.kind
+        if isinstance(kind, NormalLeaf) and not isinstance(kind.mean, Name):
+            name = reading.program.define("PREDICTION", kind.mean, reading.code_line, "OUTCOME")
+            mean = kind.mean
+            deviation = rebuilt(kind.deviation, lambda p, mean=mean, name=name: name if p == mean else None)  # type: ignore[misc]
+            kind = NormalLeaf(name, deviation)
+        found.append(replace(outcome, kind=kind))
+    return tuple(found)
+
+
+def _check_used(reading: Reading, roots: list[Expression]) -> None:
+    """Refuse amounts where there are no compartments, and elements that are not known."""
+    live = live_definitions(reading.program, roots)
+    for definition in live:
+        for part in walk(definition.value):
+            if isinstance(part, Element) and part.name == "A" and definition.section == "PK":
+                reading.stream.refuse(definition.line, f"A({part.index}) in $PK cannot be converted")
+            if isinstance(part, Element) and part.name in ("P", "MTIME", "MPAST", "MNEXT", "MTDIFF"):
+                reading.stream.refuse(definition.line, f"{part.name}({part.index}) cannot be converted")
+            if isinstance(part, Before):
+                refuse_before(reading.stream, part, definition.line)
+
+
+# ---------------------------------------------------------------------- residual errors
+
+
+def _declare_errors(
+    reading: Reading,
+    outcomes: tuple[Outcome, ...],
+    roots: list[Expression],
+    namer: Namer,
+    declarations: Declarations,
+) -> None:
+    used = {part for root in roots for part in walk(root) if isinstance(part, Element)}
+    used |= {p for d in live_definitions(reading.program, roots) for p in walk(d.value) if isinstance(p, Element)}
+    deviations = sorted({part.index for part in used if part.name in ("SD", "SIGMA")})
+    firsts: dict[int, int] = {}
+    for block in reading.values.sigmas:
+        for k in range(block.size):
+            firsts[block.first + k] = block.first + k if block.repeats is None else block.repeats + k
+    several = len({firsts[index] for index in deviations}) > 1
+    named: dict[int, str] = {}
+    for index in deviations:
+        source = firsts[index]
+        block = next(b for b in reading.values.sigmas if index in b.effects)
+        k = index - block.first
+        variance = float(block.matrix[k, k])
+        if source not in named:
+            comment = next(b for b in reading.values.sigmas if source in b.effects).comments[k]
+            word = word_of(comment)
+            wishes = [f"sigma_{word}"] if word and word.lower() != "sigma" else []
+            name = namer.name(*wishes, *([] if several else ["sigma"]), f"sigma{source}")
+            fixed = ", fixed=True" if block.fixed else ""
+            note = f"  # {comment}" if comment else ""
+            declarations.lines.append(f"self.{name} = nlme.Positive({number_text(variance**0.5)}{fixed}){note}")
+            named[source] = name
+        declarations.texts[Element("SD", index)] = declarations.texts[Element("SIGMA", index)] = named[source]
+    for part in sorted((p for p in used if p.name == "COR"), key=lambda p: p.index):
+        i, j = divmod(part.index, 1000)
+        block = next(b for b in reading.values.sigmas if i in b.effects)
+        a, b = i - block.first, j - block.first
+        value = block.matrix[a, b] / np.sqrt(block.matrix[a, a] * block.matrix[b, b])
+        name = namer.name(f"correlation_{i}_{j}")
+        fixed = ", fixed=True" if block.fixed else ""
+        declarations.lines.append(f"self.{name} = nlme.Bounded({number_text(value)}, -1.0, 1.0{fixed})")
+        declarations.texts[part] = name
+
+
+# ---------------------------------------------------------------------- names
+
+
+def _outcome_names(outcomes: tuple[Outcome, ...]) -> list[str]:
+    """DV, or names by the data item that tells outcomes apart: DVID1, CMT3."""
+    if len(outcomes) == 1:
+        return ["DV"]
+    found: list[str] = []
+    for place, outcome in enumerate(outcomes, 1):
+        name = f"Y{place}"
+        for condition, holds in outcome.conditions:
+            match condition:
+                case Binary("==", Name(item), Number(text)) if holds:
+                    name = f"{item}{text.rstrip('.')}"
+        name = re.sub(r"\W", "_", name)
+        found.append(name if name not in found else f"{name}_{place}")
+    return found
+
+
+def _covariate_name(item: str) -> str:
+    taken = {*NONMEM_NAMES.values(), *DATE_NAMES}
+    return f"ROW_{item}" if item in taken else item
+
+
+def _title(stem: str) -> str:
+    words = [word for word in re.split(r"[^A-Za-z0-9]+", stem) if word]
+    title = "".join(word[0].upper() + word[1:] for word in words) or "Converted"
+    return title if title[0].isalpha() else f"Run{title}"
+
+
+def _description(reading: Reading) -> str:
+    record = next(reading.stream.named("PROBLEM"), None)
+    said = record.lines[0].text.strip() if record is not None else ""
+    said = re.sub(r'["\\]', "'", said)
+    return f"{said or 'Converted'}: {reading.stream.path.name}."
+
+
+def _covariates(body: str, covariate: Mapping[str, str]) -> list[str]:
+    """Data items that the class reads."""
+    return [
+        item
+        for item, name in covariate.items()
+        if re.search(rf"\bcov\.{re.escape(name)}\b", body) or f'nlme.Power("{name}"' in body
+        or f'nlme.Shift("{name}"' in body
+    ]  # fmt: skip
+
+
+def _file(reading: Reading, body: str, data: list[str]) -> str:
+    text = "\n".join(data)
+    imports = ["import math"] if "math." in body else []
+    imports += ["import numpy as np"] if "np." in text else []
+    imports += ["import pandas as pd"] if re.search(r"\bpd\.", text) else []
+    imports += ["import pyro.distributions as dist"] if "dist." in body else []
+    imports += ["import torch"] if "torch." in body else []
+    imports += ["from scipy import special"] if "special." in text else []
+    standard = [line for line in imports if line == "import math"]
+    others = sorted(line for line in imports if line != "import math")
+    own = ["import nlme_torch as nlme", "from nlme_torch.nonmem import Likelihood, read_table"
+           if "Likelihood(" in body else "from nlme_torch.nonmem import read_table"]  # fmt: skip
+    heads = ["\n".join(group) for group in (standard, others, own) if group]
+    default = _default_path(reading)
+    lines = "\n".join(f"    {line}" for line in data)
+    return (
+        f'"""{_description(reading)}"""\n\n' + "\n\n".join(heads) + f"\n\n\n{body}\n\n"
+        f'def data(path="{default}"):\n    """Read the data as NONMEM does."""\n{lines}\n\n\n'
+        f"method = {reading.method}\n"
+    )
+
+
+def _default_path(reading: Reading) -> str:
+    source = reading.source_of_data
+    return reading.file.path if isinstance(source, pd.DataFrame) else source.as_posix()

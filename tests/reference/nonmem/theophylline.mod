@@ -1,0 +1,17 @@
+$PROBLEM Theophylline, one oral dose, KA V K correlated
+$INPUT ID WT=DROP DOSE=DROP TIME DV
+$DATA theoph.csv IGNORE=@
+$PRED
+  DOSE = 320
+  KA = THETA(1)*EXP(ETA(1))
+  V  = THETA(2)*EXP(ETA(2))
+  K  = THETA(3)*EXP(ETA(3))
+  F  = DOSE/V*KA/(KA - K)*(EXP(-K*TIME) - EXP(-KA*TIME))
+  Y  = F + F*EPS(1) + EPS(2)
+$THETA (0, 2, 10) (0, 50, 100) (0, 0.1, 10)
+$OMEGA BLOCK(3)
+  0.2
+  0.1 0.2
+  0.1 0.1 0.2
+$SIGMA 0.1 0.1
+$ESTIMATION METHOD=COND INTER MAXEVAL=9999
