@@ -21,7 +21,7 @@ def data_lines(reading: Reading, columns: TableColumns, pieces: Pieces, covariat
         arguments.append(f"accept={_texts(list(reading.file.accept))}")
     if reading.file.records is not None:
         arguments.append(f"rows={reading.file.records}")
-    out.append(f"table = read_table(path, {', '.join(arguments)})")
+    out.append(_call("table = read_table", ["path", *arguments]))
     if "TIME" not in reading.inputs.items:
         out.append('table["TIME"] = table.groupby("ID").cumcount().astype(float)')
     for name, text in columns.added.items():
@@ -52,8 +52,17 @@ def data_lines(reading: Reading, columns: TableColumns, pieces: Pieces, covariat
         ignored.remove("CENS")
     if ignored:
         keywords.append(f"ignore=[{', '.join(repr(name) for name in dict.fromkeys(ignored))}]".replace("'", '"'))
-    out.append(f"return nlme.Dataset.from_frame(table, {', '.join(keywords)})")
+    out.append(_call("return nlme.Dataset.from_frame", ["table", *keywords]))
     return out
+
+
+def _call(function: str, arguments: list[str]) -> str:
+    """A call, on several lines where it is long; ``data`` itself stands four columns in."""
+    line = f"{function}({', '.join(arguments)})"
+    if len(line) <= 110:
+        return line
+    inner = "".join(f"        {argument},\n" for argument in arguments)
+    return f"{function}(\n{inner}    )"
 
 
 def _compartments(reading: Reading) -> list[str]:

@@ -1,5 +1,6 @@
 """What ``__init__`` of the model declares: parameters, effects, their covariances."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,7 +44,9 @@ class DeclarationWriter:
         lines: dict[str, str] = {}
         for definition, match in found:
             name = self._variable_name(definition.name.name)
+            name = self.namer.name(f"{name}_2") if name in lines else name
             lines[name] = f"self.{name} = {self._individual_text(match)}{self._unit(match.typical)}"
+            self._note_bounds(match.typical, name)
             self.owners[match.eta] = name
             for index in match.occasions:
                 self.occasion_owners[index] = name
@@ -58,6 +61,15 @@ class DeclarationWriter:
         self._declare_thetas(used, live, lines)
         self._declare_effects(used, lines)
         self.out.lines += lines.values()
+
+    def _note_bounds(self, index: int, name: str) -> None:
+        """Say which bounds of a typical value are not kept."""
+        theta = self.values.thetas[index - 1]
+        kept = theta.lower in (0.0, -math.inf) and theta.upper == math.inf
+        if not kept and not theta.fixed:
+            self.out.notes.append(
+                f"THETA({index}) ({name}): NONMEM's bounds ({theta.lower:g}, {theta.upper:g}) are not kept."
+            )
 
     def _variable_name(self, variable: str) -> str:
         return Namer(()).name(variable, f"{variable}_value")

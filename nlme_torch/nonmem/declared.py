@@ -10,6 +10,12 @@ def number_text(value: float) -> str:
     return repr(float(value))
 
 
+def root_text(variance: float) -> str:
+    """Return the root of a variance, as a number where that is short."""
+    root = number_text(variance**0.5)
+    return root if len(root) <= 6 else f"{number_text(variance)}**0.5"
+
+
 def theta_text(theta: Theta, prior: tuple[float, float] | None) -> tuple[str, str]:
     """Return how a THETA is declared, and what a reader should know of it."""
     value = number_text(theta.value)

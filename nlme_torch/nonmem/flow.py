@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from nlme_torch.nonmem.algebra import simplified
 from nlme_torch.nonmem.control_stream import ControlStream
-from nlme_torch.nonmem.expressions import Before, Element, Expression, Name, Number, Where, rebuilt
+from nlme_torch.nonmem.expressions import Before, Element, Expression, Name, Number, Where, rebuilt, walk
 from nlme_torch.nonmem.statements import Assignment, Exit, If, Refused, Statement
 
 CONSTANTS = {"ICALL": "2", "COMACT": "0", "COMSAV": "0", "IREP": "0", "A_0FLG": "1", "SIMEPS": "0", "NPROB": "1"}
@@ -116,13 +116,20 @@ class Program:
         merged: dict[str, tuple[Expression, int]] = {}
         for key in keys:
             before = known(key)
-            kept: Expression = Before(key, statement.line) if before is None else before
+            kept: Expression = Before(key, statement.line) if before is None else self._kept(before)
             value = last[key][0] if key in last else kept
             line = next(inner[key][1] for inner in (*(inner for _, inner in done), last) if key in inner)
             for test, inner in reversed(done):
                 value = Where(test, inner[key][0] if key in inner else kept, value)
             merged[key] = simplified(value), line
         scope.update(merged)
+
+    def _kept(self, value: Expression) -> Expression:
+        """What a variable keeps where a branch does not assign it: written out while some rows may have no value."""
+        definition = self.definitions.get(value) if isinstance(value, Name) else None
+        if definition is not None and any(isinstance(part, Before) for part in walk(definition.value)):
+            return definition.value
+        return value
 
     def _word(self, name: str) -> str:
         name = self.words.get(name, name)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nlme_torch.data.table.columns import DATE_NAMES, NONMEM_NAMES
 from nlme_torch.nonmem.algebra import derivative, factors, product, simplified, terms, total
 from nlme_torch.nonmem.declared import number_text
 from nlme_torch.nonmem.expressions import Binary, Call, Element, Expression, Name, Number, rebuilt, walk
@@ -76,7 +77,6 @@ class ParameterRecognition:
 
     def read(self) -> list[tuple[Definition, Found]]:
         """Return the definitions that are individual parameters."""
-        self._drop_zero_effects()
         found: list[tuple[Definition, Found]] = []
         for definition in self.live:
             match = self._individual(definition)
@@ -85,21 +85,16 @@ class ParameterRecognition:
                 found.append((definition, match))
         return self._with_occasions(found)
 
-    def _drop_zero_effects(self) -> None:
-        """Effects whose variance is fixed at 0 are 0."""
-        for index, block in self.blocks.items():
-            k = index - block.first
-            if block.fixed and not block.matrix[k].any():
-                self.out.texts[Element("ETA", index)] = "0.0"
-
     def is_zero(self, index: int) -> bool:
         """Whether the variance of an effect is fixed at 0."""
-        return self.out.texts.get(Element("ETA", index)) == "0.0"
+        block = self.blocks[index]
+        return block.fixed and not block.matrix[index - block.first].any()
 
     def _inlined(self, expression: Expression) -> Expression:
         """A variable that is used once, replaced by what it is."""
         while isinstance(expression, Name) and expression in self.program.definitions:
-            if self.counts[expression] != 1:
+            value = self.program.definitions[expression].value
+            if self.counts[expression] != 1 and not self.columns.only_data(value):
                 return expression
             expression = self.program.definitions[expression].value
         return expression
@@ -216,7 +211,10 @@ class ParameterRecognition:
         """The covariate that an expression is."""
         expression = self._inlined(expression)
         if isinstance(expression, Name) and not expression.version and expression.name in self.columns.table:
-            return expression.name if expression.name not in ("TIME", "DV", "AMT", "RATE", "CMT", "EVID") else None
+            table = self.columns.table
+            constant = (table.groupby("ID")[expression.name].nunique() == 1).all()
+            reserved = expression.name in (*NONMEM_NAMES.values(), *DATE_NAMES)
+            return expression.name if constant and not reserved else None
         return None
 
     def _covariate(self, found: Found, piece: Expression) -> bool:

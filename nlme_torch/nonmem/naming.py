@@ -11,16 +11,19 @@ _UNIT = re.compile(r"[\[(]([^\])]*)[\])]")
 
 def word_of(comment: str) -> str:
     """Return the name that a comment gives, empty where it gives none: ``1. CL (L/h)`` is CL."""
-    text = _UNIT.sub(" ", comment.split(";")[0])
-    text = re.sub(r"^\s*(?:THETA|ETA|OMEGA|SIGMA|EPS)?\s*\d*\s*[-.):,=]*\s*", "", text, flags=re.IGNORECASE)
+    tagged = re.match(r"\s*\[\s*([A-Za-z]\w*)\s*\]", comment)
+    if tagged is not None:
+        return tagged[1]
+    text = _UNIT.sub(" ", re.split(r"[;,]", comment)[0])
+    text = re.sub(r"^\s*(?:THETA|ETA|OMEGA|SIGMA|EPS)?\s*\d*\s*[-.):=]*\s*", "", text, flags=re.IGNORECASE)
     words = re.findall(r"[A-Za-z_][A-Za-z0-9_]*", text)
+    if words and words[0].upper() in ("IIV", "BSV", "IOV", "BOV", "PPV", "TYPICAL", "POPULATION") and len(words) > 1:
+        words = words[1:]
     if not words:
         return ""
-    short = len(words) == 1 or (words[0].isupper() and len(words[0]) <= 8 and words[0] not in ("FIX", "IIV", "BSV"))
-    for prefix in ("IIV", "BSV", "IOV", "BOV", "PPV"):
-        if words[0].upper() == prefix and len(words) > 1:
-            return words[1]
-    return words[0] if short and len(words[0]) <= 16 else ""
+    if len(words) <= 3 and sum(map(len, words)) <= 22:
+        return "_".join(words)
+    return words[0] if words[0].isupper() and len(words[0]) <= 8 else ""
 
 
 class Namer:

@@ -23,6 +23,7 @@ from nlme_torch.nonmem.expressions import (
     Expression,
     Name,
     Number,
+    Unary,
     Where,
     rebuilt,
     walk,
@@ -188,7 +189,7 @@ class _Reader:
         if flag.value:
             if self.has_errors(y):
                 self.program.stream.refuse(self.line, "a likelihood may not depend on EPS")
-            return LikelihoodLeaf(Call("LOG", (y,)) if flag.value == 1 else Binary("/", y, Number("-2")))
+            return LikelihoodLeaf(Call("LOG", (y,)) if flag.value == 1 else _from_minus_two(y))
         return self._normal(y)
 
     def _normal(self, y: Expression) -> NormalLeaf:
@@ -301,6 +302,18 @@ class _Reader:
             return None
 
         return simplified(rebuilt(self._written_out(deviation), change))
+
+
+def _from_minus_two(y: Expression) -> Expression:
+    """The log-likelihood of -2 log-likelihood."""
+    match y:
+        case Unary("-", Binary("*", Number() as two, inner)) if two.value == 2:
+            return inner
+        case Binary("*", Unary("-", Number() as two), inner) if two.value == 2:
+            return inner
+        case Binary("*", Number() as two, inner) if two.value == 2:
+            return Unary("-", inner)
+    return Binary("*", Number("-0.5"), y)
 
 
 def _given(expression: Expression, condition: Expression, holds: bool) -> Expression:

@@ -77,6 +77,12 @@ class Reading:
         return seen
 
     @property
+    def set_back(self) -> bool:
+        """Whether TIME runs back within a subject, as it may at a reset."""
+        time = self.table["TIME"]
+        return time.dtype.kind == "f" and bool((time.groupby(self.table["ID"]).diff() < 0).any())
+
+    @property
     def dosed(self) -> NDArray[np.bool_]:
         """``(row,)``, where a dose is given."""
         none = np.zeros(len(self.table), dtype=bool)
@@ -96,10 +102,7 @@ def read(path: str | Path, estimates: str | Path | None, data: "str | Path | pd.
     source = source if isinstance(source, pd.DataFrame) else Path(source)
     if isinstance(source, Path) and not source.is_file():
         stream.refuse(file.line, f"there is no data file {source.name} where $DATA has it; name it with data=")
-    table = source if isinstance(source, pd.DataFrame) else read_table(
-        source, column_names(inputs, file), ignore=rules(file), accept=file.accept, rows=file.records
-    )  # fmt: skip
-    table = table.copy()
+    table = read_table(source, column_names(inputs, file), ignore=rules(file), accept=file.accept, rows=file.records)
     if "ID" not in table:
         stream.refuse(inputs.line, "$INPUT has no ID")
     if "TIME" not in table:
@@ -211,9 +214,6 @@ def _prediction(reading: Reading) -> Expression:
     if "CMT" in reading.table:
         given = reading.table["CMT"][reading.observed].astype(int)
         seen = sorted({int(k) or reading.structure.observed for k in given})
-    for k in seen:
-        if not 1 <= k <= len(reading.structure.states):
-            reading.stream.refuse(reading.inputs.line, f"observations of compartment {k} (CMT) cannot be converted")
     value = scaled(seen[-1])
     for k in reversed(seen[:-1]):
         test: Expression = Binary("==", Name("CMT"), Number(str(k)))

@@ -28,7 +28,8 @@ class Pieces:
         closed: Class and arguments of a closed form; None without.
         dosing: Compartment to ``lag``, ``bioavailability``, ``rate``, ``duration`` to what it is.
         covariate: Data item to the covariate that holds it.
-        reset: Whether time is set back within subjects.
+        names: Variable to its name in Python.
+        set_back: Whether time is set back within subjects: ``t`` is not TIME then.
     """
 
     structure: Structure
@@ -41,6 +42,7 @@ class Pieces:
     dosing: Mapping[int, Mapping[str, Expression]]
     covariate: Mapping[str, str]
     names: dict[Name, str] = field(default_factory=dict)
+    set_back: bool = False
 
 
 class ClassWriter:
@@ -164,7 +166,7 @@ class ClassWriter:
                 return f"p.{name}"
             if part in self.program.definitions:
                 return self.pieces.names[part]
-            if part.name == "T" or part.name == time:
+            if part.name == "T" or (part.name == time and not self.pieces.set_back):
                 return "t"
             if value and part.name == "DV":
                 return "dv"

@@ -15,7 +15,7 @@ _TIMES = ("TIME", "DATE", "DAT1", "DAT2", "DAT3")
 
 
 def read_table(
-    path: str | Path,
+    path: str | Path | pd.DataFrame,
     columns: str | Sequence[str],
     *,
     ignore: str | Sequence[str] = (),
@@ -25,7 +25,7 @@ def read_table(
     r"""Read a data file as NONMEM does: cells are set apart by commas, blanks or tabs, and empty ones are 0.
 
     Args:
-        path: The file.
+        path: The file; or a table with such columns, whose missing cells become 0.
         columns: Names of its columns in order, in one text or several; ``-`` or ``-NAME`` for a column that is
             dropped, the latter after rows were left out by its values. Further columns are not read.
         ignore: Lines that are left out: ``"@"``, ``"#"``, ``"C"`` or another character that they begin with, and
@@ -48,10 +48,24 @@ def read_table(
     """
     names = columns.split() if isinstance(columns, str) else list(columns)
     rules = [ignore] if isinstance(ignore, str) else list(ignore)
-    marks = [rule for rule in rules if len(rule) == 1]
-    file = Path(path)
+    if isinstance(path, pd.DataFrame):
+        frame, source = path[[name.removeprefix("-") for name in names if name != "-"]].fillna(0.0), "the table"
+    else:
+        frame, source = _read_file(Path(path), names, [rule for rule in rules if len(rule) == 1], rows)
+    conditions = [rule for rule in rules if len(rule) > 1]
+    chosen = ~matching_rows(frame, conditions, "ignore") if conditions else np.ones(len(frame), dtype=bool)
+    if len(accept):
+        chosen &= matching_rows(frame, accept, "accept")
+    frame = frame.loc[chosen, [name for name in names if not name.startswith("-")]]
+    if not len(frame):
+        raise DataError(f"{source}: no row of the data is kept.")
+    return _numbers(frame, source).reset_index(drop=True)
+
+
+def _read_file(file: Path, names: list[str], marks: list[str], rows: int | None) -> tuple[pd.DataFrame, str]:
+    """The cells of a file as text, by lines, and its name."""
     if not file.is_file():
-        raise DataError(f"There is no data file {path}.")
+        raise DataError(f"There is no data file {file}.")
     cells: list[list[str]] = []
     lines: list[int] = []
     text = file.read_bytes().decode("utf-8-sig", errors="replace")
@@ -69,14 +83,7 @@ def read_table(
     frame = pd.DataFrame(
         {names[place].removeprefix("-"): [row[place] for row in cells] for place in kept}, index=pd.Index(lines)
     )
-    conditions = [rule for rule in rules if len(rule) > 1]
-    chosen = ~matching_rows(frame, conditions, "ignore") if conditions else np.ones(len(frame), dtype=bool)
-    if len(accept):
-        chosen &= matching_rows(frame, accept, "accept")
-    frame = frame.loc[chosen, [name for name in names if not name.startswith("-")]]
-    if not len(frame):
-        raise DataError(f"The data file {file.name} has no rows that are kept.")
-    return _numbers(frame, file.name).reset_index(drop=True)
+    return frame, file.name
 
 
 def _cells(line: str) -> list[str]:
@@ -89,6 +96,9 @@ def _numbers(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     read: dict[str, object] = {}
     for name in frame:
         column = frame[name]
+        if column.dtype.kind in "iufb":
+            read[str(name)] = column.astype(float)
+            continue
         if name in _TIMES and column.str.contains(r"[:/]|\d-", regex=True).any():
             read[str(name)] = column
             continue

@@ -6,11 +6,24 @@ from numpy.typing import NDArray
 
 from nlme_torch.nonmem.algebra import contains, replaced, with_children
 from nlme_torch.nonmem.control_stream import ControlStream
-from nlme_torch.nonmem.expressions import Before, Element, Expression, Name, Where, children, rebuilt, walk
+from nlme_torch.nonmem.expressions import (
+    Before,
+    Binary,
+    Call,
+    Element,
+    Expression,
+    Name,
+    Number,
+    Where,
+    children,
+    rebuilt,
+    walk,
+)
 from nlme_torch.nonmem.flow import Definition, Program
 from nlme_torch.nonmem.python_code import Printer
 
-_BEGINS = '(table["ID"] != table["ID"].shift())'
+NEWIND = 'np.where(table["ID"] != table["ID"].shift(), 1, 2)'
+"""NEWIND as a column: 1 on the first record of a subject, 2 on the others."""
 
 
 def table_text(expression: Expression) -> str:
@@ -18,7 +31,7 @@ def table_text(expression: Expression) -> str:
 
     def leaf(part: Expression) -> str:
         assert isinstance(part, Name)
-        return f"np.where{_BEGINS[:-1]}, 1, 2)" if part.name == "NEWIND" else f'table["{part.name}"]'
+        return NEWIND if part.name == "NEWIND" else f'table["{part.name}"]'
 
     return Printer(leaf, "np").text(expression)
 
@@ -46,9 +59,12 @@ class TableColumns:
             if isinstance(part, Name) and part in self.program.definitions:
                 if not self.only_data(self.program.definitions[part].value):
                     return False
-            elif isinstance(part, Name) and part.name not in (*self.table.columns, "NEWIND"):
+            elif isinstance(part, Name) and part.name != "NEWIND" and not self._has_numbers(part.name):
                 return False
         return True
+
+    def _has_numbers(self, item: str) -> bool:
+        return item in self.table and self.table[item].dtype.kind in "if"
 
     def inlined(self, expression: Expression) -> Expression:
         """Return an expression of data items with all variables replaced by what they are."""
@@ -83,6 +99,13 @@ class TableColumns:
         leaves = [part for part in walk(value) if isinstance(part, Before)]
         if not leaves:
             return value
+        guarded = _guarded_value(value) if definition.section == "ERROR" else None
+        if guarded is not None:
+            self.program.notes.append(
+                f"line {definition.line}: {definition.name.name} has no value where its logarithm or quotient has "
+                "none; such an observation is impossible here, and keeps the value of the record before in NONMEM."
+            )
+            return guarded
         name = definition.name.name
         first = leaves[0]
         own = all(leaf.name == name for leaf in leaves)
@@ -123,6 +146,21 @@ class TableColumns:
             return self.reached(expression.no, rows)
         yes, no = self.reached(expression.yes, rows & holds), self.reached(expression.no, rows & ~holds)
         return Where(expression.condition, yes, no)
+
+
+def _guarded_value(value: Expression) -> Expression | None:
+    """``LOG(F)`` of ``IF (F.GT.0) IPRED=LOG(F)``: what is guarded from values where it does not exist."""
+    match value:
+        case Where(Binary(">" | "!=", guarded, Number() as zero), yes, Before()) if zero.value == 0:
+            risky = (
+                part
+                for part in walk(yes)
+                if (isinstance(part, Call) and part.function in ("LOG", "LOG10") and part.arguments == (guarded,))
+                or (isinstance(part, Binary) and part.operator == "/" and part.right == guarded)
+            )
+            if next(risky, None) is not None and not contains(yes, lambda part: isinstance(part, Before)):
+                return yes
+    return None
 
 
 def refuse_before(stream: ControlStream, before: Before, line: int) -> None:

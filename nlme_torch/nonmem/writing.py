@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from nlme_torch.data.table.columns import DATE_NAMES, NONMEM_NAMES
-from nlme_torch.nonmem.algebra import simplified
+from nlme_torch.nonmem.algebra import factors, product, simplified
 from nlme_torch.nonmem.data_code import data_lines
 from nlme_torch.nonmem.declarations import DeclarationWriter
-from nlme_torch.nonmem.declared import number_text
-from nlme_torch.nonmem.expressions import Before, Binary, Element, Expression, Name, Number, rebuilt, walk
+from nlme_torch.nonmem.declared import number_text, root_text
+from nlme_torch.nonmem.expressions import ZERO, Before, Binary, Element, Expression, Name, Number, Where, rebuilt, walk
 from nlme_torch.nonmem.individual_parameters import ParameterRecognition
 from nlme_torch.nonmem.live import Declarations, live_definitions
 from nlme_torch.nonmem.naming import Namer, word_of
@@ -20,7 +20,7 @@ from nlme_torch.nonmem.outcomes import LikelihoodLeaf, NormalLeaf, Outcome, read
 from nlme_torch.nonmem.reading import Reading
 from nlme_torch.nonmem.source import ClassWriter, Pieces, expressions_of
 from nlme_torch.nonmem.subroutines import CLOSED, LINEAR, SATURABLE, closed_form_arguments
-from nlme_torch.nonmem.table_columns import TableColumns, refuse_before
+from nlme_torch.nonmem.table_columns import NEWIND, TableColumns, refuse_before
 
 _DOSING = {"ALAG": "lag", "F": "bioavailability", "R": "rate", "D": "duration"}
 
@@ -37,6 +37,7 @@ class Written:
 def write(reading: Reading) -> Written:
     """Return the Python code of a stream."""
     program, structure = reading.program, reading.structure
+    _tidy(reading)
     columns = TableColumns(program, reading.table)
     dosing = _dosing(reading)
     closed = _closed(reading)
@@ -50,6 +51,8 @@ def write(reading: Reading) -> Written:
         program, columns, reading.values.sigmas, reading.likelihood, reading.observed, reading.code_line
     )
     outcomes = tuple(_unit_errors(reading, outcome) for outcome in outcomes)
+    _check_levels(reading, outcomes)
+    _choose_method(reading, outcomes)
     if structure.advan is None:
         outcomes = _predicted(reading, outcomes)
     roots = [*others, *(part for outcome in outcomes for part in expressions_of(outcome.kind))]
@@ -65,10 +68,16 @@ def write(reading: Reading) -> Written:
     declarations = recognition.out
     _check_used(reading, roots)
     _declare_errors(reading, outcomes, roots, namer, declarations)
-    names = _outcome_names(outcomes)
+    if any(part == Name("NEWIND") for each in (*roots, *(d.value for d in live)) for part in walk(each)):
+        columns.added["NEWIND"] = NEWIND
+        columns.table["NEWIND"] = columns.values(Name("NEWIND"))
+    names = _outcome_names(outcomes, columns, reading)
     covariate = {str(item): _covariate_name(str(item)) for item in columns.table}
     pieces = Pieces(structure, program, declarations, dict(zip(names, outcomes, strict=True)), reading.initial,
                     derivatives, closed, dosing, covariate)  # fmt: skip
+    pieces.set_back = reading.set_back
+    if reading.set_back and any(part == Name("T") for d in live for part in walk(d.value)):
+        reading.stream.refuse(reading.structure.line, "T in $DES, where the data set TIME back, cannot be converted")
     title = _title(reading.stream.path.stem)
     writer = ClassWriter(pieces, title, _description(reading))
     body = writer.write()
@@ -80,6 +89,40 @@ def write(reading: Reading) -> Written:
 
 
 # ---------------------------------------------------------------------- what is needed
+
+
+def _tidy(reading: Reading) -> None:
+    """Leave out effects whose variance is fixed at 0, and take factors that all branches share out of a choice."""
+    zero = {
+        block.first + k
+        for block in reading.values.omegas
+        for k in range(block.size)
+        if block.fixed and not block.matrix[k].any()
+    }
+
+    def change(part: Expression) -> Expression | None:
+        return ZERO if isinstance(part, Element) and part.name == "ETA" and part.index in zero else None
+
+    for name, definition in reading.program.definitions.items():
+        value = simplified(rebuilt(definition.value, change)) if zero else definition.value
+        reading.program.definitions[name] = replace(definition, value=_shared_factor(value))
+    reading.initial = {k: simplified(rebuilt(value, change)) for k, value in reading.initial.items()}
+    if reading.derivatives is not None:
+        reading.derivatives = [simplified(rebuilt(value, change)) for value in reading.derivatives]
+
+
+def _shared_factor(value: Expression) -> Expression:
+    """``Where(c, V*(1 + x), V)`` as ``V * Where(c, 1 + x, 1)``."""
+    if not isinstance(value, Where):
+        return value
+    yes, no = factors(value.yes), factors(value.no)
+    shared = [part for part in yes if part in no and isinstance(part, Name | Element)]
+    if not shared:
+        return value
+    for part in shared:
+        yes.remove(part)
+        no.remove(part)
+    return product([*shared, Where(value.condition, product(yes), product(no))])
 
 
 def _dosing(reading: Reading) -> dict[int, dict[str, Expression]]:
@@ -206,6 +249,29 @@ def _unit_errors(reading: Reading, outcome: Outcome) -> Outcome:
     return replace(outcome, kind=kind)
 
 
+def _check_levels(reading: Reading, outcomes: tuple[Outcome, ...]) -> None:
+    """Refuse L2 where it means anything: records of one L2 share their residual errors."""
+    if "L2" not in reading.table:
+        return
+    used = [
+        {p.index for e in expressions_of(o.kind) for p in walk(e) if isinstance(p, Element) and p.name == "SD"}
+        for o in outcomes
+    ]
+    shared = len(used) < 2 or any(a & b for k, a in enumerate(used) for b in used[:k])
+    if shared or any(not block.diagonal and block.size > 1 for block in reading.values.sigmas):
+        reading.stream.refuse(
+            reading.inputs.line, "L2 makes residual errors of several records depend on each other, which is not read"
+        )
+
+
+def _choose_method(reading: Reading, outcomes: tuple[Outcome, ...]) -> None:
+    """Laplace's method where an outcome is not normal, as NONMEM demands it."""
+    plain = all(isinstance(outcome.kind, NormalLeaf) and outcome.censored is None for outcome in outcomes)
+    if not plain and reading.method in ("nlme.FO()", "nlme.FOCE()", "nlme.FOCEI()"):
+        reading.notes.append(f"{reading.method} needs normal outcomes; nlme.Laplace() is taken.")
+        reading.method = "nlme.Laplace()"
+
+
 def _predicted(reading: Reading, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
     """Of $PRED: a mean that is an expression becomes a variable, which ``predict`` returns."""
     found = []
@@ -223,8 +289,13 @@ def _predicted(reading: Reading, outcomes: tuple[Outcome, ...]) -> tuple[Outcome
 def _check_used(reading: Reading, roots: list[Expression]) -> None:
     """Refuse amounts where there are no compartments, and elements that are not known."""
     live = live_definitions(reading.program, roots)
+    count = len(reading.structure.states)
     for definition in live:
         for part in walk(definition.value):
+            if isinstance(part, Element) and part.name == "A" and not 1 <= part.index <= count:
+                reading.stream.refuse(
+                    definition.line, f"compartment {part.index} (of the output, by CMT) cannot be converted"
+                )
             if isinstance(part, Element) and part.name == "A" and definition.section == "PK":
                 reading.stream.refuse(definition.line, f"A({part.index}) in $PK cannot be converted")
             if isinstance(part, Element) and part.name in ("P", "MTIME", "MPAST", "MNEXT", "MTDIFF"):
@@ -264,7 +335,7 @@ def _declare_errors(
             name = namer.name(*wishes, *([] if several else ["sigma"]), f"sigma{source}")
             fixed = ", fixed=True" if block.fixed else ""
             note = f"  # {comment}" if comment else ""
-            declarations.lines.append(f"self.{name} = nlme.Positive({number_text(variance**0.5)}{fixed}){note}")
+            declarations.lines.append(f"self.{name} = nlme.Positive({root_text(variance)}{fixed}){note}")
             named[source] = name
         declarations.texts[Element("SD", index)] = declarations.texts[Element("SIGMA", index)] = named[source]
     for part in sorted((p for p in used if p.name == "COR"), key=lambda p: p.index):
@@ -281,18 +352,23 @@ def _declare_errors(
 # ---------------------------------------------------------------------- names
 
 
-def _outcome_names(outcomes: tuple[Outcome, ...]) -> list[str]:
+def _outcome_names(outcomes: tuple[Outcome, ...], columns: TableColumns, reading: Reading) -> list[str]:
     """DV, or names by the data item that tells outcomes apart: DVID1, CMT3."""
     if len(outcomes) == 1:
         return ["DV"]
     found: list[str] = []
     for place, outcome in enumerate(outcomes, 1):
-        name = f"Y{place}"
+        rows = reading.observed
+        items: dict[str, None] = {}
         for condition, holds in outcome.conditions:
-            match condition:
-                case Binary("==", Name(item), Number(text)) if holds:
-                    name = f"{item}{text.rstrip('.')}"
-        name = re.sub(r"\W", "_", name)
+            rows = rows & ((columns.values(condition) != 0) == holds)
+            items |= {part.name: None for part in walk(columns.inlined(condition)) if isinstance(part, Name)}
+        name = f"Y{place}"
+        for item in items:
+            values = set(columns.table[item][rows]) if item in columns.table else set()
+            if len(values) == 1 and item not in ("DV", "TIME"):
+                name = re.sub(r"\W", "_", f"{item}{next(iter(values)):g}")
+                break
         found.append(name if name not in found else f"{name}_{place}")
     return found
 

@@ -1,0 +1,13 @@
+$PROBLEM Emax with additive effects
+$INPUT ID TIME DV DOSE
+$DATA counts.csv IGNORE=@
+$PRED
+ E0 = THETA(1) + ETA(1)
+ EMAX = THETA(2)
+ ED50 = THETA(3)*EXP(ETA(2))
+ EFF = E0 + EMAX*DOSE/(ED50 + DOSE) + THETA(4)*TIME
+ Y = EFF + EPS(1)
+$THETA 1 1.2 (0,5) 0.05
+$OMEGA 0.3 0.1
+$SIGMA 0.5
+$EST METHOD=0

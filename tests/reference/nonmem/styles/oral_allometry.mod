@@ -1,0 +1,32 @@
+$PROB Oral one compartment with allometry
+$INPUT ID TIME AMT RATE EVID CMT MDV DV DVID OCC WT AGE SEX CRCL BLQ XX=DROP
+$DATA pkpd.csv IGNORE=@ IGNORE=(DVID.EQ.2)
+$SUBR ADVAN2 TRANS2
+$PK
+  TVCL = THETA(1)*(WT/70)**0.75
+  TVV  = THETA(2)*(WT/70)
+  TVKA = THETA(3)
+  CL = TVCL*EXP(ETA(1))
+  V  = TVV*EXP(ETA(2))
+  KA = TVKA*EXP(ETA(3))
+  S2 = V
+$ERROR
+  IPRED = F
+  W = SQRT(THETA(4)**2 + (THETA(5)*IPRED)**2)
+  IF (W.EQ.0) W = 1
+  IRES = DV - IPRED
+  IWRES = IRES/W
+  Y = IPRED + W*EPS(1)
+$THETA
+ (0, 3)     ; 1. CL (L/h)
+ (0, 30)    ; 2. V (L)
+ (0, 1.2)   ; 3. KA (1/h)
+ (0, 0.1)   ; 4. additive error
+ (0, 0.2)   ; 5. proportional error
+$OMEGA 0.09 ; IIV CL
+ 0.09       ; IIV V
+ 0 FIX      ; IIV KA
+$SIGMA 1 FIX
+$EST METHOD=1 INTER MAXEVAL=9999 NOABORT SIG=3 PRINT=1 POSTHOC
+$COV PRINT=E
+$TABLE ID TIME IPRED CWRES NOPRINT ONEHEADER FILE=sdtab1
