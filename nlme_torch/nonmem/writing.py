@@ -12,17 +12,15 @@ from nlme_torch.nonmem.algebra import factors, product, simplified
 from nlme_torch.nonmem.data_code import data_lines
 from nlme_torch.nonmem.declarations import DeclarationWriter
 from nlme_torch.nonmem.declared import number_text, root_text
-from nlme_torch.nonmem.expressions import ZERO, Before, Binary, Element, Expression, Name, Number, Where, rebuilt, walk
+from nlme_torch.nonmem.expressions import ZERO, Before, Element, Expression, Name, Number, Where, rebuilt, walk
 from nlme_torch.nonmem.individual_parameters import ParameterRecognition
 from nlme_torch.nonmem.live import Declarations, live_definitions
+from nlme_torch.nonmem.movement import closed, derivatives, dosing
 from nlme_torch.nonmem.naming import Namer, word_of
 from nlme_torch.nonmem.outcomes import LikelihoodLeaf, NormalLeaf, Outcome, read_outcomes
 from nlme_torch.nonmem.reading import Reading
 from nlme_torch.nonmem.source import ClassWriter, Pieces, expressions_of
-from nlme_torch.nonmem.subroutines import CLOSED, LINEAR, SATURABLE, closed_form_arguments
 from nlme_torch.nonmem.table_columns import NEWIND, TableColumns, refuse_before
-
-_DOSING = {"ALAG": "lag", "F": "bioavailability", "R": "rate", "D": "duration"}
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,12 @@ def write(reading: Reading) -> Written:
     program, structure = reading.program, reading.structure
     _tidy(reading)
     columns = TableColumns(program, reading.table)
-    dosing = _dosing(reading)
-    closed = _closed(reading)
-    derivatives = _derivatives(reading)
+    doses = dosing(reading)
+    form = closed(reading)
+    equations = derivatives(reading)
     others = [
-        *(value for given in dosing.values() for value in given.values()),
-        *(closed[1].values() if closed else ()), *(derivatives or ()), *reading.initial.values(),
+        *(value for given in doses.values() for value in given.values()),
+        *(form[1].values() if form else ()), *(equations or ()), *reading.initial.values(),
     ]  # fmt: skip
     _settle(reading, columns, [*others, *(program.current[k] for k in ("Y", "F_FLAG") if k in program.current)])
     outcomes = read_outcomes(
@@ -74,7 +72,7 @@ def write(reading: Reading) -> Written:
     names = _outcome_names(outcomes, columns, reading)
     covariate = {str(item): _covariate_name(str(item)) for item in columns.table}
     pieces = Pieces(structure, program, declarations, dict(zip(names, outcomes, strict=True)), reading.initial,
-                    derivatives, closed, dosing, covariate)  # fmt: skip
+                    equations, form, doses, covariate)  # fmt: skip
     pieces.set_back = reading.set_back
     if reading.set_back and any(part == Name("T") for d in live for part in walk(d.value)):
         reading.stream.refuse(reading.structure.line, "T in $DES, where the data set TIME back, cannot be converted")
@@ -123,100 +121,6 @@ def _shared_factor(value: Expression) -> Expression:
         yes.remove(part)
         no.remove(part)
     return product([*shared, Where(value.condition, product(yes), product(no))])
-
-
-def _dosing(reading: Reading) -> dict[int, dict[str, Expression]]:
-    """ALAG, F, R and D of the compartments that doses go into."""
-    table, structure = reading.table, reading.structure
-    if structure.advan is None:
-        return {}
-    dosed = {structure.dosed}
-    if "CMT" in table:
-        dosed = {int(k) or structure.dosed for k in table["CMT"][reading.dosed]}
-    found: dict[int, dict[str, Expression]] = {}
-    rates = set(table["RATE"][reading.dosed]) if "RATE" in table else set()
-    for k in sorted(dosed):
-        for code, key in _DOSING.items():
-            value = reading.program.current.get(f"{code}{k}")
-            if value is None or (code == "R" and -1 not in rates) or (code == "D" and -2 not in rates):
-                continue
-            found.setdefault(k, {})[key] = value
-    return found
-
-
-def _known(reading: Reading, text: str) -> Expression:
-    """An expression of variables of $PK."""
-    from nlme_torch.nonmem.expressions import ExpressionReader
-
-    def element(name: str, index: str) -> Expression:
-        raise AssertionError(f"{name}({index})")
-
-    def change(part: Expression) -> Expression | None:
-        if not isinstance(part, Name):
-            return None
-        found = reading.program.current.get(part.name)
-        if found is None:
-            advan = f"ADVAN{reading.structure.advan} TRANS{reading.structure.trans}"
-            reading.stream.refuse(
-                next(reading.stream.named("PK")).line, f"$PK gives {part.name} no value, which {advan} needs"
-            )
-        return found
-
-    return simplified(rebuilt(ExpressionReader(text, element).read(), change))
-
-
-def _closed(reading: Reading) -> tuple[str, dict[str, Expression]] | None:
-    if reading.structure.advan not in CLOSED:
-        return None
-    arguments = closed_form_arguments(reading.structure)
-    if arguments is None:
-        reading.stream.refuse(
-            reading.structure.line,
-            f"ADVAN{reading.structure.advan} TRANS{reading.structure.trans} cannot be converted",
-        )
-    kind, given = arguments
-    current = reading.program.current
-    if reading.structure.trans == 4 and "Q" not in current:
-        for wish, instead in (("Q", "Q3" if reading.structure.advan == 4 else "Q2"),):
-            given = {key: instead if text == wish and instead in current else text for key, text in given.items()}
-    return kind, {key: _known(reading, text) for key, text in given.items()}
-
-
-def _derivatives(reading: Reading) -> list[Expression] | None:
-    structure = reading.structure
-    if reading.derivatives is not None:
-        return reading.derivatives
-    if structure.advan == SATURABLE:
-        amount = Element("A", 1)
-        return [_saturable(reading, amount)]
-    if structure.advan in LINEAR:
-        return _rate_constants(reading)
-    if structure.advan is not None and structure.advan not in CLOSED:
-        reading.stream.refuse(structure.line, f"ADVAN{structure.advan} needs $DES")
-    return None
-
-
-def _saturable(reading: Reading, amount: Element) -> Expression:
-    most, half = _known(reading, "-VM"), _known(reading, "KM")
-    return Binary("/", Binary("*", most, amount), Binary("+", half, amount))
-
-
-def _rate_constants(reading: Reading) -> list[Expression]:
-    """Flows of ADVAN5 and ADVAN7 from K12, K1T2, K20, ..."""
-    count = len(reading.structure.states)
-    rates: list[Expression] = [Number("0") for _ in range(count)]
-    for key, rate in reading.program.current.items():
-        found = re.fullmatch(r"K(\d)(\d)|K(\d+)T(\d+)", key)
-        if found is None:
-            continue
-        source, target = int(found[1] or found[3]), int(found[2] or found[4])
-        if not 1 <= source <= count or target > count + 1:
-            continue
-        flow = Binary("*", rate, Element("A", source))
-        rates[source - 1] = Binary("-", rates[source - 1], flow)
-        if 1 <= target <= count:
-            rates[target - 1] = Binary("+", rates[target - 1], flow)
-    return [simplified(rate) for rate in rates]
 
 
 def _settle(reading: Reading, columns: TableColumns, roots: list[Expression]) -> None:
