@@ -218,8 +218,8 @@ class Certifier:
             left = (found.flat, found.left + found.standard_error)
             if best is None or left < best:
                 best, standing = left, (self.vector, certificate, self.draws)
-            if converged and found.left <= max(0.2 * self.settings.tolerance, 3 * found.standard_error):
-                return  # a step would exchange averaged noise for that of one round
+            if converged and found.left <= max(0.2 * self.settings.tolerance, 2 * found.noise):
+                return  # a step would lose by the noise of one round what it gains
             over = number == self.settings.rounds or self.chains.iterations >= self.budget
             if over and not converged:  # what was measured is said of where it was measured
                 break

@@ -34,6 +34,8 @@ from nlme_torch.model.declare.values import (
 )
 from nlme_torch.model.density.density import Density
 
+FIRST_SMOOTHING = 100
+"""Smoothing iterations after which an end is judged; the others follow where it falls short of the maximum."""
 LOOK_BACK = 40
 """Iterations from which autocorrelation is measured."""
 INDEPENDENT_DRAWS, MOST_AUTOCORRELATION = 800, 3.0
@@ -80,10 +82,8 @@ class Course:
         self.recorder = Recorder(density)
         try:
             self._start(generator, progress)
-            self._iterate(generator, progress)
-            self._choose(generator)
-            if self.certification.rounds and not density.model.has_network:
-                self._certify(generator, progress)
+            self._explore(generator, progress)
+            self._smooth(generator, progress)
         except KeyboardInterrupt:
             self.status = Status.INTERRUPTED
         return self._estimation()
@@ -100,20 +100,27 @@ class Course:
         self.unfelt = not_felt(density, self.values, self.state.transformed)
         self.warnings += self.unfelt
 
-    def _iterate(self, generator: torch.Generator, progress: bool) -> None:
-        """Explore until no parameter drifts, then smooth."""
+    @property
+    def _certifies(self) -> bool:
+        """Whether the end is judged by fresh draws."""
+        return bool(self.certification.rounds) and not self.algorithm.density.model.has_network
+
+    def _explore(self, generator: torch.Generator, progress: bool) -> None:
+        """Explore until no parameter drifts; where nothing judges the end, for half of the iterations at least."""
         schedule, algorithm, recorder = self.algorithm.schedule, self.algorithm, self.recorder
+        half, least = schedule.exploration // 2, 0 if self._certifies else schedule.exploration // 2
         assert self.state is not None
-        with progress_line(schedule.total, "SAEM", progress) as line:
+        with progress_line(schedule.burn_in + schedule.exploration, "SAEM", progress) as line:
             self.reason = f"exploration used all of its {schedule.exploration} iterations"
             recent: deque[Tensor] = deque(maxlen=LOOK_BACK)
             while self.state.iteration < schedule.burn_in + schedule.exploration:
                 self.state = algorithm.step(self.state, generator, smoothing=False)
                 recent.append(self.state.transformed)
-                if self.branching and self.state.iteration == schedule.burn_in + schedule.exploration // 2:
-                    self.state = branched(self.state, autocorrelation_time(recent))
-                self._report("burn-in" if self.state.iteration <= schedule.burn_in else "explore", line)
-                since = self.state.iteration - schedule.burn_in - schedule.exploration // 2
+                done = self.state.iteration - schedule.burn_in
+                self._report("burn-in" if done <= 0 else "explore", line)
+                if self.branching and done == half:
+                    self._branch(recent)
+                since = done - least
                 if since >= 2 * self.window and since % 10 == 0:
                     drift, parameter = recorder.drift(self.window)
                     if drift < self.drift_tolerance:
@@ -123,12 +130,37 @@ class Course:
                             f"{self.window} no parameter's mean moved by more than {drift:.2f} of its "
                             f"standard deviation ({parameter})"
                         )
+                        if self.branching and done < half:
+                            self._branch(recent)
                         break
-            for _ in range(schedule.smoothing):
-                self.state = algorithm.step(self.state, generator, smoothing=True)
-                self._report("smooth", line)
-            self.reason += f"; then {schedule.smoothing} smoothing iterations, averaged"
-            line.finish("SAEM", self.state.iteration)
+            line.finish("SAEM explored", self.state.iteration)
+
+    def _branch(self, recent: deque[Tensor]) -> None:
+        """Let chains go on as several, by their measured autocorrelation."""
+        assert self.state is not None
+        self.state = branched(self.state, autocorrelation_time(recent))
+
+    def _smooth(self, generator: torch.Generator, progress: bool) -> None:
+        """Smooth until the end is judged to be the maximum, or all iterations are used."""
+        schedule = self.algorithm.schedule
+        pieces = [schedule.smoothing]
+        if self._certifies and schedule.smoothing > FIRST_SMOOTHING:
+            pieces = [FIRST_SMOOTHING, schedule.smoothing - FIRST_SMOOTHING]
+        explored = self.reason
+        for piece in pieces:
+            with progress_line(piece, "SAEM", progress) as line:
+                for _ in range(piece):
+                    assert self.state is not None
+                    self.state = self.algorithm.step(self.state, generator, smoothing=True)
+                    self._report("smooth", line)
+                line.finish("SAEM smoothed", self.state.iteration)
+            self.reason = f"{explored}; then {self.state.smoothing} smoothing iterations, averaged"
+            self._choose(generator)
+            if self._certifies:
+                self._certify(generator, progress)
+                if self.certifier is not None and self.certifier.certificate is not None:
+                    if self.certifier.certificate.converged:
+                        break
 
     def _choose(self, generator: torch.Generator) -> None:
         """Keep the best start."""
