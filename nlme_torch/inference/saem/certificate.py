@@ -30,7 +30,7 @@ from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.certificate import Certificate
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
-from nlme_torch.inference.likelihood.quasi_draws import QuasiDraws, Shape, moments, quasi_draws
+from nlme_torch.inference.likelihood.quasi_draws import QuasiDraws, Shape, quasi_draws
 from nlme_torch.inference.saem.judgement import Judgement, judge
 from nlme_torch.inference.saem.louis import LouisSums, louis_sums, prior_derivatives
 from nlme_torch.inference.saem.step import SAEMAlgorithm, SAEMState
@@ -46,6 +46,8 @@ REPLICATES, DRAWS, WEIGHTED_COLUMNS = 16, (32, 256), 400_000
 how many of all subjects are wanted."""
 ATTEMPTS, KEPT_COLUMNS = 3, 400_000
 """How often weighted draws shape the next ones until they are trusted, and how many are kept of all subjects."""
+ENOUGH_UPDATES = 50
+"""Updates from which the chains' running moments tell where to draw: they forget what is older than that."""
 VALUES = 4
 """Values of the model that an iteration of a chain costs at least, a weighted draw one."""
 FARTHEST = 4.0
@@ -253,9 +255,11 @@ class Certifier:
         """Judge by weighted draws; where these cannot be trusted, note it."""
         chains, scales = self.chains, self.chains.algorithm.scales
         if self.shape is None:
-            chains.draw(settle, adapt=True)
-            first = chains.draw(BLOCK).flatten(1, 2)
-            self.shape = moments(first, torch.ones_like(first[0]))
+            known = chains.state.moments
+            if known.updates < ENOUGH_UPDATES:
+                chains.draw(settle, adapt=True)
+                known = chains.state.moments
+            self.shape = Shape(known.mean[:, 0], known.covariance[:, :, 0])
         slope, curvature = prior_derivatives(self.density, here)
         sums: LouisSums | None = None
         while True:

@@ -158,9 +158,9 @@ class Course:
             self._choose(generator)
             if self._certifies:
                 self._certify(generator, progress)
-                if self.certifier is not None and self.certifier.certificate is not None:
-                    if self.certifier.certificate.converged:
-                        break
+                certificate = None if self.certifier is None else self.certifier.certificate
+                if certificate is not None and certificate.converged:
+                    break
 
     def _choose(self, generator: torch.Generator) -> None:
         """Keep the best start."""

@@ -25,28 +25,53 @@ MOST_DIRECTIONS = 10
 
 
 @dataclass(frozen=True)
+class MovedInputs:
+    """What of the inputs of a compiled likelihood some raw parameters move.
+
+    Attributes:
+        effects: Positions of the effects whose means move.
+        readings: Positions of what is read of the population.
+    """
+
+    effects: tuple[int, ...]
+    readings: tuple[int, ...]
+
+    def directions(self, n_effects: int) -> tuple[int, ...]:
+        """Positions among all inputs: effects, their means, readings of the population."""
+        return (*self.effects, *(2 * n_effects + reading for reading in self.readings))
+
+    def values(self, conditional: Conditional) -> Float[Tensor, "direction start subject"]:
+        """Means of the effects and what is read of the population."""
+        subjects = conditional.density.batch.n_subjects
+        rows = [conditional.mean[effect].expand(-1, subjects) for effect in self.effects]
+        if self.readings:
+            found = [value.reshape(conditional.starts, -1) for value in population_readings(conditional).values()]
+            flat = torch.cat(found, 1)
+            rows += [flat[:, reading, None].expand(-1, subjects) for reading in self.readings]
+        return torch.stack(rows)
+
+
+@dataclass(frozen=True)
 class ExpandedLikelihood:
     """Q of every start as a function of the parameters, right to second order.
 
     Attributes:
         density: The model with its data.
-        effects: Positions of the effects whose means move.
-        readings: Positions of what is read of the population and moves.
-        origin: What moves, where the expansion was made, ``(direction, start, subject)``.
+        moved: What moves.
+        origin: Its values where the expansion was made, ``(direction, start, subject)``.
         jets: Value, gradient and Hessian, averaged over draws, ``(entry, start, subject)``.
         finite: Draws that can be evaluated.
     """
 
     density: Density
-    effects: tuple[int, ...]
-    readings: tuple[int, ...]
+    moved: MovedInputs
     origin: Tensor
     jets: Tensor
     finite: Bool[Tensor, "chain start subject"]
 
     def __call__(self, values: ParameterValues) -> Float[Tensor, "start"]:
         """Return Q, differentiable in the parameters."""
-        shift = _moving(self.density.at(values), self.effects, self.readings) - self.origin
+        shift = self.moved.values(self.density.at(values)) - self.origin
         count = len(shift)
         total = self.jets[0] + (self.jets[1 : 1 + count] * shift).sum(0)
         rows, columns = torch.tril_indices(count, count)
@@ -76,15 +101,12 @@ def expand_likelihood(
     """
     with torch.no_grad():
         conditional = density.at(values)
-        places = _places(conditional, names, effects_held)
-        compiled = None if places is None else compiled_likelihood(conditional)
-        if places is None or compiled is None:
+        moved = moved_inputs(conditional, names, effects_held)
+        compiled = None if moved is None else compiled_likelihood(conditional)
+        if moved is None or compiled is None:
             return None
-        effects, readings = places
-        count = density.model.n_effects
         eta = held if effects_held else held - conditional.mean[:, None]
-        directions = (*effects, *(2 * count + reading for reading in readings))
-        jets = compiled.at(conditional).jets(eta.flatten(-2), directions)
+        jets = compiled.at(conditional).jets(eta.flatten(-2), moved.directions(density.model.n_effects))
         if jets is None:
             return None
         jets = jets.reshape(-1, *eta.shape[1:])
@@ -92,13 +114,17 @@ def expand_likelihood(
         if bool((torch.isnan(jets[0]) | (finite & torch.isnan(jets).any(0))).any()):
             return None
         jets = torch.where(finite, jets, 0.0).mean(1)
-        return ExpandedLikelihood(density, effects, readings, _moving(conditional, effects, readings), jets, finite)
+        return ExpandedLikelihood(density, moved, moved.values(conditional), jets, finite)
 
 
-def _places(
-    conditional: Conditional, names: Sequence[str], effects_held: bool
-) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Which means of effects and readings of the population some raw parameters move; None where that is unknown."""
+def moved_inputs(conditional: Conditional, names: Sequence[str], effects_held: bool) -> MovedInputs | None:
+    """Return which means of effects and readings of the population some raw parameters move; None if that is unknown.
+
+    Args:
+        conditional: Densities at some parameters.
+        names: Raw names.
+        effects_held: Whether eta is held, so that typical values move; with phi held nothing depends on its mean.
+    """
     density = conditional.density
     starts_of, position = {}, 0
     for (owner, _), value in population_readings(conditional).items():
@@ -116,7 +142,7 @@ def _places(
         owner = name.partition(".")[0]
         component = density.model.components.get(owner)
         if isinstance(component, IndividualParameter):
-            if effects_held:  # with phi held nothing depends on its mean
+            if effects_held:
                 effects[position_of[owner]] = None
         elif isinstance(component, PopulationParameter):
             readings[starts_of[owner]] = None
@@ -124,15 +150,4 @@ def _places(
             return None
     if not 0 < len(effects) + len(readings) <= MOST_DIRECTIONS:
         return None
-    return tuple(effects), tuple(readings)
-
-
-def _moving(conditional: Conditional, effects: tuple[int, ...], readings: tuple[int, ...]) -> Tensor:
-    """Means of effects and readings of the population, ``(direction, start, subject)``."""
-    subjects = conditional.density.batch.n_subjects
-    rows = [conditional.mean[effect].expand(-1, subjects) for effect in effects]
-    if readings:
-        found = [value.reshape(conditional.starts, -1) for value in population_readings(conditional).values()]
-        flat = torch.cat(found, 1)
-        rows += [flat[:, reading, None].expand(-1, subjects) for reading in readings]
-    return torch.stack(rows)
+    return MovedInputs(tuple(effects), tuple(readings))

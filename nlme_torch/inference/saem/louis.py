@@ -25,7 +25,9 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
+from nlme_torch.inference.saem.expanded_likelihood import moved_inputs
 from nlme_torch.inference.saem.sufficient_statistics import residual_squares
+from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood
 from nlme_torch.model.density.absolute_zeros import gradients
 from nlme_torch.model.density.density import Density
 
@@ -220,6 +222,9 @@ def _by_outcomes(
     density: Density, scalars: FreeScalars, place: Tensor, draws: Tensor, weights: Tensor
 ) -> tuple[Float[Tensor, "iteration chain subject kept"], Float[Tensor, "chain kept kept"]]:
     """Derivatives of log p(y | phi) by all other parameters."""
+    compiled = _compiled_outcomes(density, scalars, place, draws, weights)
+    if compiled is not None:
+        return compiled
     chains = draws.shape[2]
     whole = scalars.vector.detach().expand(chains, -1)
     leaf = whole[:, place].clone().requires_grad_()
@@ -239,6 +244,57 @@ def _by_outcomes(
                 scores[..., entry] = each
                 bends[:, entry] = row
     return scores, bends
+
+
+def _compiled_outcomes(
+    density: Density, scalars: FreeScalars, place: Tensor, draws: Tensor, weights: Tensor
+) -> tuple[Float[Tensor, "iteration chain subject kept"], Float[Tensor, "chain kept kept"]] | None:
+    r"""The same by compiled derivatives g and H in what the model reads of the population, r; None without them.
+
+    .. math:: \nabla_\theta = J^\top g, \qquad \nabla^2_\theta = J^\top H J + \sum_r g_r \nabla^2 r,
+              \qquad J = \partial r / \partial \theta
+    """
+    with torch.no_grad():
+        conditional = density.at(scalars.at(scalars.vector.detach()[None]))
+        moved = moved_inputs(conditional, [_owners(scalars)[column] for column in place.tolist()], effects_held=False)
+        compiled = None if moved is None else compiled_likelihood(conditional)
+        if moved is None or compiled is None:
+            return None
+        eta = draws - conditional.mean[:, None]
+        jets = compiled.at(conditional).jets(eta, moved.directions(density.model.n_effects))
+    if jets is None:
+        return None
+    used = weights > 0
+    if bool((torch.isfinite(jets[0]) & used & ~torch.isfinite(jets).all(0)).any()):
+        return None
+    jets = torch.where(torch.isfinite(jets[0]) & used, jets, 0.0)
+    leaf = scalars.vector.detach()[None, place].clone().requires_grad_()
+    with torch.enable_grad():
+        at = density.at(scalars.at(scalars.vector.detach()[None].index_copy(1, place, leaf)))
+        readings = moved.values(at)[:, 0, 0]
+        slopes = [torch.autograd.grad(reading, leaf, create_graph=True)[0][0] for reading in readings]
+        curved = torch.stack(
+            [
+                torch.stack(
+                    [
+                        torch.autograd.grad(entry, leaf, retain_graph=True, materialize_grads=True)[0][0]
+                        for entry in slope
+                    ]
+                )
+                if slope.requires_grad
+                else slope.new_zeros(len(slope), len(slope))
+                for slope in slopes
+            ]
+        )
+    jacobian, count = torch.stack(slopes).detach(), len(slopes)
+    first = jets[1 : 1 + count]
+    means = torch.einsum("etcn,tcn->ce", jets[1:], weights)
+    rows, columns = torch.tril_indices(count, count)
+    packed = means.new_zeros(len(means), count, count)
+    packed[:, rows, columns] = means[:, count:]
+    packed[:, columns, rows] = means[:, count:]
+    bends = jacobian.mT @ packed @ jacobian + torch.einsum("cr,rij->cij", means[:, :count], curved)
+    return torch.einsum("rtcn,rk->tcnk", first, jacobian), bends
 
 
 def prior_derivatives(

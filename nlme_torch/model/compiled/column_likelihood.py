@@ -48,26 +48,31 @@ class _ColumnData(ctypes.Structure):
     ]
 
 
+MOST_JETS = 64
+"""Derivatives that a process keeps; to write one out takes up to a second, whatever lies on the disk."""
+# programs and the inputs along which they were differentiated; None where that cannot be done
+_jets: dict[tuple[str, tuple[int, ...]], ctypes.CDLL | None] = {}
+
+
 @dataclass(frozen=True, eq=False)
 class CompiledLikelihood:
     """The compiled likelihood of a density, at any parameters.
 
     Attributes:
         program: What a column does.
+        source: The same as it was compiled, which tells programs apart.
         library: The compiled program.
         kernel: The compiled equations; None where there are none to be walked.
-        jets: Positions of inputs to the compiled derivatives along them, made when they are first asked for; None
-            where they cannot be.
         readings: What is taken from the data.
         stops: When equations stop, or what moves doses; None without equations.
     """
 
     program: DensityProgram
+    source: str
     library: ctypes.CDLL
     kernel: Kernel | None
     readings: DataReadings
     stops: Stops | MovedDoses | None
-    jets: dict[tuple[int, ...], ctypes.CDLL | None] = field(default_factory=dict)
     residuals: dict[tuple[Any, ...], ctypes.CDLL | None] = field(default_factory=dict)
     _latest: list[Any] = field(default_factory=list)
 
@@ -77,10 +82,14 @@ class CompiledLikelihood:
         Args:
             directions: Positions: effects, their means, then the readings of the population.
         """
-        key = tuple(directions)
-        if key not in self.jets:
-            self.jets[key] = None if self.kernel is not None or self.moved else _make_jets(self.program, key)
-        return self.jets[key]
+        if self.kernel is not None or self.moved:
+            return None
+        key = self.source, tuple(directions)
+        if key not in _jets:
+            while len(_jets) >= MOST_JETS:
+                del _jets[next(iter(_jets))]
+            _jets[key] = _make_jets(self.program, key[1])
+        return _jets[key]
 
     def residual_sums(self, conditional: Conditional, scales: Mapping[str, tuple[str, ...]]) -> ctypes.CDLL | None:
         """Compile sums of squared residuals; None where that cannot be done.

@@ -101,7 +101,7 @@ def _make(conditional: Conditional) -> CompiledLikelihood:
     if layout is not None and list(map(math.prod, layout.shapes)) != list(map(len, program.parameters)):
         raise NotScalarError("the equations take their parameters in another shape")
     text = likelihood_source(program, layout)
-    return CompiledLikelihood(program, build(text), kernel, readings, stops)
+    return CompiledLikelihood(program, text, build(text), kernel, readings, stops)
 
 
 def _kernel(conditional: Conditional) -> Kernel:
