@@ -34,7 +34,7 @@ from nlme_torch.model.declare.values import (
 )
 from nlme_torch.model.density.density import Density
 
-FIRST_SMOOTHING = 100
+FIRST_SMOOTHING = 50
 """Smoothing iterations after which an end is judged; the others follow where it falls short of the maximum."""
 LOOK_BACK = 40
 """Iterations from which autocorrelation is measured."""

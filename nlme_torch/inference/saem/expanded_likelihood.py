@@ -50,6 +50,48 @@ class MovedInputs:
             rows += [flat[:, reading, None].expand(-1, subjects) for reading in self.readings]
         return torch.stack(rows)
 
+    def slopes(
+        self, density: Density, values: ParameterValues, names: Sequence[str]
+    ) -> tuple[Float[Tensor, "direction start subject parameter"], Float[Tensor, "direction start parameter"]]:
+        """First and, where they are not zero, second derivatives of these inputs in raw parameters.
+
+        Args:
+            density: The model with its data.
+            values: Raw name to ``(start, *shape)``.
+            names: Raw names; second derivatives are those of one parameter twice.
+        """
+        some = values[names[0]]
+        starts, subjects, count = len(some), density.batch.n_subjects, sum(values[name][0].numel() for name in names)
+        positions = _population_positions(density.at(values))
+        first = some.new_zeros(len(self.effects) + len(self.readings), starts, subjects, count)
+        second = some.new_zeros(len(first), starts, count)
+        column = 0
+        for name in names:
+            owner, _, rest = name.partition(".")
+            width = values[name][0].numel()
+            part = slice(column, column + width)
+            column += width
+            component = density.model.components[owner]
+            if isinstance(component, PopulationParameter):
+                row = len(self.effects) + self.readings.index(positions[owner])
+                with torch.enable_grad():
+                    leaf = values[name].detach().clone().requires_grad_()
+                    (slope,) = torch.autograd.grad(component.natural(leaf).sum(), leaf, create_graph=True)
+                    bend = torch.zeros_like(leaf)
+                    if slope.requires_grad:
+                        (bend,) = torch.autograd.grad(slope.sum(), leaf)
+                first[row, :, :, column - 1] = slope.detach()[:, None]
+                second[row, :, column - 1] = bend
+            elif effect_positions(density)[owner] in self.effects:
+                row = self.effects.index(effect_positions(density)[owner])
+                regressor = 1.0 if rest == "typical" else density.regressors[owner, rest.split(".")[1]]
+                if isinstance(regressor, Tensor) and regressor.dim() == 2:
+                    regressor = regressor.mT
+                elif isinstance(regressor, Tensor):
+                    regressor = regressor[:, None]
+                first[row, :, :, part] = regressor
+        return first, second
+
 
 @dataclass(frozen=True)
 class ExpandedLikelihood:
@@ -78,6 +120,27 @@ class ExpandedLikelihood:
         weight = torch.where(rows == columns, 0.5, 1.0).to(shift)[:, None, None]
         total = total + (weight * self.jets[1 + count :] * shift[rows] * shift[columns]).sum(0)
         return total.sum(-1)
+
+    def derivatives(
+        self, values: ParameterValues, names: Sequence[str]
+    ) -> tuple[Float[Tensor, "start parameter"], Float[Tensor, "start parameter parameter"]]:
+        """Return gradient and Hessian of Q in raw parameters, where the expansion was made.
+
+        Args:
+            values: Raw name to ``(start, *shape)``, at which the expansion was made.
+            names: Raw names.
+        """
+        first, second = self.moved.slopes(self.density, values, names)
+        count = len(first)
+        slope = self.jets[1 : 1 + count]
+        rows, columns = torch.tril_indices(count, count)
+        hessian = slope.new_zeros(count, count, *slope.shape[1:])
+        hessian[rows, columns] = self.jets[1 + count :]
+        hessian[columns, rows] = self.jets[1 + count :]
+        turned = torch.einsum("desn,esnq->dsnq", hessian, first)
+        bends = torch.einsum("dsnp,dsnq->spq", first, turned)
+        bends = bends + torch.diag_embed(torch.einsum("ds,dsp->sp", slope.sum(-1), second))
+        return torch.einsum("dsn,dsnp->sp", slope, first), bends
 
 
 def expand_likelihood(
@@ -126,16 +189,7 @@ def moved_inputs(conditional: Conditional, names: Sequence[str], effects_held: b
         effects_held: Whether eta is held, so that typical values move; with phi held nothing depends on its mean.
     """
     density = conditional.density
-    starts_of, position = {}, 0
-    for (owner, _), value in population_readings(conditional).items():
-        starts_of[owner] = position
-        position += value[0].numel()
-    position_of = {
-        owner: block.start + index
-        for block in density.model.blocks
-        if block.kind == "individual"
-        for index, owner in enumerate(block.owners)
-    }
+    starts_of, position_of = _population_positions(conditional), effect_positions(density)
     effects: dict[int, None] = {}
     readings: dict[int, None] = {}
     for name in names:
@@ -151,3 +205,22 @@ def moved_inputs(conditional: Conditional, names: Sequence[str], effects_held: b
     if not 0 < len(effects) + len(readings) <= MOST_DIRECTIONS:
         return None
     return MovedInputs(tuple(effects), tuple(readings))
+
+
+def _population_positions(conditional: Conditional) -> dict[str, int]:
+    """Where what is read of every component of the population begins."""
+    found, position = {}, 0
+    for (owner, _), value in population_readings(conditional).items():
+        found[owner] = position
+        position += value[0].numel()
+    return found
+
+
+def effect_positions(density: Density) -> dict[str, int]:
+    """Return the position of the effect of every individual parameter."""
+    return {
+        owner: block.start + index
+        for block in density.model.blocks
+        if block.kind == "individual"
+        for index, owner in enumerate(block.owners)
+    }

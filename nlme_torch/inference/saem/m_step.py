@@ -57,6 +57,7 @@ class ClosedForm:
         self._columns = {
             block.name: self._regression(block) for block in density.model.blocks if block.kind != "standard"
         }
+        self._designs: dict[str, Tensor] = {}
         refuse_confounded(density.model, density.regressors)
 
     def covered(self) -> set[str]:
@@ -160,23 +161,32 @@ class ClosedForm:
         columns = [column for column in self._columns[block.name] if column.free]
         if not columns:
             return {}
-        starts, subjects = first.shape[1], first.shape[2]
         offset = first - self._fitted(block, values, first)
         current = torch.stack([self._coefficient(column, values) for column in columns], dim=1)
-        design = first.new_zeros(subjects, block.size, len(columns))
-        for index, column in enumerate(columns):
-            design[:, column.effect, index] = 1.0 if column.regressor is None else column.regressor
-        whitened_design = torch.linalg.solve_triangular(
-            factor[:, None], design.expand(starts, subjects, -1, -1), upper=False
-        )
-        whitened_offset = torch.linalg.solve_triangular(factor, offset.movedim(1, 0), upper=False)
-        information = torch.einsum("snep,sneq->spq", whitened_design, whitened_design)
-        score = torch.einsum("snep,sen->sp", whitened_design, whitened_offset)
+        design, precision = self._design(block, columns, first), torch.cholesky_inverse(factor)
+        if len(design) == 1:  # without covariates all subjects have the same
+            weighted = precision @ design[0]
+            information = first.shape[-1] * (design[0].mT @ weighted)
+            score = torch.einsum("sep,es->sp", weighted, offset.sum(-1))
+        else:
+            weighted = torch.einsum("sef,nfq->sneq", precision, design)
+            information = torch.einsum("nep,sneq->spq", design, weighted)
+            score = torch.einsum("snep,esn->sp", weighted, offset)
         step = linear_algebra.solve(information, score[..., None])[..., 0]
         solved = current + step.nan_to_num(0.0)  # what the draws say nothing about stays as it is
         if any(_prior_of(column) is not None for column in columns):
             solved = _newton_with_priors(solved, information, columns)
         return _collect(columns, solved, values)
+
+    def _design(self, block: RandomEffectBlock, columns: list[_Column], like: Tensor) -> Tensor:
+        """The regression's design, ``(subject, effect, coefficient)``; one subject's where it is that of all."""
+        if block.name not in self._designs:
+            common = all(column.regressor is None for column in columns)
+            design = like.new_zeros(1 if common else like.shape[-1], block.size, len(columns))
+            for index, column in enumerate(columns):
+                design[:, column.effect, index] = 1.0 if column.regressor is None else column.regressor
+            self._designs[block.name] = design
+        return self._designs[block.name]
 
     # ------------------------------------------------------------------ residual error
 

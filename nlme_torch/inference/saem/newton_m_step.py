@@ -145,17 +145,20 @@ def _derivatives(
 ) -> tuple[Tensor, Tensor, Bool[Tensor, "chain start subject"]]:
     """Gradient ``(start, parameter)`` and negative Hessian of Q, and which draws they are over."""
     expanded = expand_likelihood(draws.density, values, names, draws.held, draws.effects)
+    if expanded is not None:
+        slope, hessian = expanded.derivatives(values, names)
+        by_prior = prior_derivatives(draws.density, values, names, vector)
+        if by_prior is not None:
+            slope, hessian = slope + by_prior[0], hessian + by_prior[1]
+        return torch.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0), -hessian, expanded.finite
     with torch.enable_grad():
         leaf = vector.clone().requires_grad_()
         moved = unflatten_values(leaf, values, names)
-        if expanded is not None:
-            total, finite = expanded(moved) + draws.density.log_prior(moved), expanded.finite
-        else:
-            total, each = draws.objective(moved, None)
-            finite = torch.isfinite(each.detach())
-            if not bool(finite.all()):
-                # a masked NaN still has a NaN gradient: what cannot be evaluated is moved to where it can, then masked
-                total, each = draws.objective(moved, finite)
+        total, each = draws.objective(moved, None)
+        finite = torch.isfinite(each.detach())
+        if not bool(finite.all()):
+            # a masked NaN still has a NaN gradient: what cannot be evaluated is moved to where it can, then masked
+            total, each = draws.objective(moved, finite)
         if not total.requires_grad:  # nothing depends on these parameters
             return torch.zeros_like(vector), torch.zeros_like(vector[:, :, None] * vector[:, None]), finite
         (slope,) = gradients(total.sum(), leaf, create_graph=curvature, materialize_grads=True)
@@ -167,6 +170,32 @@ def _derivatives(
         ]
     hessian = torch.stack(rows, 1)
     return torch.nan_to_num(slope.detach(), nan=0.0, posinf=0.0, neginf=0.0), -0.5 * (hessian + hessian.mT), finite
+
+
+def prior_derivatives(
+    density: Density, values: ParameterValues, names: tuple[str, ...], vector: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """Return gradient and Hessian of the log prior in raw parameters, ``(start, ...)``; None without priors.
+
+    Args:
+        density: The model with its data.
+        values: Raw name to ``(start, *shape)``.
+        names: Raw names.
+        vector: Their values, ``(start, parameter)``.
+    """
+    with torch.enable_grad():
+        leaf = vector.clone().requires_grad_()
+        total = density.log_prior(unflatten_values(leaf, values, names))
+        if not total.requires_grad:
+            return None
+        (slope,) = torch.autograd.grad(total.sum(), leaf, create_graph=True)
+        rows = [
+            torch.autograd.grad(entry, leaf, retain_graph=True, materialize_grads=True)[0]
+            if entry.requires_grad
+            else torch.zeros_like(leaf)
+            for entry in slope.sum(0)
+        ]
+    return slope.detach(), torch.stack(rows, 1)
 
 
 def _ladder(slope: Tensor, information: Tensor, longest: Tensor) -> tuple[Tensor, Tensor]:
