@@ -29,6 +29,7 @@ from nlme_torch.inference.likelihood.monte_carlo import log_mean
 from nlme_torch.inference.likelihood.pareto_smoothing import pareto_smooth
 from nlme_torch.inference.mcmc.kernels import evaluate
 from nlme_torch.inference.mcmc.proposals import normal, student
+from nlme_torch.inference.modes.effect_density import column_density
 from nlme_torch.inference.numerics import linear_algebra
 from nlme_torch.model.density.density import Conditional
 
@@ -141,9 +142,11 @@ def quasi_draws(
     ]
     eta = torch.cat(pieces, 1).flatten(1, 2)
 
+    log_joint = column_density(conditional)
+
     def log_weight(part: Tensor) -> Tensor:
         proposed = torch.logaddexp(near.log_density(part) + np.log1p(-share), prior.log_density(part) + np.log(share))
-        return evaluate(lambda eta: conditional.log_joint(eta[:, :, None])[:, 0], part) - proposed
+        return evaluate(log_joint, part) - proposed
 
     with torch.no_grad():
         log_weights = torch.cat([log_weight(part) for part in eta.split(max(1, COLUMNS // subjects), 1)])

@@ -41,7 +41,7 @@ from nlme_torch.settings import check_above, check_at_least, check_types
 BLOCK, SETTLE, THIN = 20, 20, 2
 FEWEST_CHAINS, MOST_COLUMNS = 4, 2000
 """Chains per subject from which differences between chains are told, and most chains of all subjects together."""
-REPLICATES, DRAWS, WEIGHTED_COLUMNS = 16, (32, 256), 400_000
+REPLICATES, DRAWS, WEIGHTED_COLUMNS = 16, (32, 256), 100_000
 """Replicates of weighted draws, from which their noise is told; fewest and most draws of each per subject at once, and
 how many of all subjects are wanted."""
 ATTEMPTS, KEPT_COLUMNS = 3, 400_000

@@ -4,7 +4,6 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -23,8 +22,8 @@ from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.inference.saem.best_start import best_start
 from nlme_torch.inference.saem.certificate import Certification, Certifier, Chains
 from nlme_torch.inference.saem.race import Race
+from nlme_torch.inference.saem.recorder import Recorder
 from nlme_torch.inference.saem.step import SAEMAlgorithm, SAEMState
-from nlme_torch.model.declare.scalars import all_scalars, omega_scalars, scalar_matrix, structural_scalars
 from nlme_torch.model.declare.values import (
     ParameterValues,
     flatten_values,
@@ -332,57 +331,6 @@ def not_felt(density: Density, values: ParameterValues, transformed: Tensor) -> 
     labels = raw_labels(density.model, names)
     still = [label for label, value in zip(labels, slope[0].tolist(), strict=True) if value == 0.0]
     return [f"the objective does not depend on {', '.join(still[:5])} at the initial values"] if still else []
-
-
-class Recorder:
-    """Keeps every iterate on the natural scale."""
-
-    def __init__(self, density: Density) -> None:
-        self.model = density.model
-        self.rows: list[Tensor] = []
-        self.phases: list[str] = []
-        self.reports: list[dict[str, float]] = []
-        self.log_joint: list[Tensor] = []
-        values = parameter_values(self.model)
-        self.names = list(all_scalars(self.model, values))
-        free = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-        judged = {**structural_scalars(self.model, values), **omega_scalars(self.model, values)}
-        self.judged = [self.names.index(name) for name in judged] if free else []
-
-    def add(self, state: SAEMState, phase: str) -> None:
-        """Append one iteration."""
-        values = state.average if phase == "smooth" else state.values
-        self.rows.append(scalar_matrix(all_scalars(self.model, values)))
-        self.phases.append(phase)
-        self.reports.append({f"acceptance_{name}": rate for name, rate in state.acceptance.items()})
-        self.log_joint.append(state.log_joint)
-
-    def headline(self, state: SAEMState) -> dict[str, float]:
-        """Numbers for the progress line: complete-data -2LL, acceptance and the first parameters."""
-        acceptance = sum(state.acceptance.values()) / max(len(state.acceptance), 1)
-        shown = {self.names[index]: float(self.rows[-1][0, index]) for index in self.judged[:3]}
-        return {"-2LL(y,phi)": -2 * float(state.log_joint.max()), "accept": acceptance, **shown}
-
-    def drift(self, window: int) -> tuple[float, str]:
-        """Largest move of a parameter's mean between the last two windows, in standard deviations, and whose it is."""
-        if not self.judged:
-            return float("inf"), ""
-        recent = torch.stack(self.rows[-2 * window :])[:, :, self.judged]
-        before, after = recent[:window], recent[window:]
-        spread = 0.5 * (before.var(0) + after.var(0))
-        moved = (after.mean(0) - before.mean(0)).abs() / spread.sqrt().clamp_min(1e-12)
-        moved = torch.where(spread > 0, moved, 0.0).amax(0)
-        index = int(moved.argmax())
-        return float(moved[index]), self.names[self.judged[index]]
-
-    def frame(self, start: int) -> pd.DataFrame:
-        """Return the trace of one start as a table."""
-        rows = [row[start].tolist() for row in self.rows]
-        table = pd.DataFrame(rows, columns=self.names, dtype=float)
-        table.insert(0, "iteration", range(1, len(table) + 1))
-        table.insert(1, "phase", self.phases)
-        table["complete_loglik"] = [float(value[start]) for value in self.log_joint]
-        return pd.concat([table, pd.DataFrame(self.reports)], axis=1)
 
 
 def collapsed_effects(density: Density, values: ParameterValues) -> tuple[str, ...]:
