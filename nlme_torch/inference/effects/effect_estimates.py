@@ -79,10 +79,32 @@ def estimate_effects(
     means = kept.mean(1)
     deviations = kept - means[:, None]
     covariances = torch.einsum("icn,jcn->ijn", deviations, deviations) / max(kept.shape[1] - 1, 1)
-    picked = torch.randint(kept.shape[1], (max(starts - 2, 1),), generator=generator, device=generator.device)
-    origins = torch.cat([torch.zeros_like(means)[:, None], means[:, None], kept[:, picked.to(kept.device)]], dim=1)
+    return effects_of_draws(conditional, kept, means, covariances, generator, starts=starts)
+
+
+def effects_of_draws(
+    conditional: Conditional,
+    draws: Float[Tensor, "effect draw subject"],
+    means: Float[Tensor, "effect subject"],
+    covariances: Float[Tensor, "effect effect subject"],
+    generator: torch.Generator,
+    *,
+    starts: int = 4,
+) -> EffectEstimates:
+    """Find the conditional modes beside draws of the conditional distributions and their moments.
+
+    Args:
+        conditional: Densities at the parameters.
+        draws: Of eta.
+        means: Conditional means.
+        covariances: Conditional covariances.
+        generator: Source of randomness, by which starting points are chosen among the draws.
+        starts: Starting points of the search of each mode: zero, the mean and some of the draws.
+    """
+    picked = torch.randint(draws.shape[1], (max(starts - 2, 1),), generator=generator, device=generator.device)
+    origins = torch.cat([torch.zeros_like(means)[:, None], means[:, None], draws[:, picked.to(draws.device)]], dim=1)
     modes = find_modes(conditional, origins)
-    return EffectEstimates(modes.effects, modes.precision, modes.value, means, covariances, kept)
+    return EffectEstimates(modes.effects, modes.precision, modes.value, means, covariances, draws)
 
 
 def find_modes(conditional: Conditional, origins: Float[Tensor, "effect start subject"]) -> Modes:

@@ -15,11 +15,14 @@ from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.fitting.fit_checks import fit_checks
 from nlme_torch.inference.fitting.solver_error import solver_warnings
+from nlme_torch.inference.likelihood.even_draws import effects_and_likelihood
 from nlme_torch.inference.likelihood.likelihood import (
     AnnealedImportanceSampling,
+    ImportanceSampling,
     LikelihoodMethod,
     default_likelihood,
     evaluate_likelihood,
+    from_estimate,
     unknown_likelihood,
 )
 from nlme_torch.model.density.density import Density
@@ -62,16 +65,21 @@ def at_estimates(
         progress: Whether a likelihood that takes long may show its progress.
     """
     stages = _Stages()
-    effects = estimation.effects or stages.run(
-        "random effects", lambda: estimate_effects(density, estimation.draws, generator)
-    )
+    chosen = likelihood or default_likelihood(density.model.n_effects)
+    effects, both, draws = estimation.effects, None, estimation.draws
+    if effects is None and draws is not None and isinstance(chosen, ImportanceSampling) and chosen.is_even(density):
+        both = stages.run("random effects", lambda: effects_and_likelihood(density, draws, generator))
+    if both is not None:
+        effects = both[0]
+    effects = effects or stages.run("random effects", lambda: estimate_effects(density, draws, generator))
     known = effects is not None
     if effects is None:
-        effects = unknown_effects(density, estimation.draws)
-    chosen = likelihood or default_likelihood(density.model.n_effects)
+        effects = unknown_effects(density, draws)
     if isinstance(chosen, AnnealedImportanceSampling):
         chosen = replace(chosen, progress=chosen.progress and progress)
     found = estimation.log_likelihood if likelihood is None else None
+    if found is None and both is not None:
+        found = replace(from_estimate(density, both[1], str(chosen)), settings=chosen)
     if found is None and (known or density.model.n_effects):
         found = stages.run("likelihood", lambda: evaluate_likelihood(density, effects, chosen, generator))
     if found is None:

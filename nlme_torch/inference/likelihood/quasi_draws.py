@@ -17,6 +17,7 @@ References:
     pharmacokinetic/pharmacodynamic data. doi:10.1007/0-306-48523-0_16
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,9 @@ DEFENSIVE = 0.1
 TRUSTED, EVEN, FEWEST_EFFECTIVE = 0.7, 0.3, 0.05
 """Largest Pareto shape of a subject's weights, share of its draws that counts from which that is not asked for (with
 few draws it is told badly), and the smallest share with which they are used."""
+TABLE, FARTHEST = 2**16, 7.1
+"""Nodes at which chi-square quantiles are known, over standard normal quantiles up to those of 1e-12: between them they
+are right to 1e-8, and cost a twentieth of those by inversion."""
 COLUMNS = 20_000
 """Most draws of all subjects in one call of the model."""
 
@@ -170,5 +174,21 @@ def quasi_normal(
     shifts = torch.rand(effects + 1, 1, replicates, subjects, generator=generator, dtype=torch.float64)
     uniform = ((points.mT[:, :, None, None] + shifts) % 1.0).clamp(1e-12, 1 - 1e-12)
     normals = torch.special.ndtri(uniform[:-1])
-    chi_square = 2 * scipy.special.gammaincinv(0.5 * TAILS, uniform[-1:].numpy())
-    return torch.cat([normals, torch.as_tensor(chi_square).div(TAILS).sqrt()])
+    return torch.cat([normals, _chi_square(uniform[-1:]).div(TAILS).sqrt()])
+
+
+def _chi_square(uniform: Tensor) -> Tensor:
+    """Quantiles of chi-square, between those of a fine grid of normal quantiles."""
+    table = _chi_square_table()
+    position = (torch.special.ndtri(uniform) + FARTHEST) * ((len(table) - 1) / (2 * FARTHEST))
+    left = position.floor().clamp(0, len(table) - 2)
+    index = left.long()
+    return torch.lerp(table[index], table[index + 1], position - left)
+
+
+@functools.cache
+def _chi_square_table() -> Tensor:
+    quantiles = np.linspace(-FARTHEST, FARTHEST, TABLE)
+    below = scipy.special.gammaincinv(0.5 * TAILS, scipy.special.ndtr(quantiles[quantiles <= 0]))
+    above = scipy.special.gammainccinv(0.5 * TAILS, scipy.special.ndtr(-quantiles[quantiles > 0]))
+    return torch.as_tensor(2 * np.concatenate([below, above]))

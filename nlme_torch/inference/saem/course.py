@@ -146,10 +146,10 @@ class Course:
         if self._certifies and schedule.smoothing > FIRST_SMOOTHING:
             pieces = [FIRST_SMOOTHING, schedule.smoothing - FIRST_SMOOTHING]
         explored = self.reason
+        assert self.state is not None
         for piece in pieces:
             with progress_line(piece, "SAEM", progress) as line:
                 for _ in range(piece):
-                    assert self.state is not None
                     self.state = self.algorithm.step(self.state, generator, smoothing=True)
                     self._report("smooth", line)
                 line.finish("SAEM smoothed", self.state.iteration)
