@@ -32,7 +32,9 @@ class SAEM:
     """Maximum likelihood (or maximum a posteriori, with priors) by stochastic approximation EM.
 
     Attributes:
-        schedule: Burn-in, exploration and smoothing iterations.
+        schedule: Burn-in and the most exploration and smoothing iterations. Exploration ends when nothing drifts any
+            more; an end is judged after 50 smoothing iterations, and smoothing goes on only where it falls short of the
+            maximum. Where nothing judges the end (networks), half of the exploration and all of the smoothing are done.
         chains: Chains per subject; None begins with ``ceil(400 / subjects)``, at least 2 (a quarter of it with more
             than eight effects, whose kernels cost more), and in the middle of the exploration lets them branch until
             the chains of all subjects give about 800 independent draws per iteration by their measured

@@ -74,9 +74,7 @@ def test_what_is_not_known_is_not_drawn_about(lines):
 
 def test_a_fit_and_its_likelihood_method_agree():
     short = nlme.SAEM(schedule=nlme.StepSchedule(exploration=40, smoothing=20))
-    fit = nlme.fit(
-        nlme.examples.TheophyllineClosedForm(), nlme.examples.theophylline(), short, seed=1, progress=False
-    )
+    fit = nlme.fit(nlme.examples.TheophyllineClosedForm(), nlme.examples.theophylline(), short, seed=1, progress=False)
     again = nlme.loglik(fit)
     exact = nlme.loglik(fit, nlme.Quadrature(nodes=15)).value
     for value in (fit.log_likelihood, again):

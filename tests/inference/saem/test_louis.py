@@ -45,7 +45,9 @@ def test_compiled_scores_are_those_of_the_tensor_operations(name, monkeypatch):
     density = Density(model, data.batch(), nlme.Auto())
     scalars = FreeScalars(model, {key: value.detach() for key, value in parameter_values(model).items()})
     mean = density.at().mean.detach()
-    draws = torch.stack([0.5 * density.at().sample(5, generator)[:, :, 0] for _ in range(3)], 1).detach() + mean[:, None]
+    draws = (
+        torch.stack([0.5 * density.at().sample(5, generator)[:, :, 0] for _ in range(3)], 1).detach() + mean[:, None]
+    )
     weights = torch.rand(3, 5, data.n_subjects, generator=generator, dtype=torch.float64)
     calls = []
     compiled = louis._compiled_outcomes

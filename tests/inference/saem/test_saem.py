@@ -440,12 +440,15 @@ def test_the_draws_are_those_of_the_conditional_distribution(lines):
 
 def test_the_reason_for_stopping_is_stated(lines):
     frame, _ = lines
-    stopped = estimate(Line(), lines_data(frame), exploration=60, smoothing=10, window=10, drift_tolerance=50.0)
-    assert "exploration ended after 55 iterations: between two windows of 10" in stopped.termination
-    assert (
-        "moved by more than" in stopped.termination and "then 10 smoothing iterations, averaged" in stopped.termination
-    )
-    assert (stopped.trace.phase == "explore").sum() == 50 and (stopped.trace.phase == "smooth").sum() == 10
+    settings = {"exploration": 60, "smoothing": 10, "window": 10, "drift_tolerance": 50.0}
+    # where nothing judges the end, half of the exploration is gone through whatever the drift
+    for certification, iterations in ((nlme.Certification(), 20), (nlme.Certification(rounds=0), 50)):
+        stopped = estimate(Line(), lines_data(frame), **settings, certification=certification)
+        ended = f"exploration ended after {iterations + 5} iterations: between two windows of 10"
+        assert ended in stopped.termination and "moved by more than" in stopped.termination
+        assert "then 10 smoothing iterations, averaged" in stopped.termination
+        phases = stopped.trace.phase
+        assert (phases == "explore").sum() == iterations and (phases == "smooth").sum() == 10
     whole = estimate(Line(), lines_data(frame), exploration=30, smoothing=5, window=5, drift_tolerance=0.0)
     assert whole.termination.startswith("exploration used all of its 30 iterations; then 5")
     assert (whole.trace.phase == "explore").sum() == 30
@@ -647,3 +650,13 @@ def test_a_model_with_nothing_but_networks_to_judge_runs():
     assert estimation.status is nlme.Status.ITERATIONS_USED
     (message,) = estimation.warnings
     assert "used all of its 40 iterations" in message and "allow more" in message
+
+
+def test_an_end_that_is_the_maximum_ends_the_smoothing(lines):
+    frame, _ = lines
+    early = estimate(Line(), lines_data(frame), exploration=120, smoothing=200)
+    assert early.certificate.converged and (early.trace.phase == "smooth").sum() == 50
+    blind = estimate(
+        Line(), lines_data(frame), exploration=120, smoothing=200, certification=nlme.Certification(rounds=0)
+    )
+    assert (blind.trace.phase == "smooth").sum() == 200
