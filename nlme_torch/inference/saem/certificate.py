@@ -196,6 +196,21 @@ class Certifier:
         self.shape: Shape | None = None
         self.even = True  # whether weights can be trusted
 
+    @property
+    def reached(self) -> bool:
+        """Whether the parameters are at the maximum."""
+        return self.certificate is not None and self.certificate.converged
+
+    def nearer(self, other: "Certifier") -> bool:
+        """Whether less is left here than where another one ended, as far as is known."""
+
+        def left(certificate: Certificate | None) -> tuple[bool, bool, float]:
+            if certificate is None:
+                return True, True, math.inf
+            return not certificate.converged, bool(certificate.flat), certificate.gain + certificate.standard_error
+
+        return left(self.certificate) < left(other.certificate)
+
     def run(self) -> None:
         """Repeat rounds until nothing is left to be had, or means are used up."""
         best: tuple[bool, float] | None = None

@@ -81,8 +81,7 @@ class Course:
         self.recorder = Recorder(density)
         try:
             self._start(generator, progress)
-            self._explore(generator, progress)
-            self._smooth(generator, progress)
+            self._iterate(generator, progress)
         except KeyboardInterrupt:
             self.status = Status.INTERRUPTED
         return self._estimation()
@@ -104,62 +103,72 @@ class Course:
         """Whether the end is judged by fresh draws."""
         return bool(self.certification.rounds) and not self.algorithm.density.model.has_network
 
-    def _explore(self, generator: torch.Generator, progress: bool) -> None:
+    def _iterate(self, generator: torch.Generator, progress: bool) -> None:
+        """Explore and smooth until the end is judged to be the maximum, or all iterations are used."""
+        schedule = self.algorithm.schedule
+        first = min(FIRST_SMOOTHING, schedule.smoothing) if self._certifies else schedule.smoothing
+        with progress_line(schedule.burn_in + schedule.exploration + first, "SAEM", progress) as line:
+            self._explore(generator, line)
+            explored = self.reason
+            self._smooth(first, generator, line)
+        self._judge(explored, generator, progress)
+        before, best, ranking = self.certifier, self.best, self.ranking
+        if first < schedule.smoothing and not (before is not None and before.reached):
+            with progress_line(schedule.smoothing - first, "SAEM smooth", progress) as line:
+                self._smooth(schedule.smoothing - first, generator, line)
+            self._judge(explored, generator, progress)
+            if before is not None and (self.certifier is None or before.nearer(self.certifier)):
+                self.certifier, self.best, self.ranking = before, best, ranking
+
+    def _explore(self, generator: torch.Generator, line: Progress) -> None:
         """Explore until no parameter drifts; where nothing judges the end, for half of the iterations at least."""
         schedule, algorithm, recorder = self.algorithm.schedule, self.algorithm, self.recorder
         half, least = schedule.exploration // 2, 0 if self._certifies else schedule.exploration // 2
         assert self.state is not None
-        with progress_line(schedule.burn_in + schedule.exploration, "SAEM", progress) as line:
-            self.reason = f"exploration used all of its {schedule.exploration} iterations"
-            recent: deque[Tensor] = deque(maxlen=LOOK_BACK)
-            while self.state.iteration < schedule.burn_in + schedule.exploration:
-                self.state = algorithm.step(self.state, generator, smoothing=False)
-                recent.append(self.state.transformed)
-                done = self.state.iteration - schedule.burn_in
-                self._report("burn-in" if done <= 0 else "explore", line)
-                if self.branching and done == half:
-                    self._branch(recent)
-                since = done - least
-                if since >= 2 * self.window and since % 10 == 0:
-                    drift, parameter = recorder.drift(self.window)
-                    if drift < self.drift_tolerance:
-                        self.status = Status.CONVERGED
-                        self.reason = (
-                            f"exploration ended after {self.state.iteration} iterations: between two windows of "
-                            f"{self.window} no parameter's mean moved by more than {drift:.2f} of its "
-                            f"standard deviation ({parameter})"
-                        )
-                        if self.branching and done < half:
-                            self._branch(recent)
-                        break
-            line.finish("SAEM explored", self.state.iteration)
+        self.reason = f"exploration used all of its {schedule.exploration} iterations"
+        recent: deque[Tensor] = deque(maxlen=LOOK_BACK)
+        while self.state.iteration < schedule.burn_in + schedule.exploration:
+            self.state = algorithm.step(self.state, generator, smoothing=False)
+            recent.append(self.state.transformed)
+            done = self.state.iteration - schedule.burn_in
+            self._report("burn-in" if done <= 0 else "explore", line)
+            if self.branching and done == half:
+                self._branch(recent)
+            since = done - least
+            if since >= 2 * self.window and since % 10 == 0:
+                drift, parameter = recorder.drift(self.window)
+                if drift < self.drift_tolerance:
+                    self.status = Status.CONVERGED
+                    self.reason = (
+                        f"exploration ended after {self.state.iteration} iterations: between two windows of "
+                        f"{self.window} no parameter's mean moved by more than {drift:.2f} of its "
+                        f"standard deviation ({parameter})"
+                    )
+                    if self.branching and done < half:
+                        self._branch(recent)
+                    break
 
     def _branch(self, recent: deque[Tensor]) -> None:
         """Let chains go on as several, by their measured autocorrelation."""
         assert self.state is not None
         self.state = branched(self.state, autocorrelation_time(recent))
 
-    def _smooth(self, generator: torch.Generator, progress: bool) -> None:
-        """Smooth until the end is judged to be the maximum, or all iterations are used."""
-        schedule = self.algorithm.schedule
-        pieces = [schedule.smoothing]
-        if self._certifies and schedule.smoothing > FIRST_SMOOTHING:
-            pieces = [FIRST_SMOOTHING, schedule.smoothing - FIRST_SMOOTHING]
-        explored = self.reason
+    def _smooth(self, iterations: int, generator: torch.Generator, line: Progress) -> None:
+        """Average statistics and iterates."""
         assert self.state is not None
-        for piece in pieces:
-            with progress_line(piece, "SAEM", progress) as line:
-                for _ in range(piece):
-                    self.state = self.algorithm.step(self.state, generator, smoothing=True)
-                    self._report("smooth", line)
-                line.finish("SAEM smoothed", self.state.iteration)
-            self.reason = f"{explored}; then {self.state.smoothing} smoothing iterations, averaged"
-            self._choose(generator)
-            if self._certifies:
-                self._certify(generator, progress)
-                certificate = None if self.certifier is None else self.certifier.certificate
-                if certificate is not None and certificate.converged:
-                    break
+        for _ in range(iterations):
+            self.state = self.algorithm.step(self.state, generator, smoothing=True)
+            self._report("smooth", line)
+        line.finish("SAEM", self.state.iteration)
+
+    def _judge(self, explored: str, generator: torch.Generator, progress: bool) -> None:
+        """Keep the best start, and measure what is left to be had."""
+        assert self.state is not None
+        self.reason = f"{explored}; then {self.state.smoothing} smoothing iterations, averaged"
+        self.certifier = None
+        self._choose(generator)
+        if self._certifies:
+            self._certify(generator, progress)
 
     def _choose(self, generator: torch.Generator) -> None:
         """Keep the best start."""
@@ -173,12 +182,12 @@ class Course:
 
     def _certify(self, generator: torch.Generator, progress: bool) -> None:
         """Measure what is left to be had, and go on where it is much."""
+        assert self.state is not None
         density, settings = self.algorithm.density, self.certification
-        budget = round(settings.effort * self.algorithm.schedule.smoothing)
+        budget = round(settings.effort * self.state.smoothing)
         values = {name: value[self.best : self.best + 1] for name, value in self._standing().items()}
         try:
             with progress_line(budget, "SAEM certify", progress) as line:
-                assert self.state is not None
                 chains = Chains(
                     self.resting,
                     one_start(self.state, values, self.best),
