@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Float
+from nlme_torch.model.compiled.apart import refuse_coupled
 from nlme_torch.model.compiled.column_likelihood import CompiledLikelihood
 from nlme_torch.model.compiled.program import density_program, trace_density
 from nlme_torch.model.compiled.readings import DataReadings
@@ -96,7 +97,9 @@ def _make(conditional: Conditional) -> CompiledLikelihood:
         stops = common_stops(conditional) or moved_doses(conditional)
         kernel = None if model.has_compartments else _kernel(conditional)
     infusions = stops is not None and stops.infusions
-    program = density_program(trace_density(conditional, infusions, moved=isinstance(stops, MovedDoses)))
+    moved = isinstance(stops, MovedDoses)
+    program = density_program(trace_density(conditional, infusions, moved=moved))
+    refuse_coupled(conditional, infusions, moved)
     layout = None if kernel is None else kernel.layout
     if layout is not None and list(map(math.prod, layout.shapes)) != list(map(len, program.parameters)):
         raise NotScalarError("the equations take their parameters in another shape")

@@ -30,8 +30,8 @@ class OneRecordDensity(Density):
         self.__dict__.update(density.__dict__)
         self._times = readings.times[:, None, None]
         values = copy.copy(vars(density._covariates))
-        replaced = {name: value.reshape(1) for name, value in readings.covariates.items()}
-        replaced |= {name: value.reshape(1, 1, 1, 1) for name, value in readings.changing.items()}
+        replaced = dict(readings.covariates)
+        replaced |= {name: value[:, None, None] for name, value in readings.changing.items()}
         for name, value in replaced.items():
             old = values[name]
             values[name] = Category(old.name, old.levels, value) if isinstance(old, Category) else value
@@ -40,7 +40,8 @@ class OneRecordDensity(Density):
         self._covariates_between = None
         self._occasions = readings.occasions
         self._observed = tuple(
-            ObservedRecords(torch.ones(1, 1, dtype=torch.bool), outcomes, None) for outcomes in readings.outcomes
+            ObservedRecords(torch.ones(readings.times.shape, dtype=torch.bool), outcomes, None)
+            for outcomes in readings.outcomes
         )
         self.censoring = tuple(
             {name: (*pair, kinds[name]) for name, pair in censoring.items()}

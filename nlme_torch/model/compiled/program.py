@@ -1,26 +1,13 @@
 """The likelihood of a model written out in scalars, from the effects of a subject to its records' log densities."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from nlme_torch.model.compiled.one_record import OneRecordConditional, OneRecordDensity
-from nlme_torch.model.compiled.readings import DataReadings, population_readings
 from nlme_torch.model.compiled.split import Split, depends_on_records, split
+from nlme_torch.model.compiled.written import write_out
 from nlme_torch.model.density.density import Conditional
-from nlme_torch.model.dosing.dosing import dosing_value
-from nlme_torch.model.individual.individual import flatten, stack_states
-from nlme_torch.model.observation.unchecked import unchecked
 from nlme_torch.solve.kernel.program import Program, Ref
 from nlme_torch.solve.kernel.reading import NotScalarError
-from nlme_torch.solve.kernel.scalarise import scalarise
-from nlme_torch.solve.linear.mammillary import Mammillary
-from nlme_torch.solve.linear.system import LinearSystem
 
 
 @dataclass(frozen=True)
@@ -151,108 +138,17 @@ def trace_density(
     Raises:
         NotScalarError: Something cannot be written out for one subject and one record.
     """
-    density, model = conditional.density, conditional.density.model
-    readings = DataReadings.of(density)
-    if any(value.dim() > 2 for values in readings.outcomes for value in values.values()):
-        raise NotScalarError("every start has its own observations")
-    population = population_readings(conditional)
-    program = Program()
-    count = {"own": 0, "y": 0}
-
-    def inputs(kind: str, *shape: int) -> np.ndarray:
-        array = np.empty(shape, dtype=object)
-        for index in np.ndindex(*shape):
-            array[index] = program.input(kind, count[kind])
-            count[kind] += 1
-        return array
-
-    effects = model.n_effects
-    of_subjects, of_records = len(readings.of_subjects()), readings.of_records().shape[1]
-    arrays = [inputs("own", effects, 1, 1, 1), inputs("own", effects, 1, 1)]
-    arrays += [inputs("own", 1, *value.shape[1:]) for value in population.values()]
-    of_population = count["own"] - 2 * effects
-    arrays += [inputs("own", 1) for _ in range(of_subjects)]
-    arrays += [inputs("y", 1, 1) for _ in range(of_records)]
-    arrays += [inputs("y", 1, 1, 1, 1)]
-    arrays += [inputs("y", 1, 1, 1, 1) for _ in model.states]
-    sizes: list[int] = []
-    patterns = len(readings.outcomes)
-    places = [(pattern, 0) for pattern in range(patterns)]
-    if scales is not None:
-        places = [
-            (pattern, output)
-            for pattern, observed in enumerate(readings.outcomes)
-            for output, outcomes in enumerate(scales.values())
-            if set(outcomes) & set(observed)
-        ]
-
-    def likelihood(eta: Tensor, mean: Tensor, *values: Tensor) -> list[Tensor]:
-        rest = iter(values)
-        parameters = {key: next(rest) for key in population}
-        own = iter([next(rest) for _ in range(of_subjects)])
-        there = iter([next(rest) for _ in range(of_records)])
-        elapsed, at_record = next(rest), tuple(rest)
-        single = OneRecordDensity(density, readings.rebuilt(lambda: next(own), lambda: next(there)))
-        one = OneRecordConditional(single, mean, parameters)
-        with unchecked():
-            individual = one.individual(eta)
-            states = at_record if model.states else None
-            if scales is None:
-                terms = one.log_densities(individual, states)
-            else:
-                terms = one.squared_residuals(individual, states, places, scales)
-            found = [terms]
-        found += _equations(one, individual, elapsed, infusions) if model.states else [[], [], [], [], [], []]
-        found.append(_modifiers(one, individual) if moved else [])
-        sizes.extend(map(len, found))
-        return [tensor for group in found for tensor in group]
-
-    results = iter(tuple(result.reshape(-1)) for result in scalarise(likelihood, arrays, program, constants=True))
-    groups = [tuple(next(results) for _ in range(size)) for size in sizes]
+    written = write_out(conditional, infusions, scales, moved)
+    program = written.program
+    groups = [tuple(tuple(array.reshape(-1)) for array in group) for group in written.groups]
     initial, parameters = _joined(groups[1]), groups[2]
     if any(depends_on_records(program, operand) for operand in (*initial, *_joined((*parameters, *groups[7])))):
         raise NotScalarError("initial states or parameters of the equations change from record to record")
     return Trace(
-        program, effects, of_population, of_subjects, of_records,
-        _joined(groups[0]), tuple(places), patterns, scales is None, initial, parameters, *map(_joined, groups[3:]),
+        program, *written.counts, _joined(groups[0]), written.places, len(conditional.density._observed),
+        scales is None, initial, parameters, *map(_joined, groups[3:]),
     )  # fmt: skip
 
 
 def _joined(groups: Sequence[Sequence[object]]) -> tuple[object, ...]:
     return tuple(operand for group in groups for operand in group)
-
-
-def _equations(one: OneRecordConditional, individual: Any, elapsed: Tensor, infusions: bool) -> list[list[Tensor]]:
-    """Initial states, the parameters of the vector field, and what a trace holds of linear compartments."""
-    model = one.density.model
-    flat = flatten(vars(individual))
-    if flat.changing:
-        raise NotScalarError("parameters of the equations change from record to record")
-    initial = stack_states(model.initial(individual), model.states, torch.zeros(1, 1, 1).double(), "initial")
-    if not model.has_compartments:
-        return [[initial], list(flat.leaves), [], [], [], []]
-    linear = model.compartments(individual)
-    matrix = linear.matrix()
-    if isinstance(linear, Mammillary):
-        exponential, inexact = linear.by_spectrum(elapsed, integrated=False)
-        integral = [linear.by_spectrum(elapsed, integrated=True)[0]] if infusions else []
-        return [[initial], [], [exponential], integral, [matrix], [] if inexact is None else [inexact]]
-    if isinstance(linear, LinearSystem):
-        nothing = torch.zeros_like(matrix)
-        return [[initial], [], [nothing], [nothing] if infusions else [], [matrix], [elapsed == elapsed]]
-    exact = [linear.integral(elapsed)] if infusions else []
-    return [[initial], [], [linear.exponential(elapsed)], exact, [matrix], []]
-
-
-def _modifiers(one: OneRecordConditional, individual: Any) -> list[Tensor]:
-    """Lag, bioavailability, rate and duration of doses into every state; 0, 1 and NaN where none is given."""
-    model, like = one.density.model, one.density._times
-    dosing = model.dosing(individual)
-    found = []
-    for state in model.states:
-        for name, otherwise in (("lag", 0.0), ("bioavailability", 1.0), ("rate", math.nan), ("duration", math.nan)):
-            if state in dosing and getattr(dosing[state], name) is not None:
-                found.append(dosing_value(dosing, state, name, like))
-            else:
-                found.append(torch.full_like(like, otherwise))
-    return found
