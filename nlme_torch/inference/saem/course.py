@@ -21,6 +21,7 @@ from nlme_torch.inference.pooled.pooled import Pooled
 from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.inference.saem.best_start import best_start
 from nlme_torch.inference.saem.certificate import Certification, Certifier, Chains
+from nlme_torch.inference.saem.edge import edge
 from nlme_torch.inference.saem.race import Race
 from nlme_torch.inference.saem.recorder import Recorder
 from nlme_torch.inference.saem.step import SAEMAlgorithm, SAEMState
@@ -252,6 +253,13 @@ class Course:
                 f"exploration used all of its {self.algorithm.schedule.exploration} iterations while parameters still "
                 "drifted: allow more (schedule=nlme.StepSchedule(exploration=...)), or begin at these estimates"
             )
+        flat = certificate is not None and certificate.converged  # nothing draws the parameters over an edge
+        names = () if flat else self.algorithm.by_curvature
+        beyond = "" if phi is None else edge(density, values, phi[:, :, None], names)
+        if beyond:
+            warnings.append(beyond)
+            self.reason += f"; {beyond}"
+            self.status = Status.STALLED if self.status is Status.CONVERGED else self.status
         if self.unfelt and self.status is Status.CONVERGED:
             self.status = Status.STALLED  # a parameter that was never felt stands where it began
         with torch.no_grad():

@@ -43,6 +43,9 @@ NOTHING_TO_GAIN = 1e-7
 curvature, and their ratio would carry it away."""
 CHECKED_FROM = 0.5
 """Expected rise of Q from which a step is tried before it is taken."""
+LOST, HALVINGS = 0.1, 6
+"""Share of the draws that a step may leave without a value: beyond it lies the edge of where the model has any, and the
+step is halved, so often at most."""
 DAMPINGS = (0.0, 0.0, 0.0, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4)
 STRETCHES = (1.0, 2.0, 4.0, *(1.0,) * 9)
 """Of the steps that are tried, the first being Newton's own; dampings are those of the scaled Hessian."""
@@ -113,6 +116,7 @@ def curvature_step(
     step = gain * steps[:, 0]
     if bool((rise > CHECKED_FROM).any()):
         step = _best(draws, values, names, vector, gain * steps, usable)
+    step = _within(draws, values, names, vector, step, usable)
     new = unflatten_values(vector + step, values, names)
     return {name: new[name] for name in names}, Curvature(information, rise, 0 if state is None else state.steps + 1)
 
@@ -229,6 +233,21 @@ def _longest(model: Model, names: tuple[str, ...], vector: Tensor) -> Tensor:
             limits[:, part] = 1 + vector[:, part].abs()
         position += count
     return limits
+
+
+def _within(
+    draws: _Draws, values: ParameterValues, names: tuple[str, ...], vector: Tensor, step: Tensor, usable: Tensor
+) -> Tensor:
+    """The step, or as much of it as leaves the draws of every start a value."""
+    most = (1 - LOST) * usable.sum((0, 2))
+    with torch.no_grad():
+        for _ in range(HALVINGS):
+            _, each = draws.objective(unflatten_values(vector + step, values, names), usable)
+            over = (usable & torch.isfinite(each)).sum((0, 2)) < most
+            if not bool(over.any()):
+                return step
+            step = torch.where(over[:, None], 0.5 * step, step)
+    return torch.where(over[:, None], 0.0, step)
 
 
 def _best(
