@@ -16,9 +16,9 @@ from nlme_torch.inference.effects.unseen import effects_for_likelihood
 from nlme_torch.inference.estimates.method_arguments import check_method
 from nlme_torch.inference.fitting.solver_error import solver_warnings
 from nlme_torch.inference.fitting.tables import effect_table
+from nlme_torch.inference.foce.end import natural_effects
 from nlme_torch.inference.foce.focei import FOCEI
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
-from nlme_torch.inference.foce.maximum_likelihood import natural_effects
 from nlme_torch.inference.likelihood.doubtful_modes import doubtful_modes, modes_at_kinks, next_modes
 from nlme_torch.inference.likelihood.likelihood import LikelihoodMethod, evaluate_likelihood
 from nlme_torch.inference.marginal.expansion_points import expand, search_modes, solves_equations

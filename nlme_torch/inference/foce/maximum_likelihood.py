@@ -1,34 +1,29 @@
 """Maximum likelihood (or a posteriori) by minimising an approximate -2 log-likelihood from outside."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError
-from nlme_torch.inference.effects.effect_estimates import EffectEstimates
 from nlme_torch.inference.estimates.estimation import Estimation
-from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.foce.collapsed_variances import collapsed
+from nlme_torch.inference.foce.end import effect_estimates, log_likelihood
 from nlme_torch.inference.foce.rank import rank
 from nlme_torch.inference.foce.search import Search
+from nlme_torch.inference.foce.walk import walk
 from nlme_torch.inference.likelihood.doubtful_modes import doubtful_modes, modes_at_kinks, with_next_modes
-from nlme_torch.inference.likelihood.likelihood import from_estimate
-from nlme_torch.inference.likelihood.monte_carlo import MarginalEstimate
-from nlme_torch.inference.marginal.approximation import Approximation, batched
+from nlme_torch.inference.marginal.approximation import Approximation
 from nlme_torch.inference.marginal.expansion_points import Expansion, solves_equations
 from nlme_torch.inference.marginal.laplace import exact_curvature
 from nlme_torch.inference.marginal.objective import MarginalObjective, subject_gradients
-from nlme_torch.inference.marginal.quadrature import next_rule
-from nlme_torch.inference.modes.conditional_modes import ModeStatus
-from nlme_torch.inference.modes.newton import inner_modes
 from nlme_torch.inference.modes.starts import jittered_starts
-from nlme_torch.inference.numerics import linear_algebra
 from nlme_torch.inference.optimise.minimisers import BFGS, LBFGS, Adam, Iterate, Minimum
 from nlme_torch.inference.optimise.optimality import Optimality
 from nlme_torch.inference.optimise.outer_search import OuterSearch
@@ -38,6 +33,8 @@ from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.model.declare.scalars import all_scalars, scalar_matrix, structural_scalars
 from nlme_torch.model.declare.values import ParameterValues, parameter_values
 from nlme_torch.model.density.normal_observations import normal_observations
+
+Found = TypeVar("Found")
 
 DENSE_LIMIT = 150
 """Parameters up to which a whole matrix of second derivatives is learnt, one pair of gradients at a time."""
@@ -75,6 +72,11 @@ def maximise(approximation: Approximation, search: Search, generator: torch.Gene
             if start == 0 or runs:
                 raise
             continue
+        except KeyboardInterrupt:
+            if not runs:
+                raise
+            runs[-1].stop()
+            break
         dear = solves_equations(density.model) and not density.model.has_network
         run.go(leave=dear and search.starts == 1 and search.optimiser is None)
         runs.append(run)
@@ -87,7 +89,12 @@ def maximise(approximation: Approximation, search: Search, generator: torch.Gene
         if best.left and not best.interrupted and not better:
             best.resume()
         runs += others
-    return min(runs, key=_Run.rank).estimation(runs, generator)
+    best = min(runs, key=_Run.rank)
+    try:
+        return best.estimation(runs, generator)
+    except KeyboardInterrupt:  # putting the result together is short
+        best.stop()
+        return best.estimation(runs, generator)
 
 
 def _rescued(run: "_Run", generator: torch.Generator) -> "list[_Run]":
@@ -103,7 +110,7 @@ def _rescued(run: "_Run", generator: torch.Generator) -> "list[_Run]":
     except FitError:
         return []
     except KeyboardInterrupt:  # what the first search has found stands
-        run.minimum = run.minimum._replace(status=Status.INTERRUPTED, reason="interrupted")
+        run.stop()
         return []
     return [other]
 
@@ -163,13 +170,14 @@ class _Run:
                 if isinstance(self.optimiser, BFGS | LBFGS):
                     self._search(self.optimiser, report)
                 else:
-                    self._walk(report)
+                    self.minimum, self.outward = walk(self.objective, self.optimiser, self._scale, report)
             except _FarAway as end:
                 reason = "the search began far away and was left for one from elsewhere"
                 self.minimum = Minimum(end.point, len(self.rows), len(self.rows), Status.STALLED, reason)
                 self.left = True
             else:
-                self.minimum, self.tail = judged(self.objective, self.minimum, self.optimality, DENSE_LIMIT)
+                ask = partial(judged, self.objective, self.minimum, self.optimality, DENSE_LIMIT)
+                self.minimum, self.tail = self._standing(ask) or (self.minimum, self.tail)
             line.finish(self.approximation.name, self.minimum.iterations)
 
     def resume(self) -> None:
@@ -195,25 +203,23 @@ class _Run:
             over = self.minimum.iterations >= strategy.iterations or self.interrupted
             if objective.mode_starts == 1 or not self.approximation.has_modes or over:
                 break
-            if not objective.restart(start):
+            if not self._standing(partial(objective.restart, start)):
                 break
             objective.keep()
 
-    def _walk(self, report: Callable[[Iterate], None]) -> None:
-        """Any other minimiser, as often as there are better modes where it ends."""
-        objective, optimiser, start = self.objective, self.optimiser, self.objective.initial
-        iterations = evaluations = 0
-        for _ in range(4):
-            left = dataclasses.replace(optimiser, iterations=optimiser.iterations - iterations)  # type: ignore[type-var]
-            self.minimum = left.minimise(objective, start, self._scale(start), report)
-            iterations, evaluations = iterations + self.minimum.iterations, evaluations + self.minimum.evaluations
-            start = self.minimum.iterate.vector
-            over = iterations >= optimiser.iterations or self.interrupted
-            if not isinstance(optimiser, TrustRegion) or over or not objective.search(start):
-                break
-        if isinstance(optimiser, TrustRegion):
-            objective.centre = objective.kept
-        self.minimum = self.minimum._replace(iterations=iterations, evaluations=evaluations)
+    def _standing(self, compute: Callable[[], Found]) -> Found | None:
+        """What is computed where a search has ended; None where the user ends that: the end of the search stands."""
+        kept = self.objective.kept
+        try:
+            return compute()
+        except KeyboardInterrupt:
+            self.objective.kept = self.objective.centre = kept
+            self.stop()
+            return None
+
+    def stop(self) -> None:
+        """Note that the user ended it; what was found stands."""
+        self.minimum = self.minimum._replace(status=Status.INTERRUPTED, reason="interrupted")
 
     @property
     def interrupted(self) -> bool:
@@ -350,48 +356,3 @@ class _Run:
         messages += modes_at_kinks(self.approximation.name, self.approximation, values, found)
         messages += collapsed(self.approximation.density, values)
         return tuple(messages)
-
-
-def natural_effects(approximation: Approximation, values: ParameterValues, found: Expansion) -> tuple[Tensor, Tensor]:
-    """Return eta ``(effect, subject)`` and its curvature ``(effect, effect, subject)`` from standardised effects."""
-    with torch.no_grad():
-        conditional = approximation.density.at(values)
-        centre, curvature = found.evaluation.centre, found.evaluation.curvature[:, :, 0]
-        identity = torch.eye(len(centre), dtype=centre.dtype, device=centre.device)
-        factor = conditional.colour(identity[:, :, None, None].expand(-1, -1, conditional.starts, 1))[:, :, 0, 0]
-        eta = conditional.colour(centre[:, None])[:, 0, 0]
-        inverse = linear_algebra.inverse(factor)
-        return eta, torch.einsum("ai,abn,bj->ijn", inverse, curvature, inverse)
-
-
-def effect_estimates(
-    approximation: Approximation, values: ParameterValues, found: Expansion, generator: torch.Generator
-) -> EffectEstimates:
-    """Return modes, normal approximations and 100 draws of the effects; after FO, modes of the joint density."""
-    density = approximation.density
-    with torch.no_grad():
-        conditional = density.at(values)
-    if not approximation.has_modes:
-        integrand = approximation.integrand(conditional)
-        modes = inner_modes(integrand, found.evaluation.centre)
-        evaluation = found.evaluation._replace(centre=modes.effects)
-        found = Expansion(evaluation, modes.status, modes.evaluations)
-    eta, precision = natural_effects(approximation, values, found)
-    lost = (found.status[0] != ModeStatus.CONVERGED) & (found.status[0] != ModeStatus.STALLED)
-    eta, precision = torch.where(lost, torch.nan, eta), torch.where(lost, torch.nan, precision)
-    with torch.no_grad():
-        covariance = linear_algebra.inverse(batched(precision))
-        factor = linear_algebra.cholesky(0.5 * (covariance + covariance.mT))
-        noise = torch.randn(*eta.shape[::-1], 100, generator=generator, dtype=eta.dtype).to(eta.device)
-        kept = eta[:, None] + (factor @ noise).permute(1, 2, 0)
-        joint = conditional.log_joint(eta[:, None, None])[0, 0]
-    return EffectEstimates(eta, precision, joint, eta, covariance.permute(1, 2, 0), kept)
-
-
-def log_likelihood(approximation: Approximation, values: ParameterValues, found: Expansion) -> LogLikelihood:
-    """Return the approximate log-likelihood with its method's name."""
-    value = -0.5 * found.evaluation.value[0].detach()
-    nothing = torch.full_like(value, math.nan)
-    following = next_rule(approximation, values, found.evaluation.centre)
-    estimate = MarginalEstimate(value, torch.zeros_like(value), nothing, nothing, 0, following)
-    return from_estimate(approximation.density, estimate, approximation.name)

@@ -71,6 +71,7 @@ class MarginalObjective:
         self.evaluations = self.inner_evaluations = 0
         # Laplace's: the smallest eigenvalue of every subject's Hessian at the last evaluation and where modes were kept
         self.least = self.kept_least = torch.full_like(self.centre[0, 0], torch.inf)
+        self.refused = torch.zeros_like(self.least, dtype=torch.bool)
         check_start(approximation.density, values)
         if begin is not None:
             self.centre = begin.nan_to_num(0.0)
@@ -110,18 +111,25 @@ class MarginalObjective:
         return self._evaluate(vector, bearable=BEARABLE, defined=True)
 
     def trial(self, vector: Tensor) -> tuple[float, Tensor]:
-        """Return the same from the modes that were kept last; infinite where one cannot be followed."""
+        """Return the same from the modes kept last; infinite where one cannot be followed or a Hessian is singular."""
         self.centre = self.kept
-        return self._evaluate(vector, follow=True)
+        found = self._evaluate(vector, follow=True, defined=True)
+        self.refused = self.refused | self.blocking()
+        return found
 
     def keep(self) -> None:
         """Keep the modes of the last evaluation."""
         self.kept, self.kept_least = self.centre, self.least
+        self.refused = torch.zeros_like(self.least, dtype=torch.bool)
 
     @property
     def edge(self) -> Tensor:
         """The eigenvalue below which no step may take a subject, or where it stands already, ``(subject,)``."""
         return self.kept_least.clamp_max(SINGULAR)
+
+    def blocked(self) -> Tensor:
+        """Which subjects stand at the edge and were taken over it by a trial from here, ``(subject,)``."""
+        return self.refused & (self.kept_least < (1 + AT_EDGE) * self.edge)
 
     def blocking(self) -> Tensor:
         """Which subjects stand at the edge and were taken over it by the last evaluation, ``(subject,)``."""

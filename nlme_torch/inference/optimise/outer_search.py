@@ -18,7 +18,7 @@ from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.marginal.foce import Linearised
 from nlme_torch.inference.marginal.objective import MarginalObjective
 from nlme_torch.inference.optimise.both_sides import Sides, both_sides, search_by_values
-from nlme_torch.inference.optimise.bounds import MARGIN, furthest
+from nlme_torch.inference.optimise.bounds import MARGIN, Furthest, furthest
 from nlme_torch.inference.optimise.minimisers import BFGS, LBFGS, Iterate, Minimum
 from nlme_torch.inference.optimise.noise import noise
 from nlme_torch.inference.optimise.optimality import Optimality, examine, expect
@@ -241,11 +241,7 @@ class OuterSearch:
 
     def unbounded(self, end: Endless, found: Minimum | None = None) -> Minimum:
         """The point at which a search without end was left, during a round or where one ended, and why."""
-        reason = (
-            f"the likelihood has no maximum, it grows without bound as {self.furthest.described(end.outward)}: as it "
-            "does where an error may vanish because the model meets an observation exactly, such as a zero before any "
-            "drug is there"
-        )
+        reason = without_end(self.furthest, end.outward)
         self.objective.centre = self.objective.kept
         if found is not None:
             return found._replace(status=Status.UNBOUNDED, reason=reason)
@@ -257,13 +253,7 @@ class OuterSearch:
         """The lowest point of a search that was stopped where the approximation ends."""
         objective, (vector, slope) = self.objective, self.lowest_at
         objective.centre = objective.kept
-        subjects = objective.approximation.density.batch.subjects
-        named = ", ".join(str(subjects[place]) for place in places)
-        reason = (
-            f"Laplace's approximation falls without bound from here on, because the Hessian of subject {named} becomes "
-            f"singular (smallest eigenvalue {float(objective.kept_least[places].min()):.2g} in units of the prior's) "
-            "where two conditional modes merge: fit by nlme.Quadrature, nlme.SAEM or nlme.FOCEI instead"
-        )
+        reason = merging(objective, places)
         iterate = Iterate(vector, self.lowest, slope, float(slope.abs().max()))
         iterations, evaluations = self.iterations + self.reported, self.evaluations + self.called
         return Minimum(iterate, iterations, evaluations, Status.SINGULAR, reason)
@@ -326,3 +316,32 @@ def failed(found: Minimum, optimality: Optimality | None, beyond: str) -> Minimu
     else:
         reason = f"no step lowered the objective, though by its curvature {optimality.gain:.2g} of -2LL are left"
     return found._replace(status=Status.STALLED, reason=reason + beyond)
+
+
+def without_end(bounds: Furthest, outward: Tensor) -> str:
+    """Say why a search that ran as far as it may has no end.
+
+    Args:
+        bounds: How far it may go.
+        outward: Which way parameters run, ``(parameter,)``.
+    """
+    return (
+        f"the likelihood has no maximum, it grows without bound as {bounds.described(outward)}: as it does where an "
+        "error may vanish because the model meets an observation exactly, such as a zero before any drug is there"
+    )
+
+
+def merging(objective: MarginalObjective, places: list[int]) -> str:
+    """Say why Laplace's approximation ends where a search stands.
+
+    Args:
+        objective: What is searched.
+        places: Positions of the subjects whose Hessian is nearly singular.
+    """
+    subjects = objective.approximation.density.batch.subjects
+    named = ", ".join(str(subjects[place]) for place in places)
+    return (
+        f"Laplace's approximation falls without bound from here on, because the Hessian of subject {named} becomes "
+        f"singular (smallest eigenvalue {float(objective.kept_least[places].min()):.2g} in units of the prior's) where "
+        "two conditional modes merge: fit by nlme.Quadrature, nlme.SAEM or nlme.FOCEI instead"
+    )

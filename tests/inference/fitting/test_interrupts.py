@@ -10,7 +10,9 @@ from support.mixed_linear import lines_data, simulate_lines
 from support.small_models import Line
 
 import nlme_torch as nlme
+from nlme_torch.inference.foce import maximum_likelihood
 from nlme_torch.inference.marginal import several_starts
+from nlme_torch.inference.marginal.objective import MarginalObjective
 from nlme_torch.inference.optimise import gradient_step
 from nlme_torch.inference.pooled import pooled
 from nlme_torch.inference.uncertainty import bootstrap
@@ -168,3 +170,21 @@ def test_multistart_keeps_its_fits(says, monkeypatch):
     )  # fmt: skip
     assert found.status is nlme.Status.INTERRUPTED and len(found.fits) == (2 if says else 1)
     assert found.best.status is nlme.Status.COMPLETED and "interrupted" in str(found)
+
+
+@pytest.mark.parametrize("place", ["its tails", "better modes", "its doubts", "a second start"])
+def test_what_a_search_has_found_stands_while_its_end_is_looked_at(data, fit, monkeypatch, place):
+    method = nlme.FOCEI()
+    if place == "its tails":
+        monkeypatch.setattr(maximum_likelihood, "judged", interrupting(maximum_likelihood.judged, 1))
+    elif place == "its doubts":
+        monkeypatch.setattr(maximum_likelihood, "doubtful_modes", interrupting(maximum_likelihood.doubtful_modes, 1))
+    elif place == "better modes":
+        method = nlme.FOCEI(optimiser=nlme.TrustRegion())
+        monkeypatch.setattr(MarginalObjective, "search", interrupting(MarginalObjective.search, 1))
+    else:
+        method = nlme.FOCEI(starts=2)
+        monkeypatch.setattr(MarginalObjective, "check_gradient", interrupting(MarginalObjective.check_gradient, 2))
+    found = nlme.fit(Line(), data, method, progress=False)
+    assert found.status is nlme.Status.INTERRUPTED and any("interrupted" in warning for warning in found.warnings)
+    assert found.minus2ll == pytest.approx(fit.minus2ll, abs=1e-3) and found.eta.notna().all(axis=None)

@@ -45,9 +45,11 @@ def exact(level, values):
     return -2 * np.log(joint.sum(1) * (grid[1] - grid[0])).sum()
 
 
-def test_a_fit_ends_where_the_approximation_ends_and_says_so():
+@pytest.mark.parametrize("optimiser", [None, nlme.TrustRegion()], ids=["default", "trust region"])
+def test_a_fit_ends_where_the_approximation_ends_and_says_so(optimiser):
     frame = observed()
-    fit = nlme.fit(Square(0.5), nlme.Dataset.from_frame(frame), nlme.Laplace(), progress=False)
+    method = nlme.Laplace(optimiser=optimiser)
+    fit = nlme.fit(Square(0.5), nlme.Dataset.from_frame(frame), method, progress=False)
     level, values = fit.parameters.loc["level", "estimate"], frame["DV"].to_numpy()
     at_zero = 1 - 2 * (values - level) / ERROR**2
     at_mode = np.where(at_zero > 0, at_zero, -2 * at_zero)  # zero is the only mode, or the minimum between two

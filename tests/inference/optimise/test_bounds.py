@@ -65,6 +65,13 @@ def test_a_likelihood_without_maximum_is_left_early_and_named(delayed):
     assert evaluations < 150
 
 
+def test_a_trust_region_is_stopped_there_too(delayed):
+    method = nlme.FOCEI(optimiser=nlme.TrustRegion(), rescue=None)
+    fit = nlme.fit(Delayed(a=1e-3), delayed, method, progress=False)
+    assert fit.status is Status.UNBOUNDED and not fit.converged
+    assert "a runs to 0" in fit.termination and any("without bound" in message for message in fit.warnings)
+
+
 def test_the_local_maximum_is_found_all_the_same(delayed):
     right = nlme.fit(Delayed(), delayed, nlme.FOCEI(), progress=False)
     poor = nlme.fit(Delayed(a=1e-3), delayed, nlme.FOCEI(), progress=False)
