@@ -69,7 +69,11 @@ def spread_times(ids: Sequence[Any], times: Times) -> tuple[Ints, NDArray[np.flo
         if label not in position:
             few = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
             raise DataError(f"times were given for subject {label!r}, but the subjects are {few}.")
-        array = np.atleast_1d(np.asarray(value, dtype=np.float64))
+        try:
+            array = np.atleast_1d(np.asarray(value, dtype=np.float64))
+        except (TypeError, ValueError, OverflowError):
+            say = f"the times of subject {label!r} must be one list of finite numbers, not {value!r:.60}."
+            raise DataError(say) from None
         if array.ndim != 1 or not np.isfinite(array).all():
             raise DataError(f"the times of subject {label!r} must be one list of finite numbers, not {value!r}.")
         subjects.append(np.full(len(array), position[label]))
@@ -116,8 +120,10 @@ def blank_frame(frame: pd.DataFrame, table: Table, columns: Columns, source: Int
     is_new = source < 0
     template = np.maximum.accumulate(source)
     following = np.minimum.accumulate(np.where(is_new, len(frame), source)[::-1])[::-1]
-    ids = frame[columns.parts["id"]].to_numpy()
-    before_first = (template < 0) | (ids[template] != np.asarray(table.ids, dtype=object)[table.subject])
+    # by position: in the frame labels may stand with blanks around them
+    subject = np.empty(len(frame), dtype=np.int64)
+    subject[source[~is_new]] = table.subject[~is_new]
+    before_first = (template < 0) | (subject[template] != table.subject)
     template = np.where(is_new & before_first, following, template)
     longer = frame.take(template).reset_index(drop=True)
     kept = {columns.parts["id"], *table.covariates.values}

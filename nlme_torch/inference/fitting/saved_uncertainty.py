@@ -10,6 +10,8 @@ from nlme_torch.inference.fitting.saved_files import Entries, Number, Tensors, d
 from nlme_torch.inference.information.observed import Kind
 from nlme_torch.inference.uncertainty.standard_errors import Uncertainty
 
+COLUMNS = ("estimate", "se", "rse_percent", "lower", "upper")
+"""Of the table of standard errors."""
 MATRICES = ("hessian", "scores")
 
 
@@ -46,6 +48,9 @@ def unpacked_uncertainty(record: Entries, tensors: Tensors) -> Uncertainty | Non
     kind = stored.take("kind", str)
     if kind not in get_args(Kind):
         raise damaged(record.folder, f"fit.json: the kind of standard errors {kind!r} is unknown")
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise damaged(record.folder, f"fit.json: standard errors have no column {missing[0]!r}")
     table = tensors.take("uncertainty/table", (len(names), len(columns)))
     covariance = tensors.take("uncertainty/covariance", (len(names), len(names)))
     return Uncertainty(

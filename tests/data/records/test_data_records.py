@@ -1,9 +1,11 @@
 """From dosing rows to records: repeats, resets, steady state, infusions, the clock."""
 
+import pandas as pd
 import pytest
 import torch
 from support.data_tables import read
 
+import nlme_torch as nlme
 from nlme_torch import DataError
 from nlme_torch.data import DoseKind
 
@@ -129,6 +131,15 @@ def test_the_clock_may_be_set_back_at_a_reset():
     assert longer.subset([1]).batch().times[:, 0].tolist() == [0, 1, 5, 5, 5.5, 6]
     with pytest.raises(DataError, match="row 9, subject 2, column TIME: time goes back from 5 to 0"):
         read(text.format(4, 1))
+
+
+def test_labels_with_blanks_around_them_are_given_new_times():
+    frame = pd.DataFrame({"ID": ["A ", "A ", " B"], "TIME": [1.0, 3.0, 2.0], "DV": [5.0, 4.0, 3.0]})
+    data = nlme.Dataset.from_frame(frame)
+    longer = data.with_times({"A": [2.0], "B": [4.0]})
+    assert longer.subjects == data.subjects == ("A", "B")
+    assert longer.frame["ID"].tolist() == ["A ", "A ", "A ", " B", " B"]
+    assert longer.frame["TIME"].tolist() == [1.0, 2.0, 3.0, 2.0, 4.0]
 
 
 def test_a_repeat_falls_on_the_row_of_its_time_despite_rounding():

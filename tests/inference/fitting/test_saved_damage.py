@@ -143,6 +143,17 @@ def test_a_fit_of_an_earlier_version_loads_and_its_damage_is_told(folder, data, 
         (folder / table).write_text(content)
 
 
+def test_standard_errors_whose_columns_are_gone_are_told(folder, data):
+    path = without_checksums(folder) / "fit.json"
+    record = json.loads(path.read_text())
+    for place, name in enumerate(record["uncertainty"]["columns"]):
+        columns = [*record["uncertainty"]["columns"]]
+        columns[place] = "x"
+        path.write_text(json.dumps({**record, "uncertainty": {**record["uncertainty"], "columns": columns}}))
+        with pytest.raises(nlme.FitError, match=f"no column '{name}'"):
+            nlme.load(folder, Line(), data)
+
+
 def test_a_wrong_setting_of_the_solver_is_told(folder, data):
     path = without_checksums(folder) / "fit.json"
     record = json.loads(path.read_text())
