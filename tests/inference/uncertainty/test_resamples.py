@@ -68,6 +68,9 @@ def test_values_and_gradients_are_those_of_separate_data_sets(frame, model, outp
     values = parameter_values(density.model, 3)
     values["k.typical"] = values["k.typical"] + torch.tensor([0.0, 0.2, -0.3], dtype=torch.float64)
     approximation, _ = draws.together(method, members)
+    assert draws.together(method, members)[0] is approximation
+    assert draws.together(method, members[:2])[0] is not approximation
+    approximation, _ = draws.together(method, members)
     found = expand(approximation, values, approximation.origin(3), gradient=True).evaluation
     for start, number in enumerate(members.tolist()):
         one = method.approximation(Density(model(), draws.batch(number), nlme.Auto()))
@@ -104,3 +107,44 @@ def test_censored_outcomes_are_not_simulated(frame):
     density = Density(OneOutcome(), nlme.Dataset.from_frame(rows, outputs=["conc"]).batch(), nlme.Auto())
     with pytest.raises(nlme.FitError, match="censored.*case_bootstrap"):
         ParametricResamples.draw(density, 2, torch.Generator())
+
+
+def test_a_subject_counts_as_often_as_it_was_drawn(frame):
+    density = joined(OneOutcome(), frame, ["conc"])
+    picked = torch.tensor([[0, 0, 3, 3, 3], [4, 1, 1, 2, 0]])
+    draws = CaseResamples(density, picked)
+    assert draws.weights.tolist() == [[2, 0, 0, 3, 0], [1, 2, 1, 0, 1]]
+    method = nlme.FOCEI()
+    approximation, weights = draws.together(method, torch.tensor([1]))
+    assert weights.tolist() == [[1, 2, 1, 0, 1]] and draws.together(method, torch.tensor([0]))[0] is approximation
+    values = parameter_values(density.model)
+    each = expand(approximation, values, approximation.origin(1)).evaluation.value[0]
+    one = method.approximation(Density(OneOutcome(), draws.batch(1), nlme.Auto()))
+    alone = expand(one, values, one.origin(1)).evaluation.value[0]
+    torch.testing.assert_close((weights[0] * each).sum(), alone.sum(), rtol=1e-9, atol=1e-9)
+
+
+class Unsolvable(OneOutcome):
+    """Grows beyond all numbers in a subject whose effect is positive."""
+
+    states = ("level",)
+    predict = nlme.Model.predict
+
+    def initial(self, p):
+        return (1.0,)
+
+    def dynamics(self, t, y, p):
+        return (torch.where(p.k > 0.3, y.level**2 * 1e3, -p.k * y.level),)
+
+    def observe(self, t, y, p):
+        return {"conc": dist.LogNormal(y.level.log(), p.sigma)}
+
+
+def test_a_subject_that_cannot_be_solved_fails_its_data_sets_alone(frame):
+    density = joined(Unsolvable(), frame, ["conc"])
+    draws = ParametricResamples.draw(density, 30, torch.Generator().manual_seed(3))
+    drawn = draws.outcomes["conc"]
+    assert drawn.shape == (density.batch.n_records, 30, 5)
+    lost = torch.isnan(drawn)
+    assert torch.equal(lost.all(0), lost.any(0)) and 0.3 < float(lost.double().mean()) < 0.7
+    assert bool((lost.any(0).sum(1) < 5).any())

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize, rosen, rosen_der
 
 from nlme_torch.inference.marginal.several_starts import SeveralValues
-from nlme_torch.inference.uncertainty.side_by_side import minimise_side_by_side
+from nlme_torch.inference.uncertainty.side_by_side import TRIALS, minimise_side_by_side
 
 DOUBLE = torch.float64
 
@@ -55,3 +55,51 @@ def test_an_objective_without_a_minimum_is_given_up():
 
     start, scale = torch.zeros(1, 1, dtype=DOUBLE), torch.eye(1, dtype=DOUBLE)
     assert not minimise_side_by_side(falling, start, centres(1), scale, iterations=5).converged.any()
+
+
+def test_calls_are_counted_and_a_start_without_a_value_is_asked_once():
+    asked = []
+
+    def bowl(vectors, centre, which):
+        asked.append(which.tolist())
+        value = torch.where(vectors[:, 0] > 50, torch.inf, (vectors**2).sum(1))
+        return SeveralValues(value, 2 * vectors, centre)
+
+    starts = torch.tensor([[100.0, 0.0], [3.0, -1.0]], dtype=DOUBLE)
+    found = minimise_side_by_side(bowl, starts, centres(2), torch.eye(2, dtype=DOUBLE), tolerance=1e-8)
+    assert found.evaluations == len(asked) and asked[0] == [0, 1]
+    assert all(which == [1] for which in asked[1:]) and len(asked) < 10
+    assert found.converged.tolist() == [False, True] and found.vectors[0].tolist() == [100.0, 0.0]
+    assert found.values[1] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_line_search_that_finds_nothing_is_given_up():
+    """The gradient points uphill: no step lowers the value, and the trials of one line search end it."""
+
+    def wrong(vectors, centre, which):
+        return SeveralValues((vectors**2).sum(1), -2 * vectors, centre)
+
+    start = torch.tensor([[1.0]], dtype=DOUBLE)
+    found = minimise_side_by_side(wrong, start, centres(1), torch.eye(1, dtype=DOUBLE))
+    assert not found.converged.any() and found.vectors.tolist() == [[1.0]] and found.values.tolist() == [1.0]
+    assert TRIALS < found.evaluations <= TRIALS + 2
+
+
+@pytest.mark.parametrize(
+    "weight, begin, lowest, expected",
+    [
+        (0.01, 0.0, 10.0, [0.0, 0.2, 0.4, 0.8, 1.6]),  # the slope must flatten by a tenth: lengths 1, 2, 4, 8
+        (50.0, 1.0, 0.0, [1.0, -99.0, -49.0, -24.0, -11.5, -5.25, -2.125, -0.5625]),  # too long: halved
+    ],
+)
+def test_a_bracket_is_doubled_and_halved(weight, begin, lowest, expected):
+    asked = []
+
+    def parabola(vectors, centre, which):
+        asked.append(float(vectors[0, 0]))
+        return SeveralValues(weight * ((vectors - lowest) ** 2).sum(1), 2 * weight * (vectors - lowest), centre)
+
+    start = torch.tensor([[begin]], dtype=DOUBLE)
+    found = minimise_side_by_side(parabola, start, centres(1), torch.eye(1, dtype=DOUBLE), tolerance=1e-9)
+    assert asked[: len(expected)] == pytest.approx(expected, abs=1e-12)
+    assert float(found.vectors[0, 0]) == pytest.approx(lowest, abs=1e-6)
