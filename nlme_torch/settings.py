@@ -25,6 +25,38 @@ def check_types(settings: Any, error: type[NLMEError]) -> None:
             raise error(f"{kind.__name__}: {field.name} must be {_words(wanted)}, got {value!r:.60}.")
 
 
+def check_values(place: str, error: type[NLMEError], **given: tuple[Any, Any]) -> None:
+    """Refuse an argument of a public function that is of another type than the function declares.
+
+    Args:
+        place: The function.
+        error: What to raise.
+        **given: Name of the argument to what was given and the type that is wanted, as in an annotation.
+
+    Example:
+        >>> from nlme_torch.errors import FitError
+        >>> check_values("profile", FitError, points=("many", int))
+        Traceback (most recent call last):
+        nlme_torch.errors.FitError: profile: points must be a whole number, got 'many'.
+    """
+    for name, (value, wanted) in given.items():
+        if not _suits(value, wanted):
+            raise error(f"{place}: {name} must be {_words(wanted)}, got {value!r:.60}.")
+
+
+def check_level(place: str, error: type[NLMEError], level: Any) -> None:
+    """Refuse what is no probability that an interval can hold.
+
+    Args:
+        place: The function.
+        error: What to raise.
+        level: What stands for the probability.
+    """
+    check_values(place, error, level=(level, float))
+    if not 0 < level < 1:
+        raise error(f"{place}: level must lie between 0 and 1, such as 0.95, got {level!r:.60}.")
+
+
 def check_above(settings: Any, error: type[NLMEError], bound: float, *names: str) -> None:
     """Refuse numbers that are not above a bound; None and texts pass.
 

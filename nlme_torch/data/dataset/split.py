@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nlme_torch.errors import DataError
 
@@ -21,6 +22,8 @@ def rows_of_subjects(ids: Sequence[Any], subject: NDArray[np.int64], wanted: Ite
     Raises:
         DataError: if an id is unknown, named twice, or none is given.
     """
+    if not isinstance(wanted, Iterable) or (isinstance(wanted, Tensor) and not wanted.dim()):
+        raise DataError(f"subset: write a list of subjects, such as [{wanted!r:.60}].")
     named = list(wanted)
     chosen = dict.fromkeys(named)
     if len(chosen) < len(named):

@@ -1,10 +1,10 @@
 """Dosing regimens for simulation: doses written down once and added up."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import pandas as pd
 
 from nlme_torch.data.events.events import Event
@@ -95,12 +95,14 @@ class Regimen:
 
     def delayed(self, by: Number) -> "Regimen":
         """The same doses, all of them later by a time."""
+        if not _is_number(by):
+            raise DataError(f"Regimen.delayed: {by!r:.60} is no time.")
         return _regimen(tuple(replace(dose, time=dose.time + by) for dose in self.doses))
 
     def scaled(self, factor: Number) -> "Regimen":
         """The same doses with amounts and rates times a factor, e.g. a body weight for doses per kg."""
-        if not factor >= 0:
-            raise DataError(f"Regimen.scaled: {factor!r} is no factor for a dose.")
+        if not _is_number(factor) or not factor >= 0:
+            raise DataError(f"Regimen.scaled: {factor!r:.60} is no factor for a dose.")
         return _regimen(
             tuple(
                 replace(d, amount=d.amount * factor, rate=d.rate if isinstance(d.rate, str) else d.rate * factor)
@@ -171,7 +173,7 @@ def _check(dose: Dose) -> None:
         if isinstance(value, str):
             if name not in ("rate", "duration") or value != "modelled":
                 raise DataError(f"Regimen: {name}={value!r} is not a number.")
-        elif not np.isfinite(value) or (name != "time" and value < 0):
+        elif not _is_number(value) or (name != "time" and value < 0):
             raise DataError(f"Regimen: {name}={value!r} must be a finite number, not negative.")
     if dose.rate and dose.duration:
         raise DataError(f"Regimen: give rate={dose.rate!r} or duration={dose.duration!r}, not both.")
@@ -186,6 +188,14 @@ def _check(dose: Dose) -> None:
         raise DataError("Regimen: steady_state needs the interval every= of the doses that led to it.")
     if endless and (not dose.steady_state or dose.every):
         raise DataError("Regimen: a rate with amount 0 is an infusion without end: steady_state=True, without every=.")
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is one finite number, of Python, NumPy or PyTorch."""
+    try:
+        return math.isfinite(float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _describe(dose: Dose) -> str:

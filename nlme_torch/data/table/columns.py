@@ -1,6 +1,6 @@
 """Which column of the user's table plays which part."""
 
-import math
+import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
@@ -137,6 +137,10 @@ def resolve_columns(
     problems += _repeated(declared or (), "covariate")
     if declared is not None:  # what changes is a covariate too, and may be named in both
         declared = tuple(name for name in declared if name not in varying)
+    if levels is not None and not isinstance(levels, Mapping):
+        say = f"levels={levels!r:.60} is no dictionary: write {{'SEX': ['female', 'male']}}."
+        problems.append(Problem("columns", say))
+        levels = None
     stated = {name: tuple(map(str, order)) for name, order in (levels or {}).items()}
     for name, order in stated.items():
         if name not in (*(declared or ()), *varying):
@@ -144,8 +148,10 @@ def resolve_columns(
             problems.append(Problem("columns", say, column=name))
         problems += _repeated(order, "level", name)
     wanted = _outputs(outputs, names, problems)
-    if start is not None and not (isinstance(start, int | float) and math.isfinite(start)):
-        problems.append(Problem("start", f"start={start!r} is no time: write a number in the unit of the time column."))
+    if start is not None and not (isinstance(start, int | float) and abs(start) <= sys.float_info.max):
+        problems.append(
+            Problem("start", f"start={start!r:.60} is no time: write a number in the unit of the time column.")
+        )
         start = None
     return Columns(parts, wanted, declared, varying, ignore, stated, start), problems
 
@@ -194,7 +200,7 @@ def _time_varying(time_varying: TimeVarying, problems: list[Problem]) -> dict[st
 
 def _as_names(names: Any) -> tuple[str, ...]:
     """Names as texts; columns of a data frame may be numbers."""
-    several = isinstance(names, Iterable) and not isinstance(names, str)
+    several = isinstance(names, Iterable) and not isinstance(names, str) and getattr(names, "ndim", 1) > 0
     return tuple(map(str, names)) if several else (str(names),)
 
 

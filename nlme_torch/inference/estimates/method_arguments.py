@@ -3,6 +3,7 @@
 from typing import Any
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference.estimates.fitted import Fitted
 
 APPROXIMATIONS = ("FO", "FOCE", "FOCEI", "Laplace", "Quadrature")
 
@@ -16,6 +17,23 @@ PURPOSES = {
     ),
 }
 """What a method is asked for: what one that can do it is called, and which may be meant by their name."""
+
+
+def check_fit(place: str, fit: Any) -> None:
+    """Refuse what is no fit, such as a model.
+
+    Args:
+        place: The public function.
+        fit: What stands for the fit.
+
+    Raises:
+        FitError: It is none.
+    """
+    if not isinstance(fit, Fitted):
+        raise FitError(
+            f"{place}: a fit is needed and a {type(fit).__name__} was given; write what nlme.fit(model, data) or "
+            "nlme.load(path, model, data) returned."
+        )
 
 
 def check_method(place: str, method: Any, operations: tuple[str, ...], example: str) -> None:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import assign
 from nlme_torch.model.density.network_scales import automatic_scales
 from nlme_torch.model.density.normal_observations import normal_observations
+from nlme_torch.settings import check_values
 from nlme_torch.solve import Solver
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ def load(path: str | Path, model: Model, data: "Dataset | None" = None, *, solve
         >>> again.predictions.equals(fit.predictions)
         True
     """
+    check_values("load", FitError, path=(path, str | os.PathLike))
     folder = Path(path)
     try:
         settle(folder)

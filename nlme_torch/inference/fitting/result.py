@@ -1,6 +1,7 @@
 """What a fit gives: parameters, random effects, likelihood, predictions, and how far each can be trusted."""
 
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from nlme_torch.inference.information.observed import Kind
 from nlme_torch.inference.uncertainty.standard_errors import InformationMethod, standard_errors
 from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.density.density import Density
+from nlme_torch.settings import check_values
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
@@ -120,8 +122,9 @@ class Fit(FitRecord):
             (['cl', 'ka', 'v'], 11)
         """
         check_arguments("individualise", self.model, data, seed)
-        if not isinstance(starts, int) or starts < 1:
-            raise FitError(f"individualise: starts must be a whole number of 1 or more, got {starts!r}.")
+        check_values("individualise", FitError, starts=(starts, int))
+        if not 1 <= starts < 2**31:
+            raise FitError(f"individualise: starts must be a whole number of 1 or more, got {starts!r:.60}.")
         density = Density(self.model, data.batch(device=self.effects.modes.device), self.solver)
         conditional = density.at()
         with torch.no_grad():
@@ -149,6 +152,7 @@ class Fit(FitRecord):
         Raises:
             FitError: A file or directory stands there and ``overwrite`` is False.
         """
+        check_values("save", FitError, path=(path, str | os.PathLike), overwrite=(overwrite, bool))
         return save(self, Path(path), overwrite=overwrite)
 
     def __repr__(self) -> str:

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.fitted import Fitted
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.inference.marginal.normal_records import NormalRecords
 from nlme_torch.inference.numerics import linear_algebra
 from nlme_torch.model.declare.raw_parameters import names_of_omega
@@ -139,6 +140,7 @@ def leave_one_out(fit: Fitted) -> LeaveOneOut:
         >>> nlme.leave_one_out(fit)
         -2LL per subject 29.95 when fitted, about 31.73 when left out (+-1.5)
     """
+    check_fit("leave_one_out", fit)
     density, values = fit.density, parameter_values(fit.model)
     if any(outcome.censoring is not None for outcome in density.batch.outcomes.values()):
         raise FitError("leave_one_out linearises normal outcomes, and some values are censored; use nlme.held_out.")

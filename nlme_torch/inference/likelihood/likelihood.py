@@ -15,7 +15,7 @@ from nlme_torch.inference.effects.effect_estimates import EffectEstimates
 from nlme_torch.inference.effects.moves import MANY_EFFECTS
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
-from nlme_torch.inference.estimates.method_arguments import check_method
+from nlme_torch.inference.estimates.method_arguments import check_fit, check_method
 from nlme_torch.inference.likelihood.annealed_importance_sampling import Annealing, annealed_importance_sampling
 from nlme_torch.inference.likelihood.even_draws import even_draws
 from nlme_torch.inference.likelihood.importance_sampling import importance_sampling
@@ -28,7 +28,7 @@ from nlme_torch.inference.modes.mode_search import reach
 from nlme_torch.inference.numerics.positive_definite import factor_or, prior_factor
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.density.normal_observations import normal_observations
-from nlme_torch.settings import check_above, check_at_least, check_types
+from nlme_torch.settings import check_above, check_at_least, check_types, check_values
 
 INDEPENDENT = 5000
 """Independent draws per subject unless told otherwise."""
@@ -164,6 +164,8 @@ def loglik(fit: Fitted, method: LikelihoodMethod | None = None, *, seed: int = 0
         >>> nlme.loglik(fit, nlme.Quadrature(nodes=7)).method
         'Quadrature(nodes=7)'
     """
+    check_fit("loglik", fit)
+    check_values("loglik", FitError, seed=(seed, int))
     check_likelihood("loglik", method)
     chosen = method or default_likelihood(fit.model.n_effects)
     generator = torch.Generator().manual_seed(seed)

@@ -20,6 +20,7 @@ from torch import Tensor
 from nlme_torch.errors import FitError, ModelError
 from nlme_torch.inference.effects.at_modes import effects_at_modes
 from nlme_torch.inference.estimates.estimation import Estimation, UnrepeatableMethod
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.fitting.fit import fit as estimate
 from nlme_torch.inference.fitting.result import Fit
@@ -31,6 +32,7 @@ from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.networks.networks import MLP
 from nlme_torch.model.random_effects.random_effects import RandomEffectBlock
+from nlme_torch.settings import check_values
 
 
 def augment(
@@ -76,6 +78,8 @@ def augment(
         >>> bool(better.omega.loc["eta_v", "eta_v"] < fit.omega.loc["eta_v", "eta_v"])
         True
     """
+    check_fit("augment", fit)
+    check_values("augment", FitError, network=(network, MLP), iterations=(iterations, int), seed=(seed, int))
     names = tuple(fit.data.covariate_names if covariates is None else covariates)
     owners = tuple(owner for block in fit.model.blocks if block.kind == "individual" for owner in block.owners)
     chosen = owners if parameters is None else tuple(parameters)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nlme_torch.errors import FitError
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.inference.fitting.result import Fit
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ class Ensemble:
     fits: tuple[Fit, ...]
 
     def __init__(self, fits: Iterable[Fit]) -> None:
-        members = tuple(fits)
+        members = tuple(fits) if isinstance(fits, Iterable) else (fits,)
+        for member in members:
+            check_fit("Ensemble", member)
         if len(members) < 2:
             raise FitError(f"Ensemble needs at least two fits, got {len(members)}.")
         first = members[0].data

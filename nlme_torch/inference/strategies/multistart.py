@@ -23,6 +23,7 @@ from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import assign, parameter_values
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.density.network_scales import set_awaited_scales
+from nlme_torch.settings import check_values
 from nlme_torch.solve import Solver, choose_solver
 
 if TYPE_CHECKING:
@@ -111,6 +112,10 @@ def multistart(
     check_likelihood("multistart: likelihood", likelihood)
     if not model.has_network:
         raise FitError("multistart draws new weights for networks, and the model has none; use SAEM(starts=...).")
+    check_values(
+        "multistart", FitError, starts=(starts, int), keep=(keep, int), hold_out=(hold_out, float),
+        warm_up=(warm_up, Pooled | None),
+    )  # fmt: skip
     if not 1 <= keep <= starts:
         raise FitError(f"multistart: keep={keep} must lie between 1 and starts={starts}.")
     train, held = data.split(test=hold_out, seed=seed)

@@ -25,7 +25,7 @@ from nlme_torch.errors import FitError, NLMEError
 from nlme_torch.inference.estimates.estimation import FitMethod, UnrepeatableMethod
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
-from nlme_torch.inference.estimates.method_arguments import check_method
+from nlme_torch.inference.estimates.method_arguments import check_fit, check_method
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.information.observed import hessian, positive
@@ -38,6 +38,7 @@ from nlme_torch.inference.uncertainty.sampled import sample_table
 from nlme_torch.inference.uncertainty.side_by_side import minimise_side_by_side
 from nlme_torch.model.declare.values import flatten_values, free_names, parameter_values
 from nlme_torch.model.density.density import Density
+from nlme_torch.settings import check_level, check_values
 
 INTERRUPTED = "interrupted"
 
@@ -131,7 +132,8 @@ def case_bootstrap(
         >>> found.estimates.shape, found.failed
         ((20, 7), 0)
     """
-    draws = CaseResamples.draw(fit.density, _checked(samples), torch.Generator().manual_seed(seed))
+    _check("case_bootstrap", fit, samples, level, seed)
+    draws = CaseResamples.draw(fit.density, samples, torch.Generator().manual_seed(seed))
     return _bootstrap(fit, method, draws, samples, level, seed, progress)
 
 
@@ -167,14 +169,17 @@ def parametric_bootstrap(
         >>> nlme.parametric_bootstrap(fit, samples=20, progress=False).kind
         'parametric'
     """
-    draws = ParametricResamples.draw(fit.density, _checked(samples), torch.Generator().manual_seed(seed))
+    _check("parametric_bootstrap", fit, samples, level, seed)
+    draws = ParametricResamples.draw(fit.density, samples, torch.Generator().manual_seed(seed))
     return _bootstrap(fit, method, draws, samples, level, seed, progress)
 
 
-def _checked(samples: int) -> int:
+def _check(place: str, fit: Fitted, samples: int, level: float, seed: int) -> None:
+    check_fit(place, fit)
+    check_values(place, FitError, samples=(samples, int), seed=(seed, int))
+    check_level(place, FitError, level)
     if samples < 2:
         raise FitError(f"a bootstrap needs at least 2 samples, got {samples}.")
-    return samples
 
 
 def _bootstrap(

@@ -19,7 +19,7 @@ import pandas as pd
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
-from nlme_torch.inference.estimates.method_arguments import check_method
+from nlme_torch.inference.estimates.method_arguments import check_fit, check_method
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.marginal.objective import MarginalObjective
 from nlme_torch.inference.progress import progress_line
@@ -27,6 +27,7 @@ from nlme_torch.inference.uncertainty.fitted_method import fitted_method
 from nlme_torch.inference.uncertainty.profile_search import ProfileSearch
 from nlme_torch.inference.uncertainty.standard_errors import normal_quantile
 from nlme_torch.model.declare.values import parameter_values
+from nlme_torch.settings import check_level, check_values
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,11 @@ def profile(
         >>> round(found.lower, 1), round(found.upper, 1)
         (2.3, 3.3)
     """
+    check_fit("profile", fit)
+    check_values("profile", FitError, name=(name, str), points=(points, int))
+    check_level("profile", FitError, level)
+    if points < 0:
+        raise FitError(f"profile: points must be 0 or more, got {points}.")
     check_method("profile", method, ("approximation",), "nlme.FOCEI()")
     chosen = method or fitted_method(fit)
     scalars = FreeScalars(fit.model, parameter_values(fit.model))

@@ -24,7 +24,7 @@ from torch import Tensor
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
-from nlme_torch.inference.estimates.method_arguments import check_method
+from nlme_torch.inference.estimates.method_arguments import check_fit, check_method
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.information.observed import hessian, positive
 from nlme_torch.inference.marginal.objective import MarginalObjective
@@ -35,6 +35,7 @@ from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.inference.uncertainty.fitted_method import fitted_method
 from nlme_torch.inference.uncertainty.sampled import sample_table
 from nlme_torch.model.declare.values import parameter_values
+from nlme_torch.settings import check_level, check_values
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,12 @@ def sir(
         >>> found.draws.shape
         (40, 8)
     """
+    check_fit("sir", fit)
+    check_values(
+        "sir", FitError, proposals=(proposals, int), resamples=(resamples, int | None), iterations=(iterations, int),
+        inflation=(inflation, float), seed=(seed, int),
+    )  # fmt: skip
+    check_level("sir", FitError, level)
     kept = max(1, proposals // 5) if resamples is None else resamples
     if not 1 < kept <= proposals or iterations < 1 or not inflation > 0:
         raise FitError(

@@ -19,7 +19,7 @@ from nlme_torch._typing import Float
 from nlme_torch.errors import FitError
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars, slope_of
-from nlme_torch.inference.estimates.method_arguments import check_method
+from nlme_torch.inference.estimates.method_arguments import check_fit, check_method
 from nlme_torch.inference.foce.focei import FOCEI
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.foce.quadrature import Quadrature
@@ -31,6 +31,7 @@ from nlme_torch.inference.uncertainty.fitted_method import fitted_method, maximi
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.parameters.transforms import Transform
+from nlme_torch.settings import check_level, check_values
 
 MOVED = 0.02
 """Relative move of a standard error from one quadrature rule to the next at which the nodes suffice."""
@@ -135,6 +136,11 @@ def standard_errors(
         >>> round(float(errors.table.loc["cl", "rse_percent"]))
         8
     """
+    check_fit("standard_errors", fit)
+    check_values("standard_errors", FitError, kind=(kind, Kind), step=(step, float))
+    check_level("standard_errors", FitError, level)
+    if not 0 < step < 1:
+        raise FitError(f"standard_errors: step must lie between 0 and 1, such as 1e-3, got {step!r:.60}.")
     check_method("standard_errors", method, ("information", "approximation"), "nlme.FOCEI()")
     chosen = method or _suitable(fit)
     scalars = FreeScalars(fit.model, parameter_values(fit.model))

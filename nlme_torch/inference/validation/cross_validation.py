@@ -20,6 +20,7 @@ from nlme_torch.inference.progress import progress_line
 from nlme_torch.inference.validation.held_out import held_out
 from nlme_torch.model.declare.arguments import check_data
 from nlme_torch.model.declare.model import Model
+from nlme_torch.settings import check_values
 from nlme_torch.solve import Solver
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def cross_validate(
     check_data("cross_validate", data)
     check_method("cross_validate", method, ("estimate",), "nlme.FOCEI()")
     check_likelihood("cross_validate: likelihood", likelihood)
+    check_values("cross_validate", FitError, folds=(folds, int), seed=(seed, int))
     if not 2 <= folds <= data.n_subjects:
         raise FitError(f"cross_validate: {folds} folds of {data.n_subjects} subjects; choose 2 to {data.n_subjects}.")
     named = {type(model).__name__: model} if isinstance(model, Model) else {}

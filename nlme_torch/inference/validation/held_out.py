@@ -8,6 +8,7 @@ from nlme_torch.errors import FitError
 from nlme_torch.inference.effects.unseen import effects_for_likelihood
 from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.log_likelihood import LogLikelihood
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.inference.likelihood.likelihood import (
     LikelihoodMethod,
     check_likelihood,
@@ -52,6 +53,7 @@ def held_out(
         >>> bool(nlme.held_out(fit, test, nlme.FOCEI()).minus2ll > 80)
         True
     """
+    check_fit("held_out", fit)
     check_arguments("held_out", fit.model, data, seed)
     check_likelihood("held_out: likelihood", likelihood)
     if data.n_observations == 0:

@@ -37,8 +37,8 @@ def check_arguments(function: str, model: Any, data: Any, seed: Any, device: Any
         raise FitError(f"{function}: seed must be a whole number of 64 bits, got {seed!r}.")
     try:
         kind = torch.device("cpu" if device is None else device).type
-    except (RuntimeError, TypeError):
-        raise FitError(f"{function}: there is no device {device!r}; write 'cpu', 'cuda' or 'cuda:1'.") from None
+    except (RuntimeError, TypeError, ValueError):
+        raise FitError(f"{function}: there is no device {device!r:.60}; write 'cpu', 'cuda' or 'cuda:1'.") from None
     if torch.get_default_device().type != kind:
         raise FitError(
             f"{function}: tensors are to live on {kind!r}, but torch.set_default_device has made "

@@ -40,6 +40,8 @@ def values_from_natural(model: Any, params: Mapping[str, Any]) -> dict[str, Tens
         0.6931
     """
     values = parameter_values(model)
+    if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
+        raise FitError(f"params must be a dictionary of names and values, such as {{'cl': 2.0}}, got {params!r:.60}.")
     left = dict(params)
     for name, component in model.components.items():
         raw = raw_name(name, component)
@@ -141,8 +143,8 @@ def _entries(block: RandomEffectBlock) -> dict[str, tuple[int, int]]:
 def _number(name: str, value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
-        raise FitError(f"params[{name!r}] must be a number, got {value!r}.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise FitError(f"params[{name!r}] must be a number, got {value!r:.60}.") from None
 
 
 def _weights(name: str, given: Any, like: Tensor) -> Tensor:
