@@ -37,6 +37,11 @@ class Abbreviations:
         if key in self.replaced:
             target, places = self.replaced[key]
             return self._selected(key, index, target, places)
+        if name == "OMEGA" or (name == "SIGMA" and len(set(index.split(","))) != 1):
+            raise ExpressionError(f"{key} in code cannot be converted")
+        if name == "SIGMA":
+            self._checked("EPS", int(index.split(",")[0]))
+            return Element("SIGMA", int(index.split(",")[0]))
         if re.fullmatch(r"\d+", index):
             return self._checked(name, int(index))
         kind = {"DADT": "A", "A_0": "A"}.get(name, name)
@@ -114,6 +119,11 @@ def _replacement(
         kind = "EPS" if target[1] == "ERR" else target[1]
         index = re.sub(r"\s+", "", source[2])
         replaced[f"{'EPS' if source[1] == 'ERR' else source[1]}({index})"] = kind, places
+    elif re.fullmatch(r"[A-Z_]\w*", left) and target is not None and target[2].isdigit():
+        kind = "EPS" if target[1] == "ERR" else target[1]
+        if kind not in ("THETA", "ETA", "EPS"):
+            stream.refuse(line, f"$ABBREVIATED REPLACE {text[:40]!r} cannot be converted")
+        words[left] = f"{kind}({target[2]})"
     elif re.fullmatch(r"[A-Z_]\w*", left) and re.fullmatch(r"[A-Z_]\w*", right):
         words[left] = right
     else:

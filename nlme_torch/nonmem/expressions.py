@@ -100,7 +100,23 @@ _SAME = {
 }  # fmt: skip
 """Other names of functions; PEXP, PLOG and such guard against overflow and are the same elsewhere."""
 
-ELEMENTS = ("THETA", "ETA", "EPS", "ERR", "A", "DADT", "A_0", "P", "MTIME", "MPAST", "MNEXT", "MTDIFF", "A_0FLG")
+ELEMENTS = (
+    "THETA",
+    "ETA",
+    "EPS",
+    "ERR",
+    "SIGMA",
+    "OMEGA",
+    "A",
+    "DADT",
+    "A_0",
+    "P",
+    "MTIME",
+    "MPAST",
+    "MNEXT",
+    "MTDIFF",
+    "A_0FLG",
+)
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.(?![A-Za-z]+\.)\d*|\.\d+|\d+)(?:[EDed][+-]?\d+)?)"

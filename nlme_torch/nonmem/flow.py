@@ -5,6 +5,7 @@ Abbreviated code is run once with expressions in place of numbers. A variable th
 keeps the value of the record before, as in NONMEM: ``Before``.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,7 +14,8 @@ from nlme_torch.nonmem.control_stream import ControlStream
 from nlme_torch.nonmem.expressions import Before, Element, Expression, Name, Number, Where, rebuilt, walk
 from nlme_torch.nonmem.statements import Assignment, Exit, If, Refused, Statement
 
-CONSTANTS = {"ICALL": "2", "COMACT": "0", "COMSAV": "0", "IREP": "0", "A_0FLG": "1", "SIMEPS": "0", "NPROB": "1"}
+CONSTANTS = {"ICALL": "2", "COMACT": "0", "COMSAV": "0", "IREP": "0", "A_0FLG": "1", "SIMEPS": "0", "NPROB": "1",
+             "NPDE_MODE": "0"}  # fmt: skip
 """Variables of NONMEM's that have one value while a model is fitted."""
 
 
@@ -38,6 +40,8 @@ class Program:
         current: What a variable (or ``DADT(1)``) is at this point of the code.
         words: Whole words that stand for others.
         notes: What a reader should know.
+        free: Variables that the present block may read without having been given a value.
+        first: Data item to the one of the subject's first record, for a $PK that is called once per subject.
     """
 
     stream: ControlStream
@@ -48,6 +52,7 @@ class Program:
     current: dict[str, Expression] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     free: tuple[str, ...] = ()
+    first: dict[str, str] = field(default_factory=dict)
 
     def run(self, statements: Sequence[Statement], section: str, free: tuple[str, ...] = ()) -> None:
         """Run a block of code.
@@ -144,13 +149,16 @@ class Program:
             if not isinstance(part, Name) or part.version:
                 return None
             name = self._word(part.name)
+            element = re.fullmatch(r"(THETA|ETA|EPS)\((\d+)\)", name)
+            if element is not None:
+                return Element(element[1], int(element[2]))
             found = known(name)
             if found is not None:
                 return found
             if name in CONSTANTS:
                 return Number(CONSTANTS[name])
             if name in self.items or name in self.free:
-                return Name(name)
+                return Name(self.first.get(name, name))
             return Before(name, line)
 
         return rebuilt(value, change)

@@ -12,7 +12,7 @@ _UNIT = re.compile(r"[\[(]([^\])]*)[\])]")
 def word_of(comment: str) -> str:
     """Return the name that a comment gives, empty where it gives none: ``1. CL (L/h)`` is CL."""
     tagged = re.match(r"\s*\[\s*([A-Za-z]\w*)\s*\]", comment)
-    if tagged is not None:
+    if tagged is not None and tagged[1].upper() not in ("P", "F", "A", "R", "C", "V"):
         return tagged[1]
     text = _UNIT.sub(" ", re.split(r"[;,]", comment)[0])
     text = re.sub(r"^\s*(?:THETA|ETA|OMEGA|SIGMA|EPS)?\s*\d*\s*[-.):=]*\s*", "", text, flags=re.IGNORECASE)

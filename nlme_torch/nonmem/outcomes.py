@@ -97,6 +97,8 @@ def read_outcomes(
     reader = _Reader(program, columns, _covariances(sigmas), line)
     flag = rebuilt(reader.opened(flag, lambda _: True), lambda p: ZERO if isinstance(p, Before) else None)
     y = reader.opened(y, lambda value: reader.has_errors(value) or contains(value, lambda p: isinstance(p, Before)))
+    if isinstance(y, Name) and y in program.definitions:
+        y = program.definitions[y].value
     tree = reader.tree(y, simplified(flag), rows)
     return tuple(reader.outcomes(tree, rows, ()))
 

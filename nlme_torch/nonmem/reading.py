@@ -1,5 +1,6 @@
 """A control stream read as a whole: data, values, code."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nlme_torch.nonmem.abbreviations import Abbreviations, read_abbreviations
-from nlme_torch.nonmem.control_stream import ControlStream, read_control_stream
+from nlme_torch.nonmem.control_stream import ControlStream, Record, read_control_stream
 from nlme_torch.nonmem.data_record import DataFile, Input, data_path, read_data_record, read_input
 from nlme_torch.nonmem.expressions import Binary, Element, Expression, Name, Number, Where
 from nlme_torch.nonmem.flow import Program
@@ -46,6 +47,7 @@ class Reading:
         likelihood: 0 where Y is a prediction, 1 a likelihood, 2 a -2 log-likelihood.
         notes: What a reader should know.
         code_line: Line of $ERROR or $PRED.
+        added: Column that is added to the table to the text that makes it.
     """
 
     stream: ControlStream
@@ -63,6 +65,7 @@ class Reading:
     derivatives: list[Expression] | None = None
     notes: list[str] = field(default_factory=list)
     code_line: int = 1
+    added: dict[str, str] = field(default_factory=dict)
 
     @property
     def observed(self) -> NDArray[np.bool_]:
@@ -182,7 +185,9 @@ def _run(reading: Reading, words: Abbreviations) -> None:
     for needed in ("PK", "ERROR"):
         if not stream.has(needed):
             stream.refuse(reading.structure.line, f"there is no ${needed}")
+    _called_once(reading, next(stream.named("PK")))
     code("PK")
+    program.first = {}
     states = range(1, len(reading.structure.states) + 1)
     reading.initial = {k: program.current[f"A_0({k})"] for k in states if f"A_0({k})" in program.current}
     after_pk = dict(program.current)
@@ -198,6 +203,24 @@ def _run(reading: Reading, words: Abbreviations) -> None:
     reading.code_line = next(stream.named("ERROR")).line
     program.define("F", _prediction(reading), reading.code_line, "ERROR")
     code("ERROR")
+
+
+def _called_once(reading: Reading, record: Record) -> None:
+    """CALLFL=1: $PK sees the first record of each subject alone."""
+    called = re.search(r"\bCALLFL\s*=\s*(-?\d)", record.text, re.IGNORECASE)
+    if called is None or called[1].startswith("-"):
+        return
+    if called[1] != "1":
+        reading.stream.refuse(record.line, f"CALLFL={called[1]} cannot be converted")
+    table = reading.table
+    for item in list(table.columns):
+        changes = (table.groupby("ID")[item].nunique() > 1).any()
+        if changes and re.search(rf"\b{item}\b", record.text, re.IGNORECASE):
+            name = f"FIRST_{item}"
+            reading.added[name] = f'table.groupby("ID")["{item}"].transform("first")'
+            table[name] = table.groupby("ID")[item].transform("first")
+            reading.program.first[str(item)] = name
+    reading.program.items = tuple(map(str, table.columns))
 
 
 def _prediction(reading: Reading) -> Expression:

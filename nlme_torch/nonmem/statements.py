@@ -129,13 +129,13 @@ class _Reader:
         left = self._expression(target, number)
         if not isinstance(left, Name | Element):
             self._refuse(number, f"{target.strip()!r} is nothing that a value can be given to")
-        if isinstance(left, Name) and left.name == "CALLFL":
-            return None
         return Assignment(left, self._expression(value, number), number)
 
     def _option(self, text: str, number: int) -> None:
         """``(ONLY OBSERVATIONS)`` and its like: when the code is called."""
         words = re.sub(r"[^A-Z]", " ", text.upper()).split()
+        if "ONCE" in words or "INDIVIDUAL" in words:
+            self._refuse(number, "write CALLFL=1 in place of a phrase in brackets")
         if not words or any(not re.match(r"ONLY|OBS|EVERY|EVENT|CALLFL|ONCE|PER|IND|ADD|LAG", word) for word in words):
             self._refuse(number, f"{text.strip()[:40]!r} cannot be read")
 

@@ -61,7 +61,7 @@ def read_structure(stream: ControlStream) -> Structure:
                 advan = int(number[1])
             elif number := re.fullmatch(r"TRANS(\d+)", value):
                 trans = int(number[1])
-            elif word and not re.match(r"(TOL|ATOL|SSTOL|SSATOL|ETOL|SS)=?\d*|SSS?\d*$|.*=SS\d*$|TOL\d*$", word):
+            elif word and not re.match(r"(TOL|ATOL|SSTOL|SSATOL|ETOL|SS)=?\d*|SSS?\d*$|.*=SS\d*$|TOL\d*$|\d+$", word):
                 stream.refuse(line.number, f"{word} of $SUBROUTINES cannot be converted")
     if advan in CLOSED:
         states = CLOSED[advan]

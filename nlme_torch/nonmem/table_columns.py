@@ -22,8 +22,8 @@ from nlme_torch.nonmem.expressions import (
 from nlme_torch.nonmem.flow import Definition, Program
 from nlme_torch.nonmem.python_code import Printer
 
-NEWIND = 'np.where(table["ID"] != table["ID"].shift(), 1, 2)'
-"""NEWIND as a column: 1 on the first record of a subject, 2 on the others."""
+NEWIND = 'np.where(table["ID"] == table["ID"].shift(), 2, np.where(table.index == 0, 0, 1))'
+"""NEWIND as a column: 0 on the first record of all, 1 on that of another subject, 2 on the others."""
 
 
 def table_text(expression: Expression) -> str:
@@ -42,14 +42,11 @@ class TableColumns:
     Args:
         program: The definitions.
         table: The data.
-
-    Attributes:
-        added: Column that is added to the table to the text that makes it.
+        added: Column that is added to the table to the text that makes it; more are added.
     """
 
-    def __init__(self, program: Program, table: pd.DataFrame) -> None:
-        self.program, self.table = program, table
-        self.added: dict[str, str] = {}
+    def __init__(self, program: Program, table: pd.DataFrame, added: dict[str, str]) -> None:
+        self.program, self.table, self.added = program, table, added
 
     def only_data(self, expression: Expression) -> bool:
         """Whether an expression is made of data items and numbers; values of the record before do not count."""
@@ -96,6 +93,7 @@ class TableColumns:
             ModelError: Anything else: the line is named.
         """
         value = self.reached(definition.value, rows)
+        value = self._with_last_values(value, definition.name)
         leaves = [part for part in walk(value) if isinstance(part, Before)]
         if not leaves:
             return value
@@ -115,7 +113,8 @@ class TableColumns:
         filled = replaced(value, first, Name("NEWIND"))
         for leaf in leaves:
             filled = replaced(filled, leaf, Name("NEWIND"))
-        if not isinstance(value, Where) or not self.only_data(filled):
+        final = self.program.current.get(name) == definition.name  # else the record before ended with another value
+        if not final or not isinstance(value, Where) or not self.only_data(filled):
             refuse_before(self.program.stream, first, definition.line)
         chain, chosen = self.inlined(value), []
         while isinstance(chain, Where):
@@ -130,6 +129,27 @@ class TableColumns:
         self.added[column] = text
         self.table[column] = eval(text, {"table": self.table, "np": np, "pd": pd})  # noqa: S307
         return Name(column)
+
+    def _with_last_values(self, value: Expression, own: Name) -> Expression:
+        """A value in which those of the record before are columns, where the code ends with data items alone.
+
+        ``PREV`` of ``IF (NEWIND.NE.2) PREV=0 ... PREV=DV`` is DV of the record before.
+        """
+
+        def change(part: Expression) -> Expression | None:
+            last = self.program.current.get(part.name) if isinstance(part, Before) else None
+            if last is None or last == own or not self.only_data(last):
+                return None
+            assert isinstance(part, Before)
+            column = f"{part.name}_BEFORE"
+            if column not in self.added:
+                kept = table_text(self.inlined(last))
+                self.added[column] = f"pd.Series({kept}, table.index).shift().fillna(0.0)"
+                scope = {"table": self.table, "np": np, "pd": pd}
+                self.table[column] = eval(self.added[column], scope)  # noqa: S307
+            return Name(column)
+
+        return rebuilt(value, change)
 
     def reached(self, expression: Expression, rows: NDArray[np.bool_]) -> Expression:
         """Return an expression without the branches that no row reaches, as far as data items decide."""

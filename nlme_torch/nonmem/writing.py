@@ -36,7 +36,7 @@ def write(reading: Reading) -> Written:
     """Return the Python code of a stream."""
     program, structure = reading.program, reading.structure
     _tidy(reading)
-    columns = TableColumns(program, reading.table)
+    columns = TableColumns(program, reading.table, reading.added)
     doses = dosing(reading)
     form = closed(reading)
     equations = derivatives(reading)

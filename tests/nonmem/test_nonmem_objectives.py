@@ -4,6 +4,7 @@ Sources: phenobarbital is pharmpy's example run pheno_real (NONMEM 7.4.2), theop
 the R package nmw; the tutorial is R. J. Bauer, CPT Pharmacometrics Syst Pharmacol 2019, 8:525 and 8:538.
 """
 
+import pandas as pd
 import pytest
 
 import nlme_torch as nlme
@@ -62,6 +63,28 @@ def test_theophylline(tmp_path, theta, omega, sigma, method, objective):
     file = estimates_file(tmp_path, estimates)
     run = nlme.from_nonmem(STREAMS / "theophylline.mod", file, BUNDLED / "theophylline.csv")
     assert nlme.ofv(run.model, run.data, method).ofv == pytest.approx(objective, abs=1e-4)
+
+
+def test_the_theophylline_example_of_the_guide(tmp_path):
+    """Boeckmann, Sheiner and Beal, NONMEM Users Guide, Part V: 104.561 by FO at estimates printed with three digits.
+
+    The weight stands on the first record of each subject alone, which CALLFL=1 reads.
+    """
+    frame = pd.read_csv(BUNDLED / "theophylline.csv")
+    lines, seen = ["ID,DOSE,TIME,CP,WT"], set()
+    for row in frame.itertuples():
+        if row.Subject not in seen:
+            seen.add(row.Subject)
+            lines.append(f"{row.Subject},{row.Dose},0,.,{row.Wt}")
+        lines.append(f"{row.Subject},.,{row.Time},{row.conc},.")
+    (tmp_path / "theopp.csv").write_text("\n".join(lines) + "\n")
+    estimates = {"THETA1": 2.77, "THETA2": 0.0781, "THETA3": 0.0363, "SIGMA(1,1)": 0.388}
+    estimates |= lower_triangle("OMEGA", [[5.55], [0.00524, 0.00024], [-0.128, 0.00911, 0.515]])
+    run = nlme.from_nonmem(
+        STREAMS / "styles" / "theophylline_classic.mod", estimates_file(tmp_path, estimates), tmp_path / "theopp.csv"
+    )
+    assert run.method == nlme.FO()
+    assert nlme.ofv(run.model, run.data, run.method).ofv == pytest.approx(104.561, abs=0.005)
 
 
 @pytest.mark.skipif(not AVAILABLE, reason="the tutorial's data are not beside this checkout")

@@ -238,3 +238,32 @@ def test_a_prior_is_that_of_the_typical_value():
     normal = [dist.Normal(*pair) for pair in ((3.0, 0.5**0.5), (30.0, 3.0), (1.1, 0.1**0.5))]
     expected = sum(n.log_prob(torch.tensor(v)).item() for n, v in zip(normal, (3.0, 30.0, 1.2), strict=True))
     assert found.log_prior == pytest.approx(expected, abs=1e-6)
+
+
+def test_overdispersed_counts():
+    frame = table("counts")
+    run = converted("negative_binomial")
+    size = 1 / 0.4
+    expected = -2 * stats.nbinom.logpmf(frame["DV"], size, size / (size + 1.5)).sum()
+    assert nlme.ofv(run.model, run.data, nlme.Pooled()).ofv == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_score_of_the_record_before():
+    """PDV=DV at the end of the code is what PDV is at the next record."""
+    frame = table("scores")
+    before = frame.groupby("ID")["DV"].shift().fillna(0)
+    logit = 0.2 + 0.02 * frame["DOSE"] + 0.7 * (before >= 1)
+    chance = 1 / (1 + np.exp(-logit))
+    expected = -2 * np.log(np.where(frame["DV"] >= 1, chance, 1 - chance)).sum()
+    run = converted("markov")
+    assert nlme.ofv(run.model, run.data, nlme.Pooled()).ofv == pytest.approx(expected, abs=1e-9)
+
+
+def test_hybrid_constants_are_the_rate_constants(tmp_path):
+    """ALPHA 1.5, BETA 0.1 and K21 0.5: K = ALPHA BETA / K21, K12 = ALPHA + BETA - K21 - K."""
+    text = (FOLDER / "hybrid_constants.mod").read_text().replace("iv.csv", (FOLDER / "iv.csv").as_posix())
+    text = text.replace("TRANS6", "TRANS1").replace("D1=0.5", "D1=0.5\nK=ALPHA*BETA/K21\nK12=ALPHA+BETA-K21-K")
+    (tmp_path / "run.mod").write_text(text)
+    micro, hybrid = nlme.from_nonmem(tmp_path / "run.mod"), converted("hybrid_constants")
+    expected = nlme.ofv(micro.model, micro.data, nlme.Pooled()).ofv
+    assert nlme.ofv(hybrid.model, hybrid.data, nlme.Pooled()).ofv == pytest.approx(expected, abs=1e-8)
