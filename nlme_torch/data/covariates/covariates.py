@@ -95,7 +95,7 @@ def read_covariates(
             unused[name] = reason
             if reason == HAS_GAPS:
                 questions[name] = (
-                    f"it could be a covariate, but {_gaps(frame[name], subject)}. Fill them and it is one, by "
+                    f"it could be a covariate, but {_gaps(frame[name], subject, columns)}. Fill them and it is one, by "
                     f"missing={{{name!r}: 'median'}} for example, or leave it out with ignore={name!r}."
                 )
         else:
@@ -199,13 +199,12 @@ def _changes(value: Floats, subject: Ints) -> Ints:
     return np.flatnonzero(np.isfinite(value) & (value != known))
 
 
-def _gaps(column: pd.Series, subject: Ints) -> str:
+def _gaps(column: pd.Series, subject: Ints, columns: Columns) -> str:
     """How much of a column is missing."""
     missing = is_missing(column)
     rows, subjects = int(missing.sum()), len(np.unique(subject[missing]))
-    return f"{rows} of its cells are missing, in {subjects} subject{'s' if subjects > 1 else ''}, the first in row " + (
-        f"{int(np.flatnonzero(missing)[0]) + 1}"
-    )
+    first = columns.rows.name(int(np.flatnonzero(missing)[0]))
+    return f"{rows} of its cells are missing, in {subjects} subject{'s' if subjects > 1 else ''}, the first in {first}"
 
 
 def _why_unfit(column: pd.Series, subject: Ints, time: Floats) -> str | None:

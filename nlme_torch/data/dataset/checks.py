@@ -12,6 +12,7 @@ from nlme_torch.data.records.table import Table
 from nlme_torch.data.table.columns import Columns
 from nlme_torch.data.table.frames import as_frame
 from nlme_torch.data.table.problems import Problem, locate, problem_table
+from nlme_torch.data.table.row_names import RowNames
 from nlme_torch.errors import DataError
 
 MISSING_CODES = (-9.0, -99.0, -999.0, -9999.0)
@@ -31,23 +32,23 @@ def check_frame(frame: Any, **columns: Any) -> pd.DataFrame:
     Returns:
         One line for each finding: severity (``error``: :meth:`Dataset.from_frame` refuses the table;
             ``warning``: it
-        is read but should be looked at), rule, subject, row (counted from 1), column, message.
+        is read but should be looked at), rule, subject, row (its label in the index), column, message.
 
     Example:
         >>> import pandas as pd
         >>> import nlme_torch.data as data
         >>> frame = pd.DataFrame({"ID": [1, 1], "TIME": [0.0, 1.0], "DV": [1.0, "high"]})
         >>> data.check_frame(frame)[["severity", "row", "column", "message"]].values.tolist()
-        [['error', 2, 'DV', "'high' is not a number. Write a number, or '.' where the value is missing."]]
+        [['error', 1, 'DV', "'high' is not a number. Write a number, or '.' where the value is missing."]]
     """
     try:
-        own = as_frame(frame)
+        own, names = as_frame(frame), RowNames.of(frame)
     except DataError as error:
-        return problem_table([Problem("table", str(error))])
-    reading, problems = read_frame(own, **columns)
+        return problem_table([Problem("table", str(error))], RowNames())
+    reading, problems = read_frame(own, names, **columns)
     if reading is None or any(problem.severity == "error" for problem in problems):
-        return problem_table(problems)
-    return problem_table(suspicions(reading.table, reading.columns))
+        return problem_table(problems, names)
+    return problem_table(suspicions(reading.table, reading.columns), names)
 
 
 def suspicions(table: Table, columns: Columns) -> list[Problem]:
@@ -126,7 +127,7 @@ def _spelling(table: Table) -> list[Problem]:
     return found
 
 
-def spoken(found: Sequence[Problem]) -> tuple[str, ...]:
+def spoken(found: Sequence[Problem], names: RowNames) -> tuple[str, ...]:
     """Warnings as sentences, one for each rule and column, with the first row and how many there are.
 
     Censoring without LIMIT is what Monolix and NONMEM's M3 do every day, and is not among them.
@@ -136,7 +137,8 @@ def spoken(found: Sequence[Problem]) -> tuple[str, ...]:
         if problem.rule != "CENS without LIMIT":
             groups.setdefault((problem.rule, problem.column if problem.row is None else None), []).append(problem)
     return tuple(
-        f"data: {group[0]}" + (f" ({len(group)} rows like this)" if len(group) > 1 else "") for group in groups.values()
+        f"data: {group[0].told(names)}" + (f" ({len(group)} rows like this)" if len(group) > 1 else "")
+        for group in groups.values()
     )
 
 

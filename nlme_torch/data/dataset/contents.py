@@ -79,7 +79,7 @@ class Contents:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the table can be read with but should be looked at, one sentence for each kind; fits repeat them."""
-        return spoken(suspicions(self._table, self._columns))
+        return spoken(suspicions(self._table, self._columns), self._table.names)
 
     @property
     def hash(self) -> str:
@@ -100,3 +100,19 @@ class Contents:
         cells = (line.strip().split("  ", 1) for line in lines)
         rows = "".join(f"<tr><th>{name}</th><td>{text.strip()}</td></tr>" for name, text in cells)
         return f"<b>{title}</b><table>{rows}</table>"
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table, as :attr:`frame`: :meth:`from_frame` with the same arguments gives an equal data set."""
+        return self.frame
+
+    def __len__(self) -> int:
+        return self.n_subjects
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Contents) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return int(self.hash[:15], 16)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"A Dataset does not change: make a new one instead of setting {name!r}.")

@@ -23,6 +23,7 @@ from nlme_torch.data.table.columns import Columns, Name, Names, Outputs, TimeVar
 from nlme_torch.data.table.csv_file import read_csv
 from nlme_torch.data.table.frames import as_frame
 from nlme_torch.data.table.problems import problem_table, raise_errors
+from nlme_torch.data.table.row_names import LINES, RowNames
 from nlme_torch.data.table.row_rules import kept_rows, leave_out
 
 
@@ -143,16 +144,18 @@ class Dataset(Contents):
             The data set.
 
         Raises:
-            DataError: if anything is wrong with the table; the message lists all of it by row.
+            DataError: if anything is wrong with the table; the message lists all of it by row, named by the
+                index of the frame.
         """
         parts = {"id": id, "time": time, "dv": dv, "dvid": dvid, "by": by, "mdv": mdv, "cens": cens, "limit": limit,
                  "date": date, "evid": evid, "amt": amt, "cmt": cmt, "rate": rate, "dur": dur, "ii": ii, "addl": addl,
                  "ss": ss, "occasion": occasion}  # fmt: skip
+        rows = RowNames.of(frame)
         reading, problems = read_frame(
-            as_frame(frame), outputs=outputs, covariates=covariates, time_varying=time_varying, ignore=ignore,
+            as_frame(frame), rows, outputs=outputs, covariates=covariates, time_varying=time_varying, ignore=ignore,
             levels=levels, start=start, missing=missing, lloq=lloq, blq=blq, **parts
         )  # fmt: skip
-        raise_errors(problems)
+        raise_errors(problems, rows)
         assert reading is not None
         return cls(reading.frame, reading.table, reading.columns)
 
@@ -189,7 +192,7 @@ class Dataset(Contents):
             **columns: as in :meth:`from_frame`.
 
         Returns:
-            The data set; rows of messages are counted without what was left out.
+            The data set; messages name the lines of the file.
 
         Raises:
             DataError: if the file is absent or empty, or anything is wrong with the table.
@@ -200,7 +203,9 @@ class Dataset(Contents):
             comment=rules.mark,
         )  # fmt: skip
         kept = kept_rows(frame, rules.conditions, accept)
-        return cls.from_frame(frame[kept], ignore=rules.columns, **columns)
+        own = frame[kept]
+        own.attrs[LINES] = True
+        return cls.from_frame(own, ignore=rules.columns, **columns)
 
     @classmethod
     def from_regimen(
@@ -272,7 +277,9 @@ class Dataset(Contents):
         Returns:
             A :class:`Batch`, ``(record, subject)``.
         """
-        batch = replace(to_batch(self._table, dtype, device), unused=why_no_covariate(self._table, self._columns))
+        batch = to_batch(self._table, dtype, device)
+        unused = why_no_covariate(self._table, self._columns)
+        batch = replace(batch, unused=unused, row_names=self._table.names)
         return batch if self.start is None else batch.starting_at(self.start)
 
     def with_times(self, times: Times) -> "Dataset":
@@ -352,13 +359,14 @@ class Dataset(Contents):
             modelled_duration: states for which the model gives a duration (RATE -2); None: not checked.
 
         Returns:
-            One line for each finding: severity, rule, subject, row (counted from 1), column, message.
+            One line for each finding: severity, rule, subject, row (line of the file, or label in the index of the
+            data frame), column, message.
         """
         fit = misfits(
             self._table, self._columns, states=states, positive=positive,
             modelled_rate=modelled_rate, modelled_duration=modelled_duration,
         )  # fmt: skip
-        return problem_table([*fit, *suspicions(self._table, self._columns)])
+        return problem_table([*fit, *suspicions(self._table, self._columns)], self._table.names)
 
     def require(self, **facts: Any) -> None:
         """Raise what :meth:`check` finds wrong in the light of a model.
@@ -369,27 +377,11 @@ class Dataset(Contents):
         Raises:
             DataError: if the table does not fit the model; lists the rows.
         """
-        raise_errors(misfits(self._table, self._columns, **facts))
+        raise_errors(misfits(self._table, self._columns, **facts), self._table.names)
 
     def describe(self) -> Description:
         """Counts, ranges, covariates, and every row or column that was left out, with the reason."""
         return describe(self._table, self._columns)
-
-    def to_frame(self) -> pd.DataFrame:
-        """The table, as :attr:`frame`: :meth:`from_frame` with the same arguments gives an equal data set."""
-        return self.frame
-
-    def __len__(self) -> int:
-        return self.n_subjects
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Dataset) and self.hash == other.hash
-
-    def __hash__(self) -> int:
-        return int(self.hash[:15], 16)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"A Dataset does not change: make a new one instead of setting {name!r}.")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dataset, (self._frame, self._table, self._columns, self._new)

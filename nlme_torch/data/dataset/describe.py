@@ -24,7 +24,8 @@ class Description:
             minimum, median and maximum in the output's unit.
         covariates: for each covariate its rule (constant, locf, nocb, linear), minimum, median and maximum
             over subjects (time-varying: over rows), or its levels; and, where any were missing, how they were filled.
-        ignored: rows and repeats that do not count, with the reason, how many, and the first row (from 1).
+        ignored: rows and repeats that do not count, with the reason, how many, and the first row: ``line 12``
+            of a file, ``row 10`` of the index of a data frame.
         unused: columns that play no part, with the reason.
     """
 
@@ -152,8 +153,8 @@ def _covariates(table: Table) -> pd.DataFrame:
 
 
 def _ignored(table: Table) -> pd.DataFrame:
-    rows: list[tuple[str, int, int | None]] = [
-        (reason, int(mask.sum()), int(np.flatnonzero(mask)[0]) + 1)
+    rows: list[tuple[str, int, str | None]] = [
+        (reason, int(mask.sum()), table.names.name(int(np.flatnonzero(mask)[0])))
         for reason, mask in table.observations.ignored.items()
         if mask.any()
     ]
@@ -162,7 +163,7 @@ def _ignored(table: Table) -> pd.DataFrame:
         rows.append(("ADDL repeat after the subject's last row", records.dropped, None))
     if records.cancelled:
         rows.append(("ADDL repeat cancelled by a reset or an SS 1 dose", records.cancelled, None))
-    return pd.DataFrame(rows, columns=["reason", "count", "first row"]).astype({"first row": "Int64"})
+    return pd.DataFrame(rows, columns=["reason", "count", "first row"])
 
 
 def _unused(table: Table, columns: Columns) -> pd.DataFrame:

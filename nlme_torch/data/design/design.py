@@ -118,9 +118,9 @@ def new_design(
             raise DataError(f"{kind} {name!r} has the name of a column that means {meant}; give it another name.")
     rows = rows.assign(**dict.fromkeys(outputs, np.nan)).join(lines, on="ID")
     columns, problems = resolve_columns(rows, outputs=outputs, covariates=[str(name) for name in lines], start=start)
-    raise_errors(problems)
+    raise_errors(problems, columns.rows)
     table, problems = read_table(rows, columns, observed=False)
-    raise_errors(problems)
+    raise_errors(problems, columns.rows)
     return rows, table, columns, look
 
 
@@ -144,9 +144,9 @@ def designed(
     rows, look = design_frame(table.ids, regimens, times, knots=knots, id=id, time=time)
     rows = rows.assign(**dict.fromkeys(outputs, np.nan))
     parts, problems = resolve_columns(rows, id=id, time=time, outputs=outputs, covariates=(), start=columns.start)
-    raise_errors(problems)
+    raise_errors(problems, parts.rows)
     new, problems = read_table(rows, parts, observed=False)
-    raise_errors(problems)
+    raise_errors(problems, parts.rows)
 
     first = np.flatnonzero(np.diff(table.subject, prepend=-1))
     before, after = _neighbours(table, new)

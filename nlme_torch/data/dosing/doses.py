@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Bool, Float, Int
+from nlme_torch.data.table.row_names import RowNames
 from nlme_torch.errors import DataError
 
 
@@ -91,13 +92,14 @@ class Doses:
         """``(record, subject)``, True where a dose is given."""
         return self.kind != DoseKind.NONE
 
-    def state_index(self, states: Sequence[str]) -> Int[Tensor, "record subject"]:
+    def state_index(self, states: Sequence[str], names: RowNames | None = None) -> Int[Tensor, "record subject"]:
         """The state that each dose enters.
 
         A name is matched exactly, failing that without regard to case; a number counts from 1.
 
         Args:
             states: the model's state names, in order.
+            names: what the rows of the table are called; None counts them from 0.
 
         Returns:
             ``(record, subject)``, 0-based state index; -1 where there is no dose.
@@ -109,9 +111,9 @@ class Doses:
         for position, (compartment, index) in enumerate(zip(self.compartments, indices, strict=True)):
             here = self.compartment == position
             if index is None and bool(here.any()):
-                row = int(self.source[here].min()) + 1
+                row = (names or RowNames()).name(int(self.source[here].min()))
                 raise DataError(
-                    f"Row {row}: a dose enters compartment {compartment!r}, but the model's states are "
+                    f"The table, {row}: a dose enters compartment {compartment!r}, but the model's states are "
                     f"{', '.join(f'{i + 1} = {name}' for i, name in enumerate(states))}. Mend the CMT "
                     "column or rename the state."
                 )

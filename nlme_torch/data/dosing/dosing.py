@@ -104,8 +104,8 @@ def _no_dose_column(frame: pd.DataFrame, columns: Columns, is_dose: NDArray[np.b
     """What to say, once, of doses whose amounts no column gives."""
     count, first = int(is_dose.sum()), int(np.flatnonzero(is_dose)[0])
     say = (
-        f"EVID marks {count} row{'s' * (count != 1)} as doses, the first of them row {first + 1}, and there is no dose "
-        f"column: name it with amt={likely_amount(frame, columns) or '...'!r}"
+        f"EVID marks {count} row{'s' * (count != 1)} as doses, the first of them {columns.rows.name(first)}, and there "
+        f"is no dose column: name it with amt={likely_amount(frame, columns) or '...'!r}"
     )
     return Problem("no dose column", f"{say}; the table has {', '.join(map(str, frame.columns))}.")
 

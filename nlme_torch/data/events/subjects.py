@@ -44,9 +44,9 @@ def read_subjects(
             position += 1
             if label is not None and label in last_row:
                 message = (
-                    f"subject {label} re-appears: an earlier block of its rows ended at row "
-                    f"{last_row[label] + 1}. Put the rows of a subject together, or give different subjects "
-                    "different ids."
+                    f"subject {label} re-appears: an earlier block of its rows ended at "
+                    f"{columns.rows.name(last_row[label])}. Put the rows of a subject together, or give different "
+                    "subjects different ids."
                 )
                 problems.append(Problem("id re-appears", message, row=row, column=name))
         index[row] = position

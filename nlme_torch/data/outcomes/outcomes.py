@@ -68,7 +68,7 @@ def read_observations(frame: pd.DataFrame, columns: Columns, events: Events, pro
         several = amount is not None and empty.sum() > 1
         if several:
             count, first = int(empty.sum()), int(np.flatnonzero(empty)[0])
-            say = f"{count} rows have no value of {', '.join(read)}, the first of them row {first + 1}. "
+            say = f"{count} rows have no value of {', '.join(read)}, the first of them {columns.rows.name(first)}. "
             say += f"Are they doses? Name the dose column with amt={amount!r}; else leave them out, or mark them MDV 1."
             problems.append(Problem("no dose column", say))
         for row in () if several else np.flatnonzero(empty):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nlme_torch._typing import Bool, Float, Int
 from nlme_torch.data.dosing.doses import Doses
+from nlme_torch.data.table.row_names import RowNames
 from nlme_torch.errors import DataError
 
 
@@ -68,6 +69,7 @@ class Batch:
         start: the time at which subjects begin whose first row is later, where the user said so.
         categories: text covariate to its levels: level k is the number k in ``covariates``.
         unused: column of the table that is no covariate, to the reason.
+        row_names: what the rows of the table are called in messages.
 
     Example:
         >>> import nlme_torch as nlme
@@ -89,6 +91,7 @@ class Batch:
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     start: float | None = None
     unused: Mapping[str, str] = field(default_factory=dict)
+    row_names: RowNames = field(default_factory=RowNames, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("covariates", "outcomes", "interpolation", "categories", "unused"):

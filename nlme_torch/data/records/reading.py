@@ -14,6 +14,7 @@ from nlme_torch.data.records.table import Table, read_table
 from nlme_torch.data.table.columns import Columns, resolve_columns
 from nlme_torch.data.table.frames import cell_problems
 from nlme_torch.data.table.problems import Problem, locate
+from nlme_torch.data.table.row_names import RowNames
 from nlme_torch.data.table.row_rules import stray_rows
 from nlme_torch.data.table.suspects import ask_of_infusions
 
@@ -36,6 +37,7 @@ class Reading:
 
 def read_frame(
     frame: pd.DataFrame,
+    rows: RowNames,
     *,
     lloq: Limit | Mapping[str, Limit] = None,
     blq: float | str | None = None,
@@ -46,6 +48,7 @@ def read_frame(
 
     Args:
         frame: the table, as :func:`as_frame` returns it.
+        rows: what its rows are called.
         lloq: see :meth:`Dataset.from_frame`.
         blq: see :meth:`Dataset.from_frame`.
         missing: see :meth:`Dataset.from_frame`.
@@ -59,6 +62,7 @@ def read_frame(
     if problems:
         return None, problems
     parts, problems = resolve_columns(frame, **columns)
+    parts = replace(parts, rows=rows)
     problems = problems or stray_rows(frame, parts) or ask_of_infusions(frame, parts)
     if problems:
         return None, problems

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from nlme_torch.data.outcomes.outcomes import Observations, read_observations
 from nlme_torch.data.table.cells import read_labels
 from nlme_torch.data.table.columns import Columns
 from nlme_torch.data.table.problems import Problem, locate
+from nlme_torch.data.table.row_names import RowNames
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Table:
         shift: ``(row,)``, by how much ``time`` runs ahead of the time column after the clock was set back at
             a reset, or None where it never was.
         warnings: what the table can be read with but should be looked at.
+        names: what rows are called in messages.
     """
 
     ids: tuple[Any, ...]
@@ -47,6 +49,7 @@ class Table:
     occasion: NDArray[np.int64] | None = None
     shift: NDArray[np.float64] | None = None
     warnings: tuple[Problem, ...] = ()
+    names: RowNames = field(default_factory=RowNames, compare=False)
 
     @property
     def n_rows(self) -> int:
@@ -62,12 +65,17 @@ class Table:
             part,
             ids=tuple(self.ids[i] for i in kept),
             subject=subject.astype(np.int64),
+            names=self.names.take(rows),
             warnings=tuple(
                 w if w.row is None else replace(w, row=position[w.row])
                 for w in self.warnings
                 if w.row is None or w.row in position
             ),
         )
+
+    def rows_of(self, rows: NDArray[np.int64]) -> "Table":
+        """The entries of any rows in any order, repeats included; subjects and warnings are left as they are."""
+        return replace(_take(self, rows), names=self.names.take(rows))
 
     def digest(self) -> str:
         """SHA-256 of everything in the table, including the names of outputs and covariates."""
@@ -107,7 +115,8 @@ def read_table(frame: pd.DataFrame, columns: Columns, *, observed: bool = True) 
     ids = tuple(row_ids[row] for row in first)
     found = list(dict.fromkeys(locate(problems, row_ids)))
     warnings = tuple(problem for problem in found if problem.severity == "warning")
-    table = Table(ids, subject, time, events.code, observations, covariates, doses, occasion, shift, warnings)
+    parts = (observations, covariates, doses, occasion, shift, warnings, columns.rows)
+    table = Table(ids, subject, time, events.code, *parts)
     return table, found
 
 

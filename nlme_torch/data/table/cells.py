@@ -76,7 +76,7 @@ def read_numbers(column: pd.Series, problems: list[Problem]) -> Numbers:
     for row in np.flatnonzero(~missing & ~np.isfinite(value)):
         cell = column.iloc[row]
         what = "is not finite" if np.isinf(value[row]) else "is not a number"
-        shown = repr(cell) if len(str(cell)) < 60 else f"{str(cell)[:40]}..."
+        shown = (repr(cell) if isinstance(cell, str) else str(cell)) if len(str(cell)) < 60 else f"{str(cell)[:40]}..."
         message = f"{shown} {what}. Write a number, or '.' where the value is missing.{_advice(cell)}"
         problems.append(Problem("number", message, row=int(row), column=str(column.name)))
     return Numbers(np.where(np.isfinite(value), value, np.nan), missing)

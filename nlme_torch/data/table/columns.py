@@ -9,6 +9,7 @@ import pandas as pd
 
 from nlme_torch.data.table.closest import closest
 from nlme_torch.data.table.problems import Problem
+from nlme_torch.data.table.row_names import RowNames
 
 Interpolation: TypeAlias = Literal["locf", "nocb", "linear"]
 Name: TypeAlias = Hashable | None
@@ -54,6 +55,7 @@ class Columns:
         ignore: columns left out altogether.
         levels: text covariate to its levels, for those whose order the user states.
         start: the time at which subjects begin whose first row is later; None: at their first row.
+        rows: what rows are called while the table is read.
     """
 
     parts: Mapping[str, str]
@@ -63,6 +65,7 @@ class Columns:
     ignore: tuple[str, ...] = ()
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     start: float | None = None
+    rows: RowNames = field(default_factory=RowNames, compare=False)
 
     def get(self, part: str) -> str | None:
         """Name of the column that plays a part, or None."""

@@ -26,7 +26,7 @@ def read_csv(
     skip_rows: int | Iterable[int] = 0,
     header: Header = 0,
 ) -> pd.DataFrame:
-    """Read a text file; empty cells, ``.`` and ``NA`` are missing.
+    """Read a text file; empty cells, ``.`` and ``NA`` are missing. The index holds the lines of the file, from 1.
 
     The header is read apart from the rows, because pandas would give a second column of the same name a new one in
     silence, and lines that NONMEM leaves out are dropped before anything is read.
@@ -47,21 +47,24 @@ def read_csv(
     """
     lines = _lines(path, encoding)
     skipped = set(range(skip_rows)) if isinstance(skip_rows, int) else set(skip_rows)
-    kept = [line for number, line in enumerate(lines) if number not in skipped and line.strip()]
+    places = [number for number, line in enumerate(lines) if number not in skipped and line.strip()]
+    kept = [lines[number] for number in places]
     if not any(line.strip() for line in lines):
         raise DataError(f"The file {path} is empty.")
     if isinstance(header, int):
         position = header if comment is None else _header(kept, comment, sep, header)
         if position >= len(kept):
             raise DataError(f"The file {path} has {len(kept)} lines below skip_rows; header={header} is none of them.")
-        heading, rows = kept[position], kept[position + 1 :]
+        heading, rows, places = kept[position], kept[position + 1 :], places[position + 1 :]
         names = _names(heading, sep, path)
         names[0] = names[0].lstrip("#@") if comment is not None else names[0]
     elif header is None:
         raise DataError(f"The file {path} has no names of columns: give them, header=['ID', 'TIME', ...].")
     else:
         rows, names = kept, [str(name) for name in header]
-    rows = [line for line in rows if comment is None or not is_comment(line, comment)]
+    if comment is not None:
+        places = [number for number, line in zip(places, rows, strict=True) if not is_comment(line, comment)]
+        rows = [lines[number] for number in places]
     if isinstance(header, int) and all(_is_value(name) for name in names):
         raise DataError(
             f"The file {path}: the first line holds numbers, {','.join(names[:6])}, and no names. Give them, "
@@ -70,7 +73,10 @@ def read_csv(
     if not rows:
         return pd.DataFrame(columns=pd.Index(names))
     frame = _values(rows, path, sep, decimal, thousands)
-    return _named(frame, names, path, sep)
+    found = _named(frame, names, path, sep)
+    if len(found) == len(places):  # else a cell went over several lines
+        found.index = pd.Index(places) + 1
+    return found
 
 
 def is_comment(line: str, character: str) -> bool:

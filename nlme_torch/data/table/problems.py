@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from nlme_torch.data.table.row_names import RowNames
 from nlme_torch.errors import DataError
 
 _SHOWN = 10
@@ -33,10 +34,15 @@ class Problem:
     subject: Any = None
     severity: Literal["error", "warning"] = "error"
 
-    def __str__(self) -> str:
+    def told(self, names: RowNames) -> str:
+        """The finding in a sentence that begins with its place.
+
+        Args:
+            names: of the rows of the table.
+        """
         place = []
         if self.row is not None:
-            place.append(f"row {self.row + 1}")
+            place.append(names.name(self.row))
         if self.subject is not None:
             place.append(f"subject {self.subject}")
         if self.column is not None:
@@ -50,8 +56,12 @@ def locate(problems: Iterable[Problem], subjects: Sequence[Any]) -> list[Problem
     return sorted(placed, key=lambda p: -1 if p.row is None else p.row)
 
 
-def raise_errors(problems: Sequence[Problem]) -> None:
+def raise_errors(problems: Sequence[Problem], names: RowNames) -> None:
     """Raise one DataError that lists the errors (the first ten, and how many more there are), if any.
+
+    Args:
+        problems: what was found.
+        names: of the rows of the table.
 
     Raises:
         DataError: if any of the problems is an error.
@@ -60,17 +70,24 @@ def raise_errors(problems: Sequence[Problem]) -> None:
     if not errors:
         return
     count = "1 problem" if len(errors) == 1 else f"{len(errors)} problems"
-    lines = [f"The table has {count} (row 1 is the first row below the header):"]
-    lines += [f"  {problem}" for problem in errors[:_SHOWN]]
+    lines = [f"The table has {count} ({names.said}):"]
+    lines += [f"  {problem.told(names)}" for problem in errors[:_SHOWN]]
     if len(errors) > _SHOWN:
         lines.append(f"  ... and {len(errors) - _SHOWN} more")
     raise DataError("\n".join(lines))
 
 
-def problem_table(problems: Iterable[Problem]) -> pd.DataFrame:
-    """The problems as a table: severity, rule, subject, row (counted from 1), column, message."""
+def problem_table(problems: Iterable[Problem], names: RowNames) -> pd.DataFrame:
+    """The problems as a table: severity, rule, subject, row (line of the file, or label of the index), column, message.
+
+    Args:
+        problems: what was found.
+        names: of the rows of the table.
+    """
     rows = [
-        (p.severity, p.rule, p.subject, None if p.row is None else p.row + 1, p.column, p.message) for p in problems
+        (p.severity, p.rule, p.subject, None if p.row is None else names.label(p.row), p.column, p.message)
+        for p in problems
     ]
     table = pd.DataFrame(rows, columns=["severity", "rule", "subject", "row", "column", "message"])
-    return table.astype({"row": "Int64"})
+    whole = all(row[3] is None or isinstance(row[3], int) for row in rows)
+    return table.astype({"row": "Int64"}) if whole else table

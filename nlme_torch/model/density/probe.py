@@ -12,7 +12,7 @@ from nlme_torch.model.declare.model import Model
 from nlme_torch.model.density.observed import ObservedRecords
 from nlme_torch.model.density.time_zero import check_hazard
 from nlme_torch.model.individual.individual import Individual, at_records, flatten
-from nlme_torch.model.observation import Censored, Truncated
+from nlme_torch.model.observation import Censored, Correlated, Truncated
 
 if TYPE_CHECKING:
     from nlme_torch.model.density.density import Conditional, Density
@@ -149,7 +149,7 @@ def _check_outcome(density: "Density", name: str, distribution: Any, group: Obse
 
 def _check_spread(density: "Density", name: str, distribution: Distribution, group: ObservedRecords) -> None:
     """Refuse spreads without a remedy by rounding, and say what NONMEM's users write as ``IF (W.EQ.0) W=1``."""
-    distribution = distribution.base if isinstance(distribution, Truncated | Censored) else distribution
+    distribution = distribution.base if isinstance(distribution, Truncated | Censored | Correlated) else distribution
     if not isinstance(distribution, Normal | LogNormal | StudentT):
         return
     shape, kind = density._times.shape, type(distribution).__name__
@@ -210,7 +210,8 @@ def _where(density: "Density", place: tuple[int, int]) -> str:
 
 def _row(density: "Density", place: tuple[int, int]) -> str:
     row = int(density.batch.rows[place])
-    return f" This is row {row + 1} of the table." if row >= 0 else ""
+    names = density.batch.row_names
+    return f" This is {names.name(row)} ({names.said})." if row >= 0 else ""
 
 
 def _at(value: Tensor, place: tuple[int, int], shape: torch.Size) -> str:

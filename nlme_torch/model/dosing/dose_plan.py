@@ -9,6 +9,7 @@ from torch import Tensor
 from nlme_torch._typing import Bool, Float, Int
 from nlme_torch.data.dosing.doses import DoseKind, Doses
 from nlme_torch.data.records.batch import Batch
+from nlme_torch.data.table.row_names import RowNames
 from nlme_torch.errors import DataError
 from nlme_torch.model.dosing.dosing import Dosing
 
@@ -115,9 +116,9 @@ def dose_plan(batch: Batch, states: Sequence[str], dosing: Mapping[str, Dosing])
     doses = batch.doses
     if doses is None:
         return None
-    state = doses.state_index(states)
-    _check_modelled(doses, state, states, dosing)
-    _check_steady(doses)
+    state = doses.state_index(states, batch.row_names)
+    _check_modelled(batch.row_names, doses, state, states, dosing)
+    _check_steady(batch.row_names, doses)
     numbers = torch.arange(len(states), device=state.device)
     lags = torch.tensor([name in dosing and dosing[name].lag is not None for name in states], device=state.device)
     lagged = lags[state] & doses.mask
@@ -153,25 +154,32 @@ def dose_plan(batch: Batch, states: Sequence[str], dosing: Mapping[str, Dosing])
     )
 
 
-def _check_modelled(doses: Doses, state: Tensor, states: Sequence[str], dosing: Mapping[str, Dosing]) -> None:
+def _first(names: RowNames, rows: Tensor) -> str:
+    """The first of some rows, as a sentence begins."""
+    return f"The table, {names.name(int(rows.min()))} ({names.said})"
+
+
+def _check_modelled(
+    names: RowNames, doses: Doses, state: Tensor, states: Sequence[str], dosing: Mapping[str, Dosing]
+) -> None:
     for kind, code, name in ((DoseKind.MODELLED_RATE, -1, "rate"), (DoseKind.MODELLED_DURATION, -2, "duration")):
         for index, state_name in enumerate(states):
             here = (doses.kind == kind) & (state == index)
             given = dosing[state_name] if state_name in dosing else Dosing()
             if bool(here.any()) and getattr(given, name) is None:
                 raise DataError(
-                    f"Row {int(doses.source[here].min()) + 1}: RATE is {code}, so the model has to give the {name}, "
+                    f"{_first(names, doses.source[here])}: RATE is {code}, so the model has to give the {name}, "
                     f"but its dosing(p) gives none for {state_name!r}. Return {{{state_name!r}: "
                     f"nlme.Dosing({name}=...)}} there, or write the rate into the table."
                 )
 
 
-def _check_steady(doses: Doses) -> None:
+def _check_steady(names: RowNames, doses: Doses) -> None:
     """A steady state of nothing would empty the states, which no table means."""
     empty = (doses.steady_state > 0) & (doses.amount == 0) & (doses.kind == DoseKind.BOLUS)
     if bool(empty.any()):
         raise DataError(
-            f"Row {int(doses.source[empty].min()) + 1}: SS is set, but AMT is 0 and there is no RATE: a steady state "
+            f"{_first(names, doses.source[empty])}: SS is set, but AMT is 0 and there is no RATE: a steady state "
             "of nothing. Write the amount of the doses, or the RATE of a constant infusion, or leave SS 0."
         )
 

@@ -47,7 +47,7 @@ def test_levels_can_be_stated_to_code_a_table_as_another_one():
     assert read(men, covariates="SEX", levels=both.categories).batch().covariates["SEX"].tolist() == [1]
     grade = read("ID TIME DV G\n1 0 1 7\n", covariates="G", levels={"G": ["3", "7"]})
     assert grade.categories == {"G": ("3", "7")} and grade.batch().covariates["G"].tolist() == [1]
-    with pytest.raises(DataError, match="row 1, subject 1, column SEX: 'male' is none of the levels f, m"):
+    with pytest.raises(DataError, match="row 0, subject 1, column SEX: 'male' is none of the levels f, m"):
         read(men, covariates="SEX", levels={"SEX": ["f", "m"]})
     with pytest.raises(DataError, match="column SEX: given in levels= but"):
         read(men, covariates=[], levels={"SEX": ["male"]})

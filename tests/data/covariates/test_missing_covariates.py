@@ -22,9 +22,9 @@ def test_without_a_rule_every_subject_that_lacks_a_covariate_is_named_with_what_
     with pytest.raises(nlme.DataError, match="3 problems") as caught:
         nlme.Dataset.from_frame(frame(), **READ)
     message = str(caught.value)
-    assert "row 3, subject 2, column WT" in message
-    assert "row 5, subject 3, column SEX" in message
-    assert "row 7, subject 4, column WT" in message
+    assert "row 2, subject 2, column WT" in message
+    assert "row 4, subject 3, column SEX" in message
+    assert "row 6, subject 4, column WT" in message
     assert "missing={'WT': 'median'}" in message
 
 
@@ -42,7 +42,7 @@ def test_the_median_is_that_of_the_subjects_that_have_a_value():
 def test_a_value_of_the_users_fills_and_carrying_alone_leaves_nothing_to_guess():
     data = nlme.Dataset.from_frame(frame(), **READ, missing={"WT": 70.0, "SEX": "m"})
     assert data.covariates["WT"].tolist() == [60.0, 70.0, 80.0, 64.0, 90.0]
-    with pytest.raises(nlme.DataError, match="row 3, subject 2, column WT") as caught:
+    with pytest.raises(nlme.DataError, match="row 2, subject 2, column WT") as caught:
         nlme.Dataset.from_frame(frame(), **READ, missing={"WT": "carry", "SEX": "m"})
     assert "subject 4" not in str(caught.value)
 

@@ -8,12 +8,12 @@ from nlme_torch import DataError
 from nlme_torch.data import Dataset, check_frame, phenobarbital
 
 SUSPICIOUS = {
-    "II without ADDL or SS": ("ID TIME DV AMT II\n1 0 . 9 12\n1 1 1 0 0", 1, "given once"),
-    "zero dose": ("ID TIME DV AMT EVID\n1 0 . 0 1\n1 1 1 0 0", 1, "changes nothing"),
-    "CENS without LIMIT": ("ID TIME DV CENS\n1 0 3 0\n1 1 1 1", 2, "anywhere below 1"),
-    "repeated observation": ("ID TIME DV\n1 0 3\n1 0 1", 2, "a second time at time 0"),
-    "no dose": ("ID TIME DV AMT\n1 0 . 9\n1 1 1 0\n2 0 5 0", 3, "no dose, though others have"),
-    "order at equal times": ("ID TIME DV AMT\n1 0 . 9\n1 0 1 0", 2, "after the dose"),
+    "II without ADDL or SS": ("ID TIME DV AMT II\n1 0 . 9 12\n1 1 1 0 0", 0, "given once"),
+    "zero dose": ("ID TIME DV AMT EVID\n1 0 . 0 1\n1 1 1 0 0", 0, "changes nothing"),
+    "CENS without LIMIT": ("ID TIME DV CENS\n1 0 3 0\n1 1 1 1", 1, "anywhere below 1"),
+    "repeated observation": ("ID TIME DV\n1 0 3\n1 0 1", 1, "a second time at time 0"),
+    "no dose": ("ID TIME DV AMT\n1 0 . 9\n1 1 1 0\n2 0 5 0", 2, "no dose, though others have"),
+    "order at equal times": ("ID TIME DV AMT\n1 0 . 9\n1 0 1 0", 1, "after the dose"),
 }
 
 
@@ -36,11 +36,11 @@ def test_values_that_a_log_normal_error_cannot_have():
     dataset = read("ID TIME DV\n1 0 0\n1 1 2\n2 1 -3")
     found = dataset.check(positive=["DV"])
     assert found[["severity", "row", "subject", "column"]].values.tolist() == [
-        ["error", 1, 1, "DV"],
-        ["error", 3, 2, "DV"],
+        ["error", 0, 1, "DV"],
+        ["error", 2, 2, "DV"],
     ]
     with pytest.raises(
-        DataError, match=r"row 1, subject 1, column DV: DV is 0, but its log-normal(.|\n)*row 3, subject 2"
+        DataError, match=r"row 0, subject 1, column DV: DV is 0, but its log-normal(.|\n)*row 2, subject 2"
     ):
         dataset.require(positive=["DV"])
     assert dataset.check().empty
@@ -59,9 +59,9 @@ def test_a_dose_enters_a_state_of_the_model(label, fits):
         index = dataset.batch().doses.state_index(["depot", "central"])
         assert index[:, 0].tolist() == [0 if label == "1" else 1, -1]
     else:
-        with pytest.raises(DataError, match="row 1, subject 1, column CMT: a dose enters compartment"):
+        with pytest.raises(DataError, match="row 0, subject 1, column CMT: a dose enters compartment"):
             dataset.require(states=["depot", "central"])
-        with pytest.raises(DataError, match=r"[Rr]ow 1.* 1 = depot, 2 = central"):
+        with pytest.raises(DataError, match=r"row 0.* 1 = depot, 2 = central"):
             dataset.batch().doses.state_index(["depot", "central"])
 
 
@@ -69,7 +69,7 @@ def test_a_dose_enters_a_state_of_the_model(label, fits):
 def test_a_modelled_infusion_needs_a_model_for_it(code, what):
     dataset = read(f"ID TIME DV AMT RATE\n1 0 . 9 {code}\n1 1 1 0 0")
     facts = {"states": ["depot", "central"], "modelled_rate": [], "modelled_duration": []}
-    with pytest.raises(DataError, match=rf"row 1, subject 1, column RATE: RATE is {code}.*gives no {what} for depot"):
+    with pytest.raises(DataError, match=rf"row 0, subject 1, column RATE: RATE is {code}.*gives no {what} for depot"):
         dataset.require(**facts)
     dataset.require(**facts | {f"modelled_{what}": ["depot"]})
     with pytest.raises(DataError, match=f"gives no {what} for depot"):
@@ -90,8 +90,8 @@ def test_the_description_counts_what_was_left_out():
     dataset = read(text, outputs={"cp": 1})
     told = dataset.describe()
     ignored = told.ignored.set_index("reason")
-    assert ignored.loc["MDV is 1 on an observation row"].tolist() == [1, 2]
-    assert ignored.loc["DVID is not one of the outputs"].tolist() == [1, 4]
+    assert ignored.loc["MDV is 1 on an observation row"].tolist() == [1, "row 1"]
+    assert ignored.loc["DVID is not one of the outputs"].tolist() == [1, "row 3"]
     assert ignored.filter(like="cancelled", axis=0)["count"].tolist() == [1]
     assert told.counts["subjects"] == 1 and told.counts["rows"] == 7 and told.counts["observed values"] == 2
     assert told.counts["repeats by ADDL"] == 2 and told.counts["resets"] == 1 and told.counts["dose rows"] == 1

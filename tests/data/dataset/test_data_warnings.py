@@ -30,8 +30,8 @@ from nlme_torch import DataError
         ("ID TIME DV AMT DOSE\n1 0 . 9 9\n1 1 .5 0 9", "amt='DOSE'", "DOSE (looks like the amount of a dose)"),
         ("ID TIME DV Dose\n1 0 1 9\n1 1 1 9\n2 0 5 9", "is read as a covariate, and looks like", None),
         ("ID TIME DV CENS MDV\n1 0 1 0 0\n1 1 .5 1 1", "CENS on a row with MDV 1", None),
-        ("ID TIME DV AGE\n1 0 1 -99\n2 0 5 40", "row 1, subject 1, column AGE: is -99, as missing", None),
-        ("ID TIME DV\n1 0 1\n1 1 -99\n1 2 3", "row 2, subject 1, column DV: is -99", None),
+        ("ID TIME DV AGE\n1 0 1 -99\n2 0 5 40", "row 0, subject 1, column AGE: is -99, as missing", None),
+        ("ID TIME DV\n1 0 1\n1 1 -99\n1 2 3", "row 1, subject 1, column DV: is -99", None),
         ("ID TIME DV CENS\n1 0 3 0\n1 1 0 1", "CENS 1 at 0, where all other values are positive", None),
         ("ID TIME DV AMT\n1 0 . 9\n1 0 . 9\n1 1 3 0", "the dose of 9 is given a second time at time 0", None),
         ("ID TIME DV AMT ADM\n1 0 . 9 2\n1 1 3 0 2", "cmt='ADM'", "ADM (looks like the compartment of a dose)"),
@@ -74,7 +74,7 @@ def test_levels_that_differ_in_their_writing_only():
 
 
 def test_a_value_of_no_outcome_is_refused():
-    with pytest.raises(DataError, match="row 3, subject 2, column DVID: the row has a value, but DVID is missing"):
+    with pytest.raises(DataError, match="row 2, subject 2, column DVID: the row has a value, but DVID is missing"):
         read("ID TIME DV DVID\n1 0 5 1\n1 0 5 2\n2 0 4 .\n2 1 4 1")
 
 
@@ -106,7 +106,7 @@ def test_a_fit_repeats_what_was_said():
 
 @pytest.mark.parametrize("columns", ["SS II EVID\n1 0 . 0 1 12 1", "SS II EVID\n1 0 . 0 2 0 1"])
 def test_the_steady_state_of_no_dose_is_refused(columns):
-    with pytest.raises(DataError, match="row 1, subject 1, column AMT: SS is . but AMT and RATE are 0"):
+    with pytest.raises(DataError, match="row 0, subject 1, column AMT: SS is . but AMT and RATE are 0"):
         read(f"ID TIME DV AMT {columns}\n1 1 1 0 0 0 0\n")
 
 
@@ -118,5 +118,5 @@ def test_a_subject_is_in_a_data_set_once():
 
 def test_ids_written_in_two_ways_are_refused():
     frame = pd.DataFrame({"ID": [1, "1", 2], "TIME": [0.0, 1.0, 0.0], "DV": 1.0})
-    with pytest.raises(DataError, match="row 1, subject 1, column ID: 1 stands as a number here and as text"):
+    with pytest.raises(DataError, match="row 0, subject 1, column ID: 1 stands as a number here and as text"):
         nlme.Dataset.from_frame(frame)

@@ -53,7 +53,7 @@ def test_which_state_a_dose_enters():
     batch = read(HEADER + "1 0 90 0 0 0 0 0 1 Central .\n1 2 80 0 0 0 0 0 1 1 .\n1 9 . . . . . . 0 . 5\n").batch()
     assert batch.doses.state_index(("depot", "central")).T.tolist() == [[1, 0, -1]]
     assert batch.doses.state_index(("central", "Central")).T.tolist() == [[1, 0, -1]]
-    with pytest.raises(DataError, match="Row 1: a dose enters compartment 'Central'(.|\n)*1 = depot, 2 = peripheral"):
+    with pytest.raises(DataError, match="row 0: a dose enters compartment 'Central'(.|\n)*1 = depot, 2 = peripheral"):
         batch.doses.state_index(("depot", "peripheral"))
     only = batch.doses.without(torch.tensor([[True], [False], [False]]))  # the name stands for no dose any more
     assert only.state_index(("depot",)).T.tolist() == [[-1, 0, -1]]

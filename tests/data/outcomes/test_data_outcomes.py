@@ -28,7 +28,7 @@ def test_a_label_is_the_same_however_it_is_written(labels, kind):
 
 def test_a_label_left_out_is_counted():
     data = read(LONG.format(1, 2), outputs={"PK": 1})
-    assert data.describe().ignored.values.tolist() == [["DVID is not one of the outputs", 2, 2]]
+    assert data.describe().ignored.values.tolist() == [["DVID is not one of the outputs", 2, "row 1"]]
     assert data.batch().record_mask.sum() == 5
 
 
@@ -59,13 +59,13 @@ def test_a_column_that_has_the_name_of_a_part_but_another_meaning():
 def test_mdv_makes_a_record_without_observation():
     data = read("ID TIME DV MDV\n1 0 1 0\n1 1 9 1\n1 2 2 0")
     assert observed(data, "DV") == [[1.0, 2.0]] and data.batch().n_records == 3
-    assert data.describe().ignored.values.tolist() == [["MDV is 1 on an observation row", 1, 2]]
+    assert data.describe().ignored.values.tolist() == [["MDV is 1 on an observation row", 1, "row 1"]]
 
 
 def test_an_empty_cell_is_a_record_without_observation_where_evid_says_what_rows_are():
     data = read("ID TIME DV EVID\n1 0 1 0\n1 1 . 0\n1 2 2 0")
     assert observed(data, "DV") == [[1.0, 2.0]] and data.batch().n_records == 3
-    assert data.describe().ignored.values.tolist() == [["no value of any output", 1, 2]]
+    assert data.describe().ignored.values.tolist() == [["no value of any output", 1, "row 1"]]
 
 
 def test_a_value_on_a_dosing_row_is_counted_unless_it_is_zero():
@@ -95,7 +95,7 @@ def test_only_the_censored_output_carries_codes():
 
 
 def test_a_censored_row_has_one_value():
-    with pytest.raises(DataError, match="row 2, subject 1, column CENS.*several observed values"):
+    with pytest.raises(DataError, match="row 1, subject 1, column CENS.*several observed values"):
         read("ID TIME A B CENS\n1 0 1 1 0\n1 1 2 2 1", outputs=["A", "B"])
 
 
@@ -103,7 +103,7 @@ def test_cens_without_limit_is_legal_but_checked():
     text = "ID TIME DV CENS LIMIT\n1 0 5 0 .\n1 1 0.1 1 {}\n"
     found = read(text.format(".")).check()
     assert found[["severity", "rule", "row", "column"]].values.tolist() == [
-        ["warning", "CENS without LIMIT", 2, "CENS"]
+        ["warning", "CENS without LIMIT", 1, "CENS"]
     ]
     assert len(read(text.format(0)).check()) == 0
     assert isinstance(read(text.format(".")), Dataset)

@@ -82,7 +82,7 @@ def test_wbc_infusions_are_rates_until_they_are_switched_off():
 def test_an_infusion_beside_a_rate_and_one_that_never_ends():
     found = read("ID TIME AMT RATE EVID DV\n1 0 100 20 10101 .\n1 9 0 0 0 5").batch().doses
     assert (found.amount[0, 0], found.rate[0, 0]) == (100, 20)
-    with pytest.raises(DataError, match="row 1, subject 1, column EVID: EVID 10101 begins an infusion"):
+    with pytest.raises(DataError, match="row 0, subject 1, column EVID: EVID 10101 begins an infusion"):
         read("ID TIME AMT EVID DV\n1 0 100 10101 .\n1 9 0 0 5")
     constant = read("ID TIME AMT EVID DV\n1 0 20 10140 .\n1 9 0 0 5").batch().doses
     assert (constant.rate[0, 0], constant.steady_state[0, 0]) == (20, 1)
@@ -312,7 +312,7 @@ def test_codes_of_outcomes_are_not_pooled(name):
 
 @pytest.mark.parametrize("row", ["1 1 0 2 -2 .", "1 1 0 0 -2 3"])
 def test_a_compartment_cannot_be_switched_off(row):
-    with pytest.raises(DataError, match="row 2, subject 1, column CMT: CMT -2 switches a compartment off"):
+    with pytest.raises(DataError, match="row 1, subject 1, column CMT: CMT -2 switches a compartment off"):
         read(f"ID TIME AMT EVID CMT DV\n1 0 100 1 1 .\n{row}\n1 2 0 0 1 4\n")
     on = read("ID TIME AMT EVID CMT DV\n1 0 100 1 1 .\n1 1 0 2 3 .\n1 2 0 0 1 4\n")
     assert "EVID 2 with CMT 3 switches a compartment on" in on.warnings[0]

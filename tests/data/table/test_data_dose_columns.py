@@ -23,7 +23,7 @@ def dosed(subjects=40):
 
 
 def test_rows_of_doses_without_a_dose_column_are_one_problem():
-    with pytest.raises(nlme.DataError, match=r"EVID marks 40 rows as doses.*row 1.*amt='DOSE_MG'") as caught:
+    with pytest.raises(nlme.DataError, match=r"EVID marks 40 rows as doses.*row 0.*amt='DOSE_MG'") as caught:
         nlme.Dataset.from_frame(dosed())
     assert "has 1 problem" in str(caught.value)
     with pytest.raises(nlme.DataError, match=r"amt='\.\.\.'; the table has ID, TIME, X, DV, EVID"):
@@ -31,7 +31,7 @@ def test_rows_of_doses_without_a_dose_column_are_one_problem():
 
 
 def test_rows_without_a_value_beside_what_looks_like_a_dose_column_are_one_problem():
-    with pytest.raises(nlme.DataError, match=r"40 rows have no value of DV.*row 1.*amt='DOSE_MG'") as caught:
+    with pytest.raises(nlme.DataError, match=r"40 rows have no value of DV.*row 0.*amt='DOSE_MG'") as caught:
         nlme.Dataset.from_frame(dosed().drop(columns="EVID"))
     assert "has 1 problem" in str(caught.value)
     data = nlme.Dataset.from_frame(dosed().drop(columns="EVID"), amt="DOSE_MG")

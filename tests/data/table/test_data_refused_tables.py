@@ -35,65 +35,65 @@ REFUSED = {
     "text among values": (
         "ID TIME DV\n1 0 1\n1 1 <LOQ",
         {},
-        ["row 2, subject 1, column DV", "'<LOQ' is not a number"],
+        ["row 1, subject 1, column DV", "'<LOQ' is not a number"],
     ),
     "text among times": (
         "ID TIME DV\n1 0h 1\n1 1 2",
         {},
-        ["row 1, subject 1, column TIME", "'0h' is not a number"],
+        ["row 0, subject 1, column TIME", "'0h' is not a number"],
     ),
-    "infinite value": ("ID TIME DV\n1 0 inf", {}, ["row 1, subject 1, column DV", "is not finite"]),
+    "infinite value": ("ID TIME DV\n1 0 inf", {}, ["row 0, subject 1, column DV", "is not finite"]),
     "missing time": (
         "ID TIME DV\n1 0 1\n1 . 2",
         {},
-        ["row 2, subject 1, column TIME", "the time is missing"],
+        ["row 1, subject 1, column TIME", "the time is missing"],
     ),
-    "missing id": ("ID TIME DV\n1 0 1\n. 1 2", {}, ["row 2, column ID", "id is missing"]),
+    "missing id": ("ID TIME DV\n1 0 1\n. 1 2", {}, ["row 1, column ID", "id is missing"]),
     "missing value": (
         "ID TIME DV\n1 0 1\n1 1 NA",
         {},
-        ["row 2, subject 1, column DV", "the observation is missing", "MDV 1"],
+        ["row 1, subject 1, column DV", "the observation is missing", "MDV 1"],
     ),
     "missing value with MDV 0": (
         "ID TIME DV MDV\n1 0 1 0\n1 1 . 0",
         {},
-        ["row 2, subject 1, column DV", "the observation is missing"],
+        ["row 1, subject 1, column DV", "the observation is missing"],
     ),
     "time goes back": (
         "ID TIME DV\n7 0 1\n7 2 1\n7 1 1",
         {},
-        ["row 3, subject 7, column TIME", "goes back from 2 to 1", "Sort"],
+        ["row 2, subject 7, column TIME", "goes back from 2 to 1", "Sort"],
     ),
     "subject in two blocks": (
         "ID TIME DV\n1 0 1\n2 0 1\n1 5 1",
         {},
-        ["row 3, subject 1, column ID", "re-appears", "ended at row 1"],
+        ["row 2, subject 1, column ID", "re-appears", "ended at row 0"],
     ),
     "zero subjects": ("ID TIME DV", {}, ["no rows, hence no subjects"]),
     "covariate varies": (
         "ID TIME DV WT\n1 0 1 70\n1 1 1 71",
         {"covariates": "WT"},
-        ["row 2, subject 1, column WT", "changes within the subject", "time_varying="],
+        ["row 1, subject 1, column WT", "changes within the subject", "time_varying="],
     ),
     "covariate missing at the first row": (
         "ID TIME DV WT\n1 0 1 .\n1 1 1 71",
         {"covariates": "WT"},
-        ["row 1, subject 1, column WT", "missing at the subject's first row"],
+        ["row 0, subject 1, column WT", "missing at the subject's first row"],
     ),
     "time-varying covariate missing at the first row": (
         "ID TIME DV WT\n3 0 1 .\n3 1 1 71",
         {"time_varying": "WT"},
-        ["row 1, subject 3, column WT", "missing at the subject's first row"],
+        ["row 0, subject 3, column WT", "missing at the subject's first row"],
     ),
     "covariate missing throughout, nocb": (
         "ID TIME DV WT\n3 0 1 .\n3 1 1 .",
         {"time_varying": {"WT": "nocb"}},
-        ["row 1, subject 3, column WT", "missing in all"],
+        ["row 0, subject 3, column WT", "missing in all"],
     ),
     "covariate partly text": (
         "ID TIME DV WT\n1 0 1 70\n2 1 1 heavy",
         {"covariates": "WT"},
-        ["row 2, subject 2, column WT", "'heavy'"],
+        ["row 1, subject 2, column WT", "'heavy'"],
     ),
     "category interpolated": (
         "ID TIME DV DIET\n1 0 1 fed\n1 1 1 fasted",
@@ -108,7 +108,7 @@ REFUSED = {
     "missing occasion": (
         "ID TIME DV OCC\n1 0 1 1\n1 1 1 .",
         {},
-        ["row 2, subject 1, column OCC", "occasion is missing"],
+        ["row 1, subject 1, column OCC", "occasion is missing"],
     ),
     "unknown DVID": (
         "ID TIME DV DVID\n1 0 1 1\n1 1 1 2",
@@ -128,142 +128,142 @@ REFUSED = {
     "unknown EVID": (
         "ID TIME DV EVID\n1 0 1 0\n1 1 1 7",
         {},
-        ["row 2, subject 1, column EVID", "EVID 7 is unknown"],
+        ["row 1, subject 1, column EVID", "EVID 7 is unknown"],
     ),
     "missing EVID": (
         "ID TIME DV EVID\n1 0 1 0\n1 1 1 .",
         {},
-        ["row 2, subject 1, column EVID", "EVID is missing"],
+        ["row 1, subject 1, column EVID", "EVID is missing"],
     ),
     "unknown MDV": (
         "ID TIME DV MDV\n1 0 1 0\n1 1 1 2",
         {},
-        ["row 2, subject 1, column MDV", "neither 0 nor 1"],
+        ["row 1, subject 1, column MDV", "neither 0 nor 1"],
     ),
     "unknown CENS": (
         "ID TIME DV CENS\n1 0 1 0\n1 1 1 2",
         {},
-        ["row 2, subject 1, column CENS", "2 is not a CENS"],
+        ["row 1, subject 1, column CENS", "2 is not a CENS"],
     ),
     "CENS without value": (
         "ID TIME DV CENS EVID\n1 0 1 0 0\n1 1 . 1 0",
         {},
-        ["row 2, subject 1, column CENS", "without a value", "limit of quantification"],
+        ["row 1, subject 1, column CENS", "without a value", "limit of quantification"],
     ),
     "LIMIT on the wrong side": (
         "ID TIME DV CENS LIMIT\n1 0 1 0 .\n1 1 1 1 2",
         {},
-        ["row 2, subject 1, column LIMIT", "does not lie below"],
+        ["row 1, subject 1, column LIMIT", "does not lie below"],
     ),
     "LIMIT on the wrong side, right-censored": (
         "ID TIME DV CENS LIMIT\n1 0 1 0 .\n1 1 1 -1 0",
         {},
-        ["row 2, subject 1, column LIMIT", "does not lie above"],
+        ["row 1, subject 1, column LIMIT", "does not lie above"],
     ),
     "negative AMT": (
         "ID TIME DV AMT\n1 0 . -9\n1 1 1 0",
         {},
-        ["row 1, subject 1, column AMT", "cannot be negative"],
+        ["row 0, subject 1, column AMT", "cannot be negative"],
     ),
     "dose without AMT": (
         "ID TIME DV AMT EVID\n1 0 . . 1\n1 1 1 0 0",
         {},
-        ["row 1, subject 1, column AMT", "AMT is missing"],
+        ["row 0, subject 1, column AMT", "AMT is missing"],
     ),
     "AMT with EVID 0": (
         "ID TIME DV AMT EVID\n1 0 . 9 0\n1 1 1 0 0",
         {},
-        ["row 1, subject 1, column AMT", "AMT is 9 but EVID is 0"],
+        ["row 0, subject 1, column AMT", "AMT is 9 but EVID is 0"],
     ),
     "AMT with EVID 3": (
         "ID TIME DV AMT EVID\n1 0 . 9 3\n1 1 1 0 0",
         {},
-        ["row 1, subject 1, column AMT", "AMT is 9 but EVID is 3"],
+        ["row 0, subject 1, column AMT", "AMT is 9 but EVID is 3"],
     ),
     "RATE without AMT": (
         "ID TIME DV AMT RATE EVID\n1 0 . 0 5 1\n1 1 1 0 0 0",
         {},
-        ["row 1, subject 1, column RATE", "RATE is 5 but AMT is 0"],
+        ["row 0, subject 1, column RATE", "RATE is 5 but AMT is 0"],
     ),
     "RATE on an observation": (
         "ID TIME DV AMT RATE\n1 0 . 9 0\n1 1 1 0 5",
         {},
-        ["row 2, subject 1, column RATE", "no dose"],
+        ["row 1, subject 1, column RATE", "no dose"],
     ),
     "unknown RATE": (
         "ID TIME DV AMT RATE\n1 0 . 9 -3\n1 1 1 0 0",
         {},
-        ["row 1, subject 1, column RATE", "-1 (modelled rate)"],
+        ["row 0, subject 1, column RATE", "-1 (modelled rate)"],
     ),
     "negative DUR": (
         "ID TIME DV AMT DUR\n1 0 . 9 -3\n1 1 1 0 0",
         {},
-        ["row 1, subject 1, column DUR", "negative"],
+        ["row 0, subject 1, column DUR", "negative"],
     ),
     "DUR without AMT": (
         "ID TIME DV AMT DUR EVID\n1 0 . 0 3 1\n1 1 1 0 0 0",
         {},
-        ["row 1, subject 1, column DUR", "AMT is 0"],
+        ["row 0, subject 1, column DUR", "AMT is 0"],
     ),
     "RATE and DUR": (
         "ID TIME DV AMT RATE DUR\n1 0 . 9 3 3\n1 1 1 0 0 0",
         {},
-        ["row 1, subject 1, column DUR", "leave one"],
+        ["row 0, subject 1, column DUR", "leave one"],
     ),
     "ADDL without II": (
         "ID TIME DV AMT ADDL II\n1 0 . 9 3 0\n1 1 1 0 0 0",
         {},
-        ["row 1, subject 1, column II", "ADDL is 3 but II is 0", "interval"],
+        ["row 0, subject 1, column II", "ADDL is 3 but II is 0", "interval"],
     ),
     "ADDL without a column II": (
         "ID TIME DV AMT ADDL\n1 0 . 9 3\n1 1 1 0 0",
         {},
-        ["row 1, subject 1", "ADDL is 3"],
+        ["row 0, subject 1", "ADDL is 3"],
     ),
     "fractional ADDL": (
         "ID TIME DV AMT ADDL II\n1 0 . 9 1.5 2\n1 1 1 0 0 0",
         {},
-        ["row 1, subject 1, column ADDL", "whole number"],
+        ["row 0, subject 1, column ADDL", "whole number"],
     ),
     "negative ADDL": (
         "ID TIME DV AMT ADDL II\n1 0 . 9 -1 2\n1 1 1 0 0 0",
         {},
-        ["row 1, subject 1, column ADDL", "whole number"],
+        ["row 0, subject 1, column ADDL", "whole number"],
     ),
     "negative II": (
         "ID TIME DV AMT II\n1 0 . 9 -1\n1 1 1 0 0",
         {},
-        ["row 1, subject 1, column II", "negative"],
+        ["row 0, subject 1, column II", "negative"],
     ),
     "ADDL on an observation": (
         "ID TIME DV AMT ADDL II\n1 0 . 9 0 0\n1 1 1 0 2 4",
         {},
-        ["row 2, subject 1, column ADDL", "EVID is 0"],
+        ["row 1, subject 1, column ADDL", "EVID is 0"],
     ),
     "SS with EVID 0": (
         "ID TIME DV AMT EVID SS II\n1 0 . 9 1 0 0\n1 1 1 0 0 1 12",
         {},
-        ["row 2, subject 1, column SS", "SS is 1 but EVID is 0"],
+        ["row 1, subject 1, column SS", "SS is 1 but EVID is 0"],
     ),
     "unknown SS": (
         "ID TIME DV AMT SS II\n1 0 . 9 3 12\n1 1 1 0 0 0",
         {},
-        ["row 1, subject 1, column SS", "SS is 3"],
+        ["row 0, subject 1, column SS", "SS is 3"],
     ),
     "SS without II": (
         "ID TIME DV AMT SS II\n1 0 . 9 1 0\n1 1 1 0 0 0",
         {},
-        ["row 1, subject 1, column II", "SS is 1 but II is 0"],
+        ["row 0, subject 1, column II", "SS is 1 but II is 0"],
     ),
     "endless infusion with II": (
         "ID TIME DV AMT RATE II SS EVID\n1 0 . 0 9 8 1 1\n1 1 1 0 0 0 0 0",
         {},
-        ["row 1, subject 1", "without end"],
+        ["row 0, subject 1", "without end"],
     ),
     "no compartment": (
         "ID TIME DV AMT CMT\n1 0 . 9 -2\n1 1 1 0 0",
         {},
-        ["row 1, subject 1, column CMT", "no compartment"],
+        ["row 0, subject 1, column CMT", "no compartment"],
     ),
 }
 
@@ -289,10 +289,10 @@ def test_all_problems_are_reported_at_once():
         read(text, covariates="WT")
     message = str(caught.value)
     for place in (
-        "row 2, subject 1, column DV",
-        "row 2, subject 1, column WT",
-        "row 4, subject 2, column TIME",
-        "row 5, subject 1, column ID",
+        "row 1, subject 1, column DV",
+        "row 1, subject 1, column WT",
+        "row 3, subject 2, column TIME",
+        "row 4, subject 1, column ID",
     ):
         assert place in message
     assert "4 problems" in message
@@ -306,7 +306,7 @@ def test_many_problems_are_counted():
 
 def test_the_table_of_problems_has_rows_from_one():
     found = check_frame(table("ID TIME DV\n1 0 1\n1 1 x\n1 0.5 1"))
-    assert found[["severity", "row", "column"]].values.tolist() == [["error", 2, "DV"], ["error", 3, "TIME"]]
+    assert found[["severity", "row", "column"]].values.tolist() == [["error", 1, "DV"], ["error", 2, "TIME"]]
     assert list(found["subject"]) == [1, 1]
 
 

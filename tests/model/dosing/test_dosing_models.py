@@ -128,9 +128,9 @@ def variant(**members):
 @pytest.mark.parametrize(
     ("members", "columns", "error", "message"),
     [
-        ({}, {"CMT": 3}, nlme.DataError, "Row 1: a dose enters compartment 3, but the model's states are 1 = depot"),
-        ({}, {"RATE": -2}, nlme.DataError, "Row 1: RATE is -2, so the model has to give the duration, .* for 'depot'"),
-        ({}, {"RATE": -1}, nlme.DataError, "Row 1: RATE is -1, so the model has to give the rate"),
+        ({}, {"CMT": 3}, nlme.DataError, "row 0: a dose enters compartment 3, but the model's states are 1 = depot"),
+        ({}, {"RATE": -2}, nlme.DataError, "row 0 .*: RATE is -2, so the model has to give the dur.* for 'depot'"),
+        ({}, {"RATE": -1}, nlme.DataError, "row 0 .*: RATE is -1, so the model has to give the rate"),
         ({"dosing": lambda self, p: {"gut": nlme.Dosing()}}, {}, nlme.ModelError, "dosing names 'gut', which is no"),
         ({"dosing": lambda self, p: {"depot": p.tlag}}, {}, nlme.ModelError, "must give nlme.Dosing.* for 'depot'"),
         ({"dosing": lambda self, p: nlme.Dosing()}, {}, nlme.ModelError, "dosing must return a dict of state name"),

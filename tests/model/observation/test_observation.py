@@ -383,15 +383,15 @@ def test_a_prediction_of_zero_under_a_proportional_error_names_row_and_remedy(na
     with pytest.raises(
         nlme.ModelError,
         match=r"scale of \w+ is 0 for subject 1 at time 0: the prediction is 0, 0.4 was observed.*Combined2.*MDV=1.*"
-        "row 1 of the table",
+        "row 0 \\(rows are",
     ):
         Density(Elimination(SPREADS[name]), nlme.Dataset.from_frame(BOLUS).batch(), PLAIN)
-    with pytest.raises(nlme.ModelError, match="loc of LogNormal.*is -inf for subject 1 at time 0.*zero.*row 1 of"):
+    with pytest.raises(nlme.ModelError, match="loc of LogNormal.*is -inf for subject 1 at time 0.*zero.*row 0 .rows"):
         Density(Elimination(observation.LogNormal), nlme.Dataset.from_frame(BOLUS).batch(), PLAIN)
 
 
 def test_a_negative_spread_beside_a_positive_prediction_is_a_mistake():
-    with pytest.raises(nlme.ModelError, match=r"is -0.2 for subject 1 at time 0.*Proportional.*row 1 of"):
+    with pytest.raises(nlme.ModelError, match=r"is -0.2 for subject 1 at time 0.*Proportional.*row 0 .rows are"):
         Density(
             Elimination(lambda f, s: pyro.distributions.Normal(f, -s), 1.0),
             nlme.Dataset.from_frame(BOLUS).batch(),
