@@ -59,6 +59,12 @@ class NormalRecords:
         self.observed = torch.cat([values.expand(-1, starts, -1) for values in observed])
         self.weight = torch.cat(weights)
         self.homoscedastic = self._is_homoscedastic(conditional)
+        if not self.homoscedastic and density.correlated_outcomes:
+            pair = " and ".join(map(repr, density.correlated_outcomes[0]))
+            raise FitError(
+                f"{method} takes the correlated errors of {pair} where their standard deviations are the same for all "
+                "effects (additive errors, log-normal outcomes); use nlme.Laplace() or nlme.SAEM(), which take any."
+            )
 
     def _is_homoscedastic(self, conditional: Conditional) -> bool:
         """Whether variances have no derivative with respect to effects, and are the same at others."""

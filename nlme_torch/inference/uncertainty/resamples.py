@@ -8,10 +8,11 @@ from torch import Tensor
 
 from nlme_torch._typing import Float, Int
 from nlme_torch.data.records.batch import Batch
-from nlme_torch.errors import FitError
+from nlme_torch.errors import FitError, ModelError
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.marginal.approximation import Approximation
 from nlme_torch.model.density.density import Density
+from nlme_torch.model.density.drawn import draw_outcomes
 from nlme_torch.model.density.start_outcomes import with_outcomes
 
 
@@ -99,17 +100,13 @@ class ParametricResamples:
             # distributions draw from torch's global generator, which is put back afterwards
             torch.set_rng_state(generator.get_state())
             shape = (density.batch.n_records, samples, 1, density.batch.n_subjects)
-            outcomes = {}
-            for name in density.batch.outcomes:
-                try:
-                    drawn = observed[name].sample().expand(shape)
-                except NotImplementedError:
-                    raise FitError(
-                        f"parametric_bootstrap: outcome {name!r}: a {type(observed[name]).__name__} cannot be drawn; "
-                        "use nlme.case_bootstrap."
-                    ) from None
-                # a subject whose equation was not solved makes its data set fail, which is counted
-                outcomes[name] = torch.where(solved.expand(shape[1:]), drawn, torch.nan)[:, :, 0]
+            try:
+                found = draw_outcomes(density.batch, observed, density.batch.outcomes, shape)
+            except ModelError as error:
+                raise FitError(f"parametric_bootstrap: {error} Use nlme.case_bootstrap.") from None
+            # a subject whose equation was not solved makes its data set fail, which is counted
+            there = solved.expand(shape[1:])
+            outcomes = {name: torch.where(there, value, torch.nan)[:, :, 0] for name, value in found.items()}
         return cls(density, outcomes)
 
     def together(self, method: MarginalMethod, members: Tensor) -> tuple[Approximation, Tensor | None]:

@@ -15,7 +15,9 @@ from nlme_torch.model.individual.category import Category
 from nlme_torch.model.individual.individual import Covariates, Individual
 from nlme_torch.model.networks.networks import Network
 from nlme_torch.model.observation.censored import Censored
+from nlme_torch.model.observation.correlated import Correlated
 from nlme_torch.model.parameters.parameters import PopulationParameter
+from nlme_torch.solve.kernel.reading import NotScalarError
 
 
 class OneRecordDensity(Density):
@@ -128,7 +130,10 @@ class OneRecordConditional(Conditional):
             prediction = model.predict(density._times, individual, density._covariates)
         else:
             prediction = model.state_tuple()(*states)
-        observed: dict[str, Any] = records.complete(model.observe(density._times, prediction, individual))
+        written = model.observe(density._times, prediction, individual)
+        if any(isinstance(distribution, Correlated) for distribution in written.values()):
+            raise NotScalarError("two outcomes are correlated")
+        observed: dict[str, Any] = records.complete(written)
         return observed
 
 

@@ -37,7 +37,7 @@ from nlme_torch.model.dosing.dosing import check_dosing
 from nlme_torch.model.individual.individual import Individual, at_records
 from nlme_torch.model.networks.networks import Network
 from nlme_torch.model.networks.random_weights import RandomWeights
-from nlme_torch.model.observation import with_positive_scale
+from nlme_torch.model.observation import Correlated, with_positive_scale
 from nlme_torch.model.observation.unchecked import unchecked
 from nlme_torch.model.parameters.individual_parameters import IndividualParameter, Latent
 from nlme_torch.model.parameters.parameters import PopulationParameter
@@ -118,6 +118,15 @@ class Density(Joined):
             The densities as functions of the random effects.
         """
         return Conditional(self, parameter_values(self.model) if values is None else values)
+
+    @property
+    def correlated_outcomes(self) -> tuple[tuple[str, str], ...]:
+        """Names of the pairs of outcomes whose residual errors are correlated."""
+        zero = self._times.new_zeros(self.model.n_effects, 1, 1, self.batch.n_subjects)
+        with torch.no_grad():
+            _, written = self.at().as_written(zero)[0][0]
+        pairs = ((name, kind) for name, kind in written.items() if isinstance(kind, Correlated))
+        return tuple((name, kind.partner) for name, kind in pairs if kind.leads)
 
     def log_prior(self, values: ParameterValues) -> Float[Tensor, "start"]:
         """Return the log prior density of the estimated parameters, zero where none has a prior."""

@@ -16,8 +16,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from nlme_torch._typing import Bool, Float, Int
-from nlme_torch.data.records.batch import Batch, Outcome
+from nlme_torch.data.records.batch import Batch
+from nlme_torch.errors import ModelError
+from nlme_torch.model.density.companions import CensoredPair, Companions, OtherInterval, filled
 from nlme_torch.model.observation import Censored, IntervalCensoredEvent, TimeToEvent, with_positive_scale
+from nlme_torch.model.observation.correlated import Correlated, scale_free
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class ObservedRecords:
         index: ``(record, subject)``, the record to evaluate in place of each one; None where each stands for itself.
         censoring: Outcome name to CENS and LIMIT, each ``(record, subject)``, for outcomes with censored values.
         reset: ``(record, subject)``, True where the states begin anew (EVID 3, 4); None where they never do.
+        companions: What the other outcomes of the data are at the time of each record; None for a single record.
     """
 
     mask: Bool[Tensor, "record subject"]
@@ -38,6 +42,7 @@ class ObservedRecords:
     index: Int[Tensor, "record subject"] | None
     censoring: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     reset: Bool[Tensor, "record subject"] | None = None
+    companions: Companions | None = None
 
     def aligned(self, name: str) -> Tensor:
         """Return the values of an outcome so that they broadcast to ``(record, chain, start, subject)``."""
@@ -54,7 +59,8 @@ class ObservedRecords:
             name: torch.where(self.mask[:, None], outcomes[name], value[:, None]) if name in outcomes else value
             for name, value in self.values.items()
         }
-        return replace(self, values=values)
+        companions = None if self.companions is None else self.companions.replaced(outcomes)
+        return replace(self, values=values, companions=companions)
 
     def complete(self, observed: Any) -> Any:
         """Read distributions with their data: spreads without sign, what is censored, and the record before each one.
@@ -65,14 +71,41 @@ class ObservedRecords:
         if not isinstance(observed, dict):
             return observed
         completed = {name: with_positive_scale(distribution) for name, distribution in observed.items()}
+        alone = dict(completed)
         for name in self.values:
             distribution = completed.get(name)
+            if isinstance(distribution, Correlated):
+                completed[name] = self._beside(name, distribution, alone.get(distribution.partner))
+                continue
             if isinstance(distribution, TimeToEvent | IntervalCensoredEvent):
                 completed[name] = distribution.since(self.previous[:, None, None])
             if name in self.censoring and isinstance(distribution, Distribution):
                 code, limit = self.censoring[name]
                 completed[name] = Censored(distribution, code[:, None, None], limit[:, None, None])
         return completed
+
+    def _beside(self, name: str, own: Correlated, other: Any) -> Distribution:
+        """The distribution of an outcome given the one that it is correlated with, where that was observed too."""
+        if self.companions is None or not isinstance(other, Correlated):
+            raise ModelError(f"outcome {name!r} is correlated with {own.partner!r}, which is not there.")
+        beside = self.companions.of(name, own.partner)
+        base: Any = other.base
+        residual = scale_free(base, beside.value, beside.there)
+        censored, lost = self.censoring.get(name), beside.censored
+        if censored is None and lost is None:
+            return own.base if own.leads else own.given(residual, beside.there)
+        code = torch.zeros_like(beside.there, dtype=torch.long) if censored is None else censored[0][:, None, None]
+        there = beside.there if lost is None else beside.there & (lost == 0)
+        if own.leads:  # given the other where that is known and it is not itself
+            there = there & (code != 0)
+        given = own.given(residual, there)
+        if censored is None:
+            return given
+        limit = censored[1][:, None, None]
+        if lost is None:
+            return Censored(given, code, limit)
+        together = beside.there & (code != 0) & (lost != 0)
+        return CensoredPair(given, code, limit, together, None if own.leads else OtherInterval(own, base, beside))
 
     @cached_property
     def previous(self) -> Int[Tensor, "record subject"]:
@@ -115,23 +148,15 @@ def observed_records(batch: Batch) -> tuple[ObservedRecords, ...]:
         if group is None:
             group = (outcome.mask, {}, {})
             groups.append(group)
-        group[1][name] = _filled(outcome)
+        group[1][name] = filled(outcome)
         if outcome.censoring is not None and outcome.limit is not None:
             group[2][name] = torch.where(outcome.mask, outcome.censoring, 0), outcome.limit
     reset = None if batch.doses is None or not bool(batch.doses.reset.any()) else batch.doses.reset
+    companions = Companions(batch)
     return tuple(
-        ObservedRecords(mask, values, _stand_in(mask, batch.record_mask), censoring, reset)
+        ObservedRecords(mask, values, _stand_in(mask, batch.record_mask), censoring, reset, companions)
         for mask, values, censoring in groups
     )
-
-
-def _filled(outcome: Outcome) -> Tensor:
-    """The observed values, with one of the same subject (or of any) in place of the missing ones."""
-    first = outcome.mask.int().argmax(0)
-    known = outcome.mask.any(0)
-    anywhere = outcome.value[outcome.mask][0] if bool(known.any()) else outcome.value.new_ones(())
-    own = torch.where(known, outcome.value.gather(0, first[None])[0], anywhere)
-    return torch.where(outcome.mask, outcome.value, own)
 
 
 def _stand_in(mask: Tensor, record_mask: Tensor) -> Tensor | None:

@@ -13,6 +13,7 @@ from nlme_torch.errors import ModelError
 from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.density.density import Density
+from nlme_torch.model.density.drawn import draw_outcomes, expected
 from nlme_torch.model.density.simulated_events import draw_event, looked_at
 from nlme_torch.model.density.time_switches import switch_warnings
 from nlme_torch.solve import Solver, choose_solver
@@ -30,6 +31,7 @@ def simulate(
     seed: int,
     eta: Float[Tensor, "effect subject"] | None = None,
     solver: Solver | str | None = None,
+    residual: bool = True,
 ) -> "Dataset":
     r"""Draw random effects and observations of every subject.
 
@@ -46,6 +48,7 @@ def simulate(
         seed: Seed of all draws.
         eta: Random effects to use in place of draws, ``(effect, subject)``.
         solver: How differential equations are solved; ``Auto()`` if None or "auto".
+        residual: Whether observations have residual error; without it they are their expectations given the effects.
 
     Returns:
         A data set with one column for every outcome.
@@ -91,16 +94,17 @@ def simulate(
             data, inserted, values[event.name] = event.data, event.inserted, event.column
             density = event.density or density
             batch, (observed, _) = density.batch, density.at().observe(effects)
-        for name in batch.outcomes:
-            if name in values:
-                continue
-            try:
-                drawn = observed[name].sample().expand(batch.n_records, 1, 1, batch.n_subjects)[:, 0, 0]
-            except NotImplementedError:
-                raise ModelError(f"outcome {name!r}: a {type(observed[name]).__name__} cannot be drawn.") from None
+        shape = (batch.n_records, 1, 1, batch.n_subjects)
+        others = [name for name in batch.outcomes if name not in values]
+        if residual:
+            found = draw_outcomes(batch, observed, others, shape)
+        else:
+            found = {name: expected(name, observed[name], shape) for name in others}
+        for name in others:
+            value = found[name][:, 0, 0]
             wanted = looked_at(batch, name, data.prediction_rows & ~inserted)
             column = np.full(data.n_rows, np.nan)
-            column[batch.rows[wanted].numpy()] = drawn[wanted].numpy()
+            column[batch.rows[wanted].numpy()] = value[wanted].numpy()
             values[name] = column
         values = {name: values[name] for name in batch.outcomes}
     return with_outcomes(data, values)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from nlme_torch.model.observation.binary import Bernoulli as Bernoulli
 from nlme_torch.model.observation.binary import Binomial as Binomial
 from nlme_torch.model.observation.censored import Censored as Censored
+from nlme_torch.model.observation.correlated import Correlated as Correlated
+from nlme_torch.model.observation.correlated import MultivariateNormal as MultivariateNormal
 from nlme_torch.model.observation.counts import NegativeBinomial as NegativeBinomial
 from nlme_torch.model.observation.counts import Poisson as Poisson
 from nlme_torch.model.observation.error_models import Additive as Additive

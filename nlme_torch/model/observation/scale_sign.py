@@ -12,6 +12,7 @@ from typing import Any
 
 from torch.distributions import LogNormal, Normal, StudentT
 
+from nlme_torch.model.observation.correlated import Correlated
 from nlme_torch.model.observation.truncated import Truncated
 
 
@@ -24,6 +25,9 @@ def with_positive_scale(distribution: Any) -> Any:
     """
     if isinstance(distribution, Truncated):
         return Truncated(with_positive_scale(distribution.base), distribution.lower)
+    if isinstance(distribution, Correlated):
+        base = with_positive_scale(distribution.base)
+        return Correlated(base, distribution.partner, distribution.correlation, distribution.leads)
     if isinstance(distribution, LogNormal):
         log_normal = copy.copy(distribution)
         log_normal.base_dist = with_positive_scale(distribution.base_dist)
