@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from nlme_torch.inference import Quadrature as Quadrature
     from nlme_torch.inference import Race as Race
     from nlme_torch.inference import Rescue as Rescue
+    from nlme_torch.inference import Simulation as Simulation
     from nlme_torch.inference import Staged as Staged
     from nlme_torch.inference import Status as Status
     from nlme_torch.inference import StepSchedule as StepSchedule
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from nlme_torch.inference import ofv as ofv
     from nlme_torch.inference import parametric_bootstrap as parametric_bootstrap
     from nlme_torch.inference import profile as profile
+    from nlme_torch.inference import simulate as simulate
     from nlme_torch.inference import sir as sir
     from nlme_torch.inference import standard_errors as standard_errors
     from nlme_torch.model import L1 as L1
@@ -99,7 +101,6 @@ if TYPE_CHECKING:
     from nlme_torch.model import Shift as Shift
     from nlme_torch.model import observation as observation
     from nlme_torch.model import scale_networks as scale_networks
-    from nlme_torch.model import simulate as simulate
     from nlme_torch.nonmem import from_nonmem as from_nonmem
     from nlme_torch.solve import RK4 as RK4
     from nlme_torch.solve import Auto as Auto
@@ -151,6 +152,7 @@ _NAMES = {
         "Quadrature",
         "Race",
         "Rescue",
+        "Simulation",
         "Staged",
         "Status",
         "StepSchedule",
@@ -170,6 +172,7 @@ _NAMES = {
         "ofv",
         "parametric_bootstrap",
         "profile",
+        "simulate",
         "sir",
         "standard_errors",
     ),
@@ -198,7 +201,6 @@ _NAMES = {
         "Shift",
         "observation",
         "scale_networks",
-        "simulate",
     ),
     "nlme_torch.nonmem": ("from_nonmem",),
     "nlme_torch.solve": ("RK4", "Auto", "Rodas5P", "TorchDiffEq", "Tsit5"),

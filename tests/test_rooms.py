@@ -107,6 +107,7 @@ ROOMS = {
             "uncertainty",
         },
         "validation": {"progress", "effects", "estimates", "likelihood", "information", "fitting"},
+        "simulation": {"uncertainty", "fitting"},
         "strategies": {
             "numerics",
             "effects",

@@ -43,6 +43,8 @@ from nlme_torch.inference.saem.certificate import Certification as Certification
 from nlme_torch.inference.saem.race import Race as Race
 from nlme_torch.inference.saem.saem import SAEM as SAEM
 from nlme_torch.inference.saem.schedule import StepSchedule as StepSchedule
+from nlme_torch.inference.simulation.result import Simulation as Simulation
+from nlme_torch.inference.simulation.simulate import simulate as simulate
 from nlme_torch.inference.strategies.augment import augment as augment
 from nlme_torch.inference.strategies.ensemble import Ensemble as Ensemble
 from nlme_torch.inference.strategies.multistart import Multistart as Multistart

@@ -20,6 +20,7 @@ from nlme_torch.inference.fitting.text import render
 from nlme_torch.inference.fitting.writing import save
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.information.observed import Kind
+from nlme_torch.inference.uncertainty.parameter_draws import Plausible, draw_parameters
 from nlme_torch.inference.uncertainty.standard_errors import InformationMethod, standard_errors
 from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.density.density import Density
@@ -81,6 +82,34 @@ class Fit(FitRecord):
                 "rises without end); fix that parameter, or leave out what makes it so."
             )
         return replace(self, uncertainty=standard_errors(self, method, kind=kind, level=level))
+
+    def draw_parameters(
+        self, count: int | None = None, *, seed: int, uncertainty: Plausible = "asymptotic"
+    ) -> pd.DataFrame:
+        """Draw parameter vectors that are as plausible as the estimates, for ``nlme.simulate(uncertainty=...)``.
+
+        Args:
+            count: How many; None takes every vector of a sample once.
+            seed: Of the draws.
+            uncertainty: ``"asymptotic"``: normal on the estimation scale by the standard errors of the fit, so that no
+                variance is negative; or other standard errors, the result of ``nlme.sir`` or of a bootstrap, whose
+                vectors are taken.
+
+        Returns:
+            One row per vector and one column per estimated scalar, natural scale, named as in ``parameters``.
+
+        Raises:
+            FitError: A direction is not identified, or there is no vector.
+
+        Example:
+            >>> import nlme_torch as nlme
+            >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
+            >>> fit = nlme.fit(model, data, nlme.FOCEI(), progress=False)
+            >>> draws = fit.draw_parameters(200, seed=1)
+            >>> draws.shape, bool((draws["omega_ka"] > 0).all())
+            ((200, 7), True)
+        """
+        return draw_parameters(self, uncertainty, count, torch.Generator().manual_seed(seed)).table
 
     def predict(self, times: Any) -> pd.DataFrame:
         """Predict at new times.

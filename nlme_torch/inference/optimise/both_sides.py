@@ -25,9 +25,6 @@ Values = Callable[[Tensor], Tensor]
 WIDTH = 0.03
 """Step to either side, in units in which the expected second derivative is one."""
 
-NEARBY = 0.5
-"""Largest change of a parameter that still is next to a point; where the objective is flat, the width is miles."""
-
 SHARP = 4.0
 """Second differences above this are those of a kink."""
 
@@ -43,8 +40,7 @@ class Sides(NamedTuple):
     Attributes:
         fall: By how much the lowest neighbour lies lower; negative where none does.
         lowest: That neighbour, ``(parameter,)``.
-        bends: Second differences, ``(direction,)``; along a direction that is so flat that the objective has no value
-            at the end of its step, those of a step cut short, in units of the whole one.
+        bends: Second differences, ``(direction,)``.
     """
 
     fall: float
@@ -68,15 +64,6 @@ def both_sides(
         scale: Directions as columns, T with :math:`T T^\\top` near the inverse Hessian.
     """
     steps = WIDTH * scale.mT
-    sides = _looked_at(values, vector, steps)
-    lost = ~torch.isfinite(sides.bends)
-    if bool(lost.any()):
-        near = _looked_at(values, vector, _near(steps))
-        sides = Sides(near.fall, near.lowest, torch.where(lost, near.bends, sides.bends))
-    return sides
-
-
-def _looked_at(values: Values, vector: Tensor, steps: Float[Tensor, "direction parameter"]) -> Sides:
     points = torch.cat([vector[None], vector + steps, vector - steps])
     found = values(points)
     here, ahead, behind = found[0], *found[1:].chunk(2)
@@ -99,7 +86,7 @@ def search_by_values(
     """
     lowest, length = math.inf, WIDEST
     for _ in range(STEPS):
-        steps = _near(length * scale.mT)
+        steps = length * scale.mT
         points = torch.cat([vector[None], vector + steps, vector - steps])
         found = values(points)
         index = int(found.argmin())
@@ -111,8 +98,3 @@ def search_by_values(
         if length < NARROWEST:
             break
     return vector, lowest
-
-
-def _near(steps: Float[Tensor, "direction parameter"]) -> Float[Tensor, "direction parameter"]:
-    """Cut steps short that change a parameter by more than is next to it."""
-    return steps * (NEARBY / steps.abs().amax(1, keepdim=True).clamp_min(NEARBY))

@@ -41,6 +41,14 @@ class Individual:
         owner = "cov" if isinstance(self, Covariates) else "p"
         raise ModelError(f"what {owner} holds is an attribute: write {owner}.{name}, not {owner}[{name!r}].")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # what is written here would be lost: every method is given an object of its own
+        owner = "cov" if isinstance(self, Covariates) else "p"
+        raise ModelError(
+            f"{owner}.{name} = ... changes nothing outside this method; give a value to a plain name, and return what "
+            f'the other methods are to see from individual: return {{"{name}": value}}.'
+        )
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.__dict__)
 

@@ -35,23 +35,3 @@ def test_a_lower_neighbour_is_found():
 def test_a_search_by_values_reaches_a_kink():
     vector, value = search_by_values(kinked, torch.tensor([0.7, -1.3], dtype=torch.float64), EYE)
     assert value < 2e-3 and float(vector.norm()) < 0.05
-
-
-def level(points):
-    """Levels off in the first parameter, which has no value beyond 100; smooth in the second."""
-    off = torch.exp(-points[:, 0] - 20)
-    return torch.where(points[:, 0].abs() < 100, off, torch.inf) + 0.5 * points[:, 1] ** 2
-
-
-def test_a_flat_direction_is_looked_at_nearby():
-    """Its second derivative is 2e-9: the step in which it would be one leads to where nothing has a value."""
-    scale = torch.diag(torch.tensor([2e4, 1.0], dtype=torch.float64))
-    found = both_sides(level, ORIGIN, scale)
-    assert not found.kinked and float(found.lowest.abs().max()) <= 0.5
-    vector, value = search_by_values(level, torch.tensor([0.0, 0.3], dtype=torch.float64), scale)
-    assert value < 1e-5 and float(vector[0].abs()) < 100
-
-
-def test_a_kink_along_a_flat_direction_is_seen():
-    scale = torch.diag(torch.tensor([2e4, 1.0], dtype=torch.float64))
-    assert both_sides(lambda points: level(points) + 0.1 * points[:, 0].abs(), ORIGIN, scale).kinked
