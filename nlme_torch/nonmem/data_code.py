@@ -30,7 +30,7 @@ def data_lines(reading: Reading, columns: TableColumns, pieces: Pieces, covariat
         if pieces.covariate[item] != item:
             out.append(f'table["{pieces.covariate[item]}"] = table["{item}"]')
     out += _compartments(reading)
-    keywords = _outcome_columns(pieces, columns, out)
+    keywords = _outcome_columns(reading, pieces, columns, out)
     constant: list[str] = []
     varying: list[str] = []
     for item in covariates:
@@ -78,7 +78,7 @@ def _compartments(reading: Reading) -> list[str]:
     return [f'table.loc[({dose}) & (table["CMT"] == 0), "CMT"] = {structure.dosed}.0']
 
 
-def _outcome_columns(pieces: Pieces, columns: TableColumns, out: list[str]) -> list[str]:
+def _outcome_columns(reading: Reading, pieces: Pieces, columns: TableColumns, out: list[str]) -> list[str]:
     """Columns that tell outcomes apart and mark censored values; keywords of the data set."""
     keywords = []
     for outcome in pieces.outcomes.values():
@@ -98,6 +98,10 @@ def _outcome_columns(pieces: Pieces, columns: TableColumns, out: list[str]) -> l
         out.append(f'table["OUTCOME"] = np.select([{", ".join(conditions)}], [{numbers}])')
         pairs = ", ".join(f'"{name}": {place}' for place, name in enumerate(pieces.outcomes, 1))
         keywords += [f"outputs={{{pairs}}}", 'dvid="OUTCOME"']
+        return keywords
+    codes = sorted({f"{code:g}" for code in columns.table["CMT"][reading.observed]}) if "CMT" in columns.table else []
+    if len(codes) > 1 and reading.structure.advan is not None:
+        keywords += [f'outputs={{"DV": [{", ".join(codes)}]}}', 'dvid="CMT"']
     else:
         keywords.append('outputs="DV"')
     return keywords

@@ -113,6 +113,7 @@ def _shared_factor(value: Expression) -> Expression:
     """``Where(c, V*(1 + x), V)`` as ``V * Where(c, 1 + x, 1)``."""
     if not isinstance(value, Where):
         return value
+    value = Where(value.condition, _shared_factor(value.yes), _shared_factor(value.no))
     yes, no = factors(value.yes), factors(value.no)
     shared = [part for part in yes if part in no and isinstance(part, Name | Element)]
     if not shared:

@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -267,3 +269,26 @@ def test_hybrid_constants_are_the_rate_constants(tmp_path):
     micro, hybrid = nlme.from_nonmem(tmp_path / "run.mod"), converted("hybrid_constants")
     expected = nlme.ofv(micro.model, micro.data, nlme.Pooled()).ofv
     assert nlme.ofv(hybrid.model, hybrid.data, nlme.Pooled()).ofv == pytest.approx(expected, abs=1e-8)
+
+
+def test_one_outcome_seen_through_indicators_of_two():
+    """Y sums both outcomes with factors 0 and 1: the same as one outcome each."""
+    run = converted("effect_compartment")
+    text = (FOLDER / "effect_compartment.mod").read_text()
+    start = text.index(" Q1=0")
+    split = text[:start] + " IF (DVID.EQ.1) Y=CP*(1+EPS(1))\n IF (DVID.EQ.2) Y=EFFECT+EPS(2)\n"
+    split += text[text.index("$THETA") :]
+    file = FOLDER / "effect_compartment.mod"
+    other = nlme.from_nonmem(_beside(file, split))
+    expected = nlme.ofv(other.model, other.data, nlme.Pooled()).ofv
+    assert set(other.data.outputs) == {"DVID1", "DVID2"}
+    assert nlme.ofv(run.model, run.data, nlme.Pooled()).ofv == pytest.approx(expected, abs=1e-6)
+
+
+def _beside(file, text):
+    """A stream in a folder of its own that reads the data beside another one."""
+    folder = Path(tempfile.mkdtemp())
+    for table_file in file.parent.glob("*.csv"):
+        (folder / table_file.name).write_text(table_file.read_text())
+    (folder / file.name).write_text(text)
+    return folder / file.name

@@ -1,0 +1,16 @@
+$PROBLEM Tumour growth inhibition, closed form
+$INPUT ID TIME DV DOSE
+$DATA counts.csv IGNORE=@
+$PRED
+  BASE = THETA(1)*EXP(ETA(1))
+  KG   = THETA(2)*EXP(ETA(2))
+  KS   = THETA(3)
+  IPRED = BASE*(EXP(-KS*TIME) + EXP(KG*TIME) - 1)
+  IF (TIME.LT.0) IPRED = BASE*EXP(KG*TIME)
+  W = SQRT(THETA(4)**2*IPRED**2 + THETA(5)**2)
+  IWRES = (DV - IPRED)/W
+  Y = IPRED + W*EPS(1)
+$THETA (0,1.5) (0,0.05) (0,0.1) (0,0.2) (0,0.3)
+$OMEGA 0.1 0.1
+$SIGMA 1 FIX
+$EST METHOD=1 INTER
