@@ -19,6 +19,9 @@ from nlme_torch.model.declare.model import Model
 from nlme_torch.model.density.density import Conditional
 from nlme_torch.settings import check_at_least, check_types
 
+EARLY, EARLY_PERIOD = 64, 8
+"""Iterations in which modes are searched more often than later, and iterations between two searches then; the first are
+at powers of two."""
 MANY_EFFECTS = 8
 TAILS = 8
 """Degrees of freedom of Laplace proposals: heavier tails than a normal's, so that no chain is caught in one."""
@@ -67,8 +70,8 @@ class Moves:
 
     def search_is_due(self, iteration: int) -> bool:
         """Whether modes are searched at an iteration: less and less often, because parameters move fast at first."""
-        period = 1 << max(0, (iteration // 4).bit_length() - 1)
-        return iteration % min(self.refresh, period) == 0
+        period = min(self.refresh, EARLY_PERIOD) if iteration < EARLY else self.refresh
+        return iteration & (iteration - 1) == 0 or iteration % period == 0
 
 
 class PhiMoments(NamedTuple):

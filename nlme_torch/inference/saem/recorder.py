@@ -6,7 +6,7 @@ from torch import Tensor
 
 from nlme_torch.inference.saem.step import SAEMState
 from nlme_torch.model.declare.scalars import all_scalars, omega_scalars, scalar_matrix, structural_scalars
-from nlme_torch.model.declare.values import parameter_values
+from nlme_torch.model.declare.values import ParameterValues, parameter_values
 from nlme_torch.model.density.density import Density
 
 
@@ -15,7 +15,8 @@ class Recorder:
 
     def __init__(self, density: Density) -> None:
         self.model = density.model
-        self.rows: list[Tensor] = []
+        self._rows: list[Tensor] = []
+        self._pending: list[ParameterValues] = []
         self.phases: list[str] = []
         self.reports: list[dict[str, float]] = []
         self.log_joint: list[Tensor] = []
@@ -28,10 +29,20 @@ class Recorder:
     def add(self, state: SAEMState, phase: str) -> None:
         """Append one iteration."""
         values = state.average if phase == "smooth" else state.values
-        self.rows.append(scalar_matrix(all_scalars(self.model, values)))
+        self._pending.append(values)
         self.phases.append(phase)
         self.reports.append({f"acceptance_{name}": rate for name, rate in state.acceptance.items()})
         self.log_joint.append(state.log_joint)
+
+    @property
+    def rows(self) -> list[Tensor]:
+        """Every iterate, ``(start, scalar)``: what came since they were last asked for is converted in one go."""
+        if self._pending:
+            count, starts = len(self._pending), len(next(iter(self._pending[0].values())))
+            several = {name: torch.cat([values[name] for values in self._pending]) for name in self._pending[0]}
+            self._rows += scalar_matrix(all_scalars(self.model, several)).unflatten(0, (count, starts)).unbind(0)
+            self._pending.clear()
+        return self._rows
 
     def headline(self, state: SAEMState) -> dict[str, float]:
         """Numbers for the progress line: complete-data -2LL, acceptance and the first parameters."""
