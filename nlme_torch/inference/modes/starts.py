@@ -52,6 +52,22 @@ def jittered_starts(
     return result
 
 
+def usable_starts(density: Density, values: ParameterValues) -> dict[str, Tensor]:
+    """Leave out the starts at which the log joint of a typical subject cannot be evaluated, unless that is all.
+
+    Args:
+        density: The model with its data.
+        values: Raw name to ``(start, *shape)``.
+    """
+    starts = len(next(iter(values.values())))
+    zero = density.batch.times.new_zeros(density.model.n_effects, 1, starts, density.batch.n_subjects)
+    with torch.no_grad():
+        usable = torch.isfinite(density.at(values).log_joint(zero)).all(-1)[0]
+    if bool(usable.all()) or not bool(usable.any()):
+        return dict(values)
+    return {name: value[usable] for name, value in values.items()}
+
+
 def laplace_of_starts(
     density: Density, values: ParameterValues, transformed: Float[Tensor, "effect chain start subject"]
 ) -> Float[Tensor, "start"]:

@@ -15,7 +15,7 @@ from nlme_torch.inference.estimates.free_scalars import FreeScalars, raw_labels
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.mcmc.autocorrelation import autocorrelation_time
 from nlme_torch.inference.mcmc.kernels import Tuning
-from nlme_torch.inference.modes.starts import jittered_starts
+from nlme_torch.inference.modes.starts import jittered_starts, usable_starts
 from nlme_torch.inference.optimise.tails import Tail, far_away, tail_of_estimates
 from nlme_torch.inference.pooled.pooled import Pooled
 from nlme_torch.inference.progress import Progress, progress_line
@@ -95,6 +95,7 @@ class Course:
         if self.race is not None:
             with progress_line(sum(length for _, length in self.race.rounds(self.starts)), "race", progress) as line:
                 self.values = self.race.run(algorithm, self.values, generator, lambda: line.advance("SAEM race"))
+        self.values = usable_starts(density, self.values)
         self.state = algorithm.init(self.values, generator)
         self.unfelt = not_felt(density, self.values, self.state.transformed)
         self.warnings += self.unfelt

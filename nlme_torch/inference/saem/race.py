@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nlme_torch.errors import FitError
-from nlme_torch.inference.modes.starts import laplace_of_starts
+from nlme_torch.inference.modes.starts import laplace_of_starts, usable_starts
 from nlme_torch.model.declare.values import ParameterValues
 from nlme_torch.settings import check_types
 
@@ -85,12 +85,12 @@ class Race:
             report: Called after every iteration.
 
         Returns:
-            The values of the starts that remain, the best first. Where no start of a round has a likelihood, those
-            that were ahead in the round before.
+            The values of the starts that remain, the best first; one that cannot be evaluated at its typical values is
+            out. Where no start of a round has a likelihood, those that were ahead in the round before.
         """
         current = dict(values)
         for starts, iterations in self.rounds(next(iter(current.values())).shape[0]):
-            state = algorithm.init(current, generator)
+            state = algorithm.init(usable_starts(algorithm.density, current), generator)
             for _ in range(iterations):
                 state = algorithm.step(state, generator, smoothing=False)
                 report()

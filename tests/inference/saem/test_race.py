@@ -52,11 +52,11 @@ def test_a_start_without_a_likelihood_is_overtaken(lines):
     frame, _ = lines
     algorithm = Standstill(Density(Line(full=True), lines_data(frame).batch(), nlme.Tsit5(compile=False)))
     values = {name: value.clone() for name, value in parameter_values(algorithm.density.model, starts=3).items()}
-    values["a.typical"] = number([2.0, 1e200, 3.0])
+    values["a.typical"] = number([2.0, 2.0, 3.0])
 
     def init(current, generator):
-        state = SAEMAlgorithm.init(algorithm, {**current, "a.typical": number([2.0, 2.0, 3.0])}, generator)
-        return state._replace(values={**current})
+        state = SAEMAlgorithm.init(algorithm, current, generator)
+        return state._replace(values={**current, "a.typical": number([2.0, 1e200, 3.0])})
 
     algorithm.init = init
     kept = nlme.Race(keep=2, iterations=1).run(algorithm, values, torch.Generator().manual_seed(0))
@@ -81,3 +81,16 @@ def test_a_race_that_cannot_be_run_is_refused(wrong):
 def test_a_race_needs_more_starts_than_it_keeps():
     with pytest.raises(nlme.FitError, match="keeps 2 starts"):
         nlme.SAEM(starts=2, race=nlme.Race(keep=2))
+
+
+def test_a_start_that_cannot_be_evaluated_is_out(lines):
+    frame, _ = lines
+    algorithm = Standstill(Density(Line(full=True), lines_data(frame).batch(), nlme.Tsit5(compile=False)))
+    values = {name: value.clone() for name, value in parameter_values(algorithm.density.model, starts=5).items()}
+    values["a.typical"] = number([2.0, torch.inf, 3.0, torch.nan, 2.5])
+    kept = nlme.Race(keep=2, iterations=3).run(algorithm, values, torch.Generator().manual_seed(0))
+    assert len(kept["a.typical"]) == 2 and torch.isfinite(kept["a.typical"]).all()
+    assert algorithm.steps[0] == 3
+    values["a.typical"] = number([torch.nan] * 5)
+    with pytest.raises(nlme.FitError, match="not finite at the typical values"):
+        nlme.Race(keep=2, iterations=3).run(algorithm, values, torch.Generator().manual_seed(0))
