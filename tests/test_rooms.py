@@ -93,6 +93,7 @@ ROOMS = {
         },
         "information": {"progress", "numerics", "effects", "estimates", "marginal", "saem"},
         "uncertainty": {"progress", "numerics", "estimates", "marginal", "optimise", "foce", "information"},
+        "residuals": {"numerics", "marginal"},
         "fitting": {
             "modes",
             "effects",
@@ -105,6 +106,7 @@ ROOMS = {
             "foce",
             "information",
             "uncertainty",
+            "residuals",
         },
         "validation": {"progress", "effects", "estimates", "likelihood", "information", "fitting"},
         "simulation": {"uncertainty", "fitting"},
@@ -115,6 +117,7 @@ ROOMS = {
             "optimise",
             "likelihood",
             "pooled",
+            "foce",
             "fitting",
             "validation",
         },

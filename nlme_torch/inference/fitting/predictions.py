@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.distributions import Distribution, LogNormal
 
 from nlme_torch.model.density.density import Density
 
@@ -24,8 +25,9 @@ def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.Dat
     Returns:
         One row per observation (and per requested new time): row, id, time, outcome, DV, PRED (typical subject, eta
         = 0),
-        IPRED (eta at the conditional mode), RES = DV - PRED, IRES = DV - IPRED, IWRES = IRES / standard deviation; NaN
-        for a subject whose equation cannot be solved or whose mode is not known, and residuals of censored values.
+        IPRED (eta at the conditional mode), RES = DV - PRED, IRES = DV - IPRED, IWRES = IRES / standard deviation (of
+        the logarithm where the outcome is log-normal); NaN for a subject whose equation cannot be solved or whose mode
+        is not known, and residuals of censored values.
     """
     with torch.no_grad():
         conditional = density.at()
@@ -56,7 +58,8 @@ def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.Dat
             known = observed
         pred = pick(torch.where(typical_solved, typical[name].mean, torch.nan))
         ipred = pick(torch.where(individual_solved, individual[name].mean, torch.nan))
-        sd = pick(torch.where(individual_solved, individual[name].stddev, torch.nan))
+        weighted = _weighted(individual[name], outcome.value[:, None, None])
+        iwres = pick(torch.where(individual_solved, weighted, torch.nan))
         tables.append(
             pd.DataFrame(
                 {
@@ -69,8 +72,15 @@ def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.Dat
                     "IPRED": ipred,
                     "RES": known - pred,
                     "IRES": known - ipred,
-                    "IWRES": (known - ipred) / sd,
+                    "IWRES": np.where(np.isnan(known), np.nan, iwres),
                 }
             )
         )
     return pd.concat(tables).sort_values("row", kind="stable").reset_index(drop=True)
+
+
+def _weighted(distribution: Distribution, value: Tensor) -> Tensor:
+    """Residuals in standard deviations, on the scale on which the error is symmetric."""
+    if isinstance(distribution, LogNormal):
+        return (torch.where(value > 0, value, torch.nan).log() - distribution.loc) / distribution.scale
+    return (value - distribution.mean) / distribution.stddev

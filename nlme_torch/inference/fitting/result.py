@@ -20,6 +20,7 @@ from nlme_torch.inference.fitting.text import render
 from nlme_torch.inference.fitting.writing import save
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.information.observed import Kind
+from nlme_torch.inference.residuals.table import diagnostic_table
 from nlme_torch.inference.uncertainty.parameter_draws import Plausible, draw_parameters
 from nlme_torch.inference.uncertainty.standard_errors import InformationMethod, standard_errors
 from nlme_torch.model.declare.arguments import check_arguments
@@ -126,6 +127,63 @@ class Fit(FitRecord):
         new = np.flatnonzero(extended.prediction_rows)
         kept = table[table["row"].isin(new)].drop(columns=["row", "DV", "RES", "IRES", "IWRES"])
         return kept.reset_index(drop=True)
+
+    def table(self, *, simulations: int = 1000, seed: int = 0) -> pd.DataFrame:
+        """Return data, predictions, residuals, effects and individual parameters, in the rows of the user's table.
+
+        One line for every observation (several where a row holds several outcomes) and one for every other row, doses
+        included:
+
+        ======================  ========================================================================================
+        row, ID, TIME, OUTCOME  position in the table (from 0), subject, the table's own time, name of the outcome
+        DV, CENS, AMT, EVID     as in the data; CENS only where something is censored, AMT and EVID where there are
+                                doses (EVID 2 where neither anything is observed nor given)
+        PRED, IPRED             expected outcome at effects of zero and at the conditional mode [outcome's unit]; at
+                                rows that are no observations too if there is one outcome
+        CPRED                   expected outcome by the linearisation at the mode [outcome's unit]
+        RES, IRES               DV - PRED, DV - IPRED [outcome's unit]
+        WRES, IWRES, CWRES      residuals in standard deviations, WRES and CWRES decorrelated within subjects; of
+                                log-normal outcomes on the log scale
+        NPD, NPDE               normal prediction discrepancy and distribution error, by simulation
+        PEARSON, DEVIANCE       of discrete outcomes at the mode; DEVIANCE of events too
+        MARTINGALE, COX_SNELL   of times of events: events less hazard, and hazard, since the subject's row before
+        ======================  ========================================================================================
+
+        then the random effects at the conditional modes, the individual parameters there (natural scale), and the
+        covariates.
+
+        A censored value has no RES, IRES, WRES, IWRES and CWRES; its NPD and NPDE are drawn from its conditional
+        distribution. What is not defined for an outcome is NaN, or the column is absent;
+        ``table.attrs["absent"]`` says why, by column and outcome.
+
+        Args:
+            simulations: Simulated values of every observation for NPD and NPDE; 0 leaves both out.
+            seed: Of the simulations.
+
+        Returns:
+            The table; its ``attrs`` hold ``absent``, ``simulations``, ``seed`` and ``log_scale``, the outcomes whose
+            weighted residuals are of the logarithm.
+
+        Raises:
+            FitError: The fit was loaded without its data, or ``simulations`` is no number.
+
+        Example:
+            >>> import nlme_torch as nlme
+            >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
+            >>> fit = nlme.fit(model, data, nlme.FOCEI(), progress=False)
+            >>> table = fit.table(simulations=200)
+            >>> table.shape[0], abs(table["CWRES"].mean()) < 0.2
+            (132, True)
+
+        References:
+            Hooker, Staatz and Karlsson (2007), Conditional weighted residuals (CWRES): a model diagnostic for the FOCE
+            method. doi:10.1007/s11095-007-9361-x
+            Comets, Brendel and Mentré (2008), Computing normalised prediction distribution errors to evaluate nonlinear
+            mixed-effect models. doi:10.1016/j.cmpb.2007.12.002
+        """
+        if not isinstance(simulations, int) or simulations < 0:
+            raise FitError(f"table: simulations must be a whole number of 0 or more, got {simulations!r}.")
+        return diagnostic_table(self.density, self.data, self.effects.modes, simulations, seed)
 
     def individualise(self, data: "Dataset", starts: int = 6, seed: int = 0) -> Individuals:
         """Find the conditional modes of subjects at the estimates: their effects, parameters and predictions.
