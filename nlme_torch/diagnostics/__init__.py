@@ -1,15 +1,30 @@
 """Numbers about a fit, as tidy tables; the pictures are in :mod:`nlme_torch.plots`."""
 
+from nlme_torch.diagnostics.associations import covariate_associations as covariate_associations
+from nlme_torch.diagnostics.associations import effect_associations as effect_associations
+from nlme_torch.diagnostics.associations import normality_tests as normality_tests
+from nlme_torch.diagnostics.bins import time_bins as time_bins
 from nlme_torch.diagnostics.convergence import convergence_table as convergence_table
+from nlme_torch.diagnostics.covariate_forest import covariate_forest as covariate_forest
 from nlme_torch.diagnostics.effects import effect_covariates as effect_covariates
 from nlme_torch.diagnostics.effects import effect_draws as effect_draws
 from nlme_torch.diagnostics.effects import effect_summary as effect_summary
 from nlme_torch.diagnostics.fit_curves import fit_curves as fit_curves
+from nlme_torch.diagnostics.individual_bands import individual_bands as individual_bands
+from nlme_torch.diagnostics.influence import subject_influence as subject_influence
 from nlme_torch.diagnostics.network_function import NetworkFunction as NetworkFunction
 from nlme_torch.diagnostics.network_function import network_function as network_function
 from nlme_torch.diagnostics.network_function import network_surface as network_surface
 from nlme_torch.diagnostics.network_function import network_trajectories as network_trajectories
+from nlme_torch.diagnostics.numerical_predictive_check import numerical_predictive_check as numerical_predictive_check
+from nlme_torch.diagnostics.outliers import outlying_observations as outlying_observations
+from nlme_torch.diagnostics.outliers import outlying_subjects as outlying_subjects
 from nlme_torch.diagnostics.predictive_density import PredictiveDensity as PredictiveDensity
 from nlme_torch.diagnostics.predictive_density import predictive_density as predictive_density
 from nlme_torch.diagnostics.residuals import residual_quantiles as residual_quantiles
+from nlme_torch.diagnostics.shrinkage import shrinkage_table as shrinkage_table
+from nlme_torch.diagnostics.survival_check import kaplan_meier as kaplan_meier
 from nlme_torch.diagnostics.trend import trend as trend
+from nlme_torch.diagnostics.visual_predictive_check import VisualPredictiveCheck as VisualPredictiveCheck
+from nlme_torch.diagnostics.visual_predictive_check import prediction_corrected_vpc as prediction_corrected_vpc
+from nlme_torch.diagnostics.visual_predictive_check import vpc as vpc

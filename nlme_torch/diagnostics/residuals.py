@@ -61,3 +61,24 @@ def observed_rows(fit: Fit, outcome: str | None = None) -> pd.DataFrame:
     if outcome not in fit.data.outputs:
         raise DataError(f"there is no outcome {outcome!r}; the data have {', '.join(fit.data.outputs)}.")
     return table[table["outcome"] == outcome]
+
+
+def known_outcomes(fit: Fit, table: pd.DataFrame, outcome: str | None = None) -> list[str]:
+    """Return the continuous outcomes of ``fit.table()``, or the one that was asked for.
+
+    Args:
+        fit: A fit.
+        table: Its table.
+        outcome: Name of the outcome; all if None.
+
+    Raises:
+        DataError: The outcome is unknown, or no outcome has weighted residuals.
+    """
+    if outcome is not None and outcome not in fit.data.outputs:
+        raise DataError(f"there is no outcome {outcome!r}; the data have {', '.join(fit.data.outputs)}.")
+    absent = table.attrs["absent"].get("CWRES", {})
+    names = [name for name in fit.data.outputs if name not in absent and outcome in (None, name)]
+    if not names:
+        reason = absent.get(outcome or fit.data.outputs[0], "")
+        raise DataError(f"there are no weighted residuals to be seen: {reason}.")
+    return names
