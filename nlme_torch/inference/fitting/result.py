@@ -172,8 +172,8 @@ class Fit(FitRecord):
             >>> data, model = nlme.examples.theophylline(), nlme.examples.TheophyllineClosedForm()
             >>> fit = nlme.fit(model, data, nlme.FOCEI(), progress=False)
             >>> table = fit.table(simulations=200)
-            >>> table.shape[0], abs(table["CWRES"].mean()) < 0.2
-            (132, True)
+            >>> table.shape[0], round(float(table["CWRES"].std()))
+            (132, 1)
 
         References:
             Hooker, Staatz and Karlsson (2007), Conditional weighted residuals (CWRES): a model diagnostic for the FOCE
