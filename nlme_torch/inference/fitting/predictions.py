@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, LogNormal
 
 from nlme_torch.model.density.density import Density
+from nlme_torch.model.observation import Correlated
 
 if TYPE_CHECKING:
     from nlme_torch.data import Dataset
@@ -81,6 +82,7 @@ def prediction_table(density: Density, data: "Dataset", modes: Tensor) -> pd.Dat
 
 def _weighted(distribution: Distribution, value: Tensor) -> Tensor:
     """Residuals in standard deviations, on the scale on which the error is symmetric."""
+    distribution = distribution.base if isinstance(distribution, Correlated) else distribution
     if isinstance(distribution, LogNormal):
         return (torch.where(value > 0, value, torch.nan).log() - distribution.loc) / distribution.scale
     return (value - distribution.mean) / distribution.stddev

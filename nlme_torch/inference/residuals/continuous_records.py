@@ -16,8 +16,9 @@ from torch.distributions import Distribution, LogNormal
 from nlme_torch._typing import Bool, Float
 from nlme_torch.inference.marginal.approximation import own_replica, replicas
 from nlme_torch.model.density.absolute_zeros import gradients
+from nlme_torch.model.density.companions import partners
 from nlme_torch.model.density.density import Conditional, Density
-from nlme_torch.model.observation import Censored, IntervalCensoredEvent, TimeToEvent
+from nlme_torch.model.observation import Correlated, IntervalCensoredEvent, TimeToEvent
 
 
 class Moments(NamedTuple):
@@ -32,6 +33,22 @@ class Moments(NamedTuple):
     location: Tensor
     variance: Tensor
     solved: Tensor
+
+
+class Coupling(NamedTuple):
+    """Pairs of entries whose residual errors are correlated.
+
+    Attributes:
+        first: ``(pair,)``, an entry.
+        second: ``(pair,)``, the other one.
+        subject: ``(pair,)``, whose.
+        correlation: ``(pair,)``.
+    """
+
+    first: Tensor
+    second: Tensor
+    subject: Tensor
+    correlation: Tensor
 
 
 def is_event(distribution: Any) -> bool:
@@ -49,7 +66,12 @@ def outcome_kinds(density: Density) -> dict[str, Distribution]:
     with torch.no_grad():
         zero = density.at().mean.new_zeros(density.model.n_effects, 1, 1, density.batch.n_subjects)
         observed, _ = density.at().observe(zero)
-    return {name: observed[name] for name in density.batch.outcomes}
+    return {name: by_itself(observed[name]) for name in density.batch.outcomes}
+
+
+def by_itself(distribution: Any) -> Distribution:
+    """Return the distribution of an outcome without the one that it is correlated with."""
+    return distribution.base if isinstance(distribution, Correlated) else distribution
 
 
 @dataclass(frozen=True)
@@ -121,7 +143,7 @@ class ContinuousRecords:
         Returns:
             Tensors ``(entry, chain, start, subject)``.
         """
-        groups, solved = conditional.observations(eta)
+        groups, solved = conditional.as_written(eta)
         locations, variances = {}, {}
         for records, distributions in groups:
             for name in records.values:
@@ -131,6 +153,35 @@ class ContinuousRecords:
                 shape = (records.mask.shape[0], *eta.shape[1:])
                 locations[name], variances[name] = location.expand(shape), variance.expand(shape)
         return Moments(self.stacked(locations), self.stacked(variances), solved.expand(eta.shape[1:]))
+
+    def coupling(self, conditional: Conditional, eta: Float[Tensor, "effect subject"]) -> list[Coupling]:
+        """Return which entries have correlated residual errors, outcome by outcome.
+
+        Args:
+            conditional: The model at its parameters.
+            eta: Random effects of every subject.
+        """
+        batch = self.density.batch
+        with torch.no_grad():
+            observed, _ = conditional.observe(eta[:, None, None])
+        found = []
+        for name in self.names:
+            kind = observed[name]
+            if not isinstance(kind, Correlated) or kind.leads or kind.partner not in self.names:
+                continue
+            index = partners(batch, batch.outcomes[name].mask, batch.outcomes[kind.partner].mask)
+            record, subject = torch.nonzero((index >= 0) & batch.outcomes[name].mask, as_tuple=True)
+            rho = kind.correlation.expand(batch.n_records, 1, 1, batch.n_subjects)[:, 0, 0]
+            count = len(self.names)
+            found.append(
+                Coupling(
+                    first=record * count + self.names.index(name),
+                    second=index[record, subject] * count + self.names.index(kind.partner),
+                    subject=subject,
+                    correlation=rho[record, subject],
+                )
+            )
+        return found
 
     def slopes(self, conditional: Conditional, eta: Float[Tensor, "effect subject"]) -> Tensor:
         """Return the derivatives of the locations in the effects, ``(entry, effect, subject)``."""
@@ -150,7 +201,7 @@ class ContinuousRecords:
 
 def location_variance(distribution: Distribution) -> tuple[Tensor, Tensor]:
     """Return mean and variance of an outcome, of its logarithm where it is log-normal."""
-    base = distribution.base if isinstance(distribution, Censored) else distribution
+    base = by_itself(distribution)
     if isinstance(base, LogNormal):
         return base.loc, base.scale.square()
     return base.mean, base.variance

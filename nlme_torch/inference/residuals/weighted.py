@@ -9,14 +9,15 @@ hat at the conditional mode,
     \text{CWRES} &= (\hat G \Omega \hat G^\top + \hat R)^{-1/2} (y - \text{CPRED}) \\
     \text{IWRES} &= \hat R^{-1/2} (y - \hat f)
 
-The root is the symmetric one (by eigenvalues), over all continuous outcomes of a subject together; R is at the mode,
-which is the conditional weighted residual with interaction (NONMEM's CWRESI).
+The root is the symmetric one (by eigenvalues), over all continuous outcomes of a subject together; R, with the
+covariances of outcomes whose errors are correlated, is at the mode (with interaction).
 
 References:
     Hooker, Staatz and Karlsson (2007), Conditional weighted residuals (CWRES): a model diagnostic for the FOCE method.
     doi:10.1007/s11095-007-9361-x
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.inference.numerics.linear_algebra import symmetric_eigen
-from nlme_torch.inference.residuals.continuous_records import ContinuousRecords
+from nlme_torch.inference.residuals.continuous_records import ContinuousRecords, Coupling
 
 CHUNK = 4_000_000
 """Entries of covariance matrices that are held at once, 32 MB."""
@@ -70,7 +71,8 @@ def weighted_residuals(records: ContinuousRecords, modes: Float[Tensor, "effect 
             slope = records.slopes(conditional, effects)
             expected = location - torch.einsum("reN,eN->rN", slope, effects)
             usable = records.known & moments.solved[0, 0]
-            residual = decorrelated(records.observed - expected, slope, omega, variance, usable)
+            coupling = records.coupling(conditional, effects)
+            residual = decorrelated(records.observed - expected, slope, omega, variance, usable, coupling)
             results.append((location, variance, expected, residual, usable))
         (_, _, _, wres, _), (location, variance, expected, cwres, usable) = results
         scaled = (records.observed - location) / variance.sqrt()
@@ -90,6 +92,7 @@ def decorrelated(
     omega: Float[Tensor, "effect effect"],
     variance: Float[Tensor, "entry subject"],
     usable: Tensor,
+    coupling: Sequence[Coupling] = (),
 ) -> Float[Tensor, "entry subject"]:
     r"""Return :math:`(G \Omega G^\top + R)^{-1/2} e` with the symmetric root, subject by subject.
 
@@ -100,6 +103,7 @@ def decorrelated(
         variance: The diagonal of R.
         usable: Which entries there are, ``(entry, subject)``; the others are left out and get NaN. So is an entry whose
             expectation does not vary at all.
+        coupling: Entries whose residual errors are correlated, which R then has beside its diagonal.
     """
     spread = torch.einsum("reN,ef,rfN->rN", slope, omega, slope) + variance
     usable = usable & torch.isfinite(spread) & (spread > 0) & torch.isfinite(residual)
@@ -114,6 +118,14 @@ def decorrelated(
         factor = torch.where(mask[..., None], slope[kept][:, :, part].permute(2, 0, 1), 0.0)
         matrix = factor @ omega @ factor.mT
         matrix = matrix + torch.diag_embed(torch.where(mask, variance[kept][:, part].mT, 1.0))
+        place = kept.cumsum(0) - 1
+        for pairs in coupling:
+            own = (pairs.subject >= part[0]) & (pairs.subject <= part[-1])
+            own = own & usable[pairs.first, pairs.subject] & usable[pairs.second, pairs.subject]
+            first, second, who = pairs.first[own], pairs.second[own], pairs.subject[own]
+            shared = pairs.correlation[own] * (variance[first, who] * variance[second, who]).sqrt()
+            matrix[who - part[0], place[first], place[second]] += shared
+            matrix[who - part[0], place[second], place[first]] += shared
         values, vectors = symmetric_eigen(matrix)
         regular = values[:, :1] > SINGULAR * values[:, -1:]
         roots = torch.where(regular, values, 1.0).rsqrt()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from nlme_torch._typing import Bool, Float
-from nlme_torch.errors import ModelError
 from nlme_torch.model.density.density import Density
+from nlme_torch.model.density.drawn import draw_outcomes
 
 CHUNK = 4_000_000
 """Records times replicates that are solved at once: 32 MB for every state."""
@@ -74,12 +74,8 @@ def draw_replicates(density: Density, samples: int, outcomes: Iterable[str], see
             observed, solved = conditional.observe(part)
             shape = (batch.n_records, part.shape[1], 1, batch.n_subjects)
             solved = solved.expand(shape[1:])
+            drawn = draw_outcomes(batch, observed, names, shape)
             for name in names:
-                distribution = observed[name].expand(shape)
-                try:
-                    drawn = distribution.sample()
-                except NotImplementedError:
-                    raise ModelError(f"outcome {name!r}: a {type(distribution).__name__} cannot be drawn.") from None
-                pieces[name].append(torch.where(solved, drawn.to(batch.times), torch.nan)[:, :, 0])
+                pieces[name].append(torch.where(solved, drawn[name].to(batch.times), torch.nan)[:, :, 0])
             known.append(solved[:, 0])
     return Replicates({name: torch.cat(parts, 1) for name, parts in pieces.items()}, torch.cat(known))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import linalg
-from support.fitted_models import quick_fit
+from support.fitted_models import made_fit, quick_fit
 from support.phenobarbital_reference import REFERENCE, concentrations, nonmem_fit
 
 import nlme_torch as nlme
@@ -118,3 +118,44 @@ def test_a_log_normal_outcome_has_the_residuals_of_its_logarithm():
 def test_the_number_of_simulations_is_checked():
     with pytest.raises(nlme.FitError, match="simulations must be"):
         quick_fit().table(simulations=-1)
+
+
+class TwoLines(nlme.Model):
+    """Two outcomes of one level whose errors at one time are correlated."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nlme.Normal(1.0, omega=0.5)
+
+    def predict(self, t, p, cov):
+        return p.a - 0.1 * t
+
+    def observe(self, t, y, p):
+        one, two = torch.distributions.Normal(y, 0.3), torch.distributions.Normal(2 * y, 0.5)
+        return nlme.observation.MultivariateNormal({"one": one, "two": two}, correlation=0.7)
+
+
+def test_correlated_errors_are_decorrelated_too():
+    numbers = np.random.default_rng(0)
+    frame = pd.DataFrame({"ID": np.repeat([1, 2, 3], 3), "TIME": np.tile([0.0, 1.0, 2.0], 3)})
+    frame["one"], frame["two"] = numbers.normal(1, 0.8, 9), numbers.normal(2, 1.5, 9)
+    frame.loc[4, "two"] = np.nan
+    fit = made_fit(TwoLines(), nlme.Dataset.from_frame(frame, outputs=["one", "two"]))
+    table = fit.table(simulations=400)
+    for subject, own in table.groupby("ID"):
+        t = own["TIME"].to_numpy()
+        factor = np.where(own["OUTCOME"] == "one", 1.0, 2.0)
+        sd = np.where(own["OUTCOME"] == "one", 0.3, 0.5)
+        same = (t[:, None] == t) & (factor[:, None] != factor)
+        covariance = 0.5 * np.outer(factor, factor) + np.outer(sd, sd) * (np.eye(len(t)) + 0.7 * same)
+        error = own["DV"].to_numpy() - factor * (1 - 0.1 * t)
+        expected = np.linalg.solve(linalg.sqrtm(covariance).real, error)
+        np.testing.assert_allclose(own["CWRES"], expected, atol=1e-7)
+        eta = fit.eta.loc[subject].iloc[0]
+        np.testing.assert_allclose(own["IWRES"], (error - factor * eta) / sd, atol=1e-9)
+    assert table["NPDE"].notna().all()
+    from nlme_torch.model.density.replicates import draw_replicates
+
+    drawn = draw_replicates(fit.density, 4000, ["one", "two"], seed=1).values
+    found = np.cov(np.stack([drawn[name][1, :, 0].numpy() for name in ("one", "two")]))
+    np.testing.assert_allclose(found, [[0.59, 1.105], [1.105, 2.25]], rtol=0.08)
