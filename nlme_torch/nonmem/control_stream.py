@@ -10,7 +10,8 @@ from nlme_torch.errors import ModelError
 
 READ = (
     "PROBLEM", "INPUT", "DATA", "SUBROUTINES", "MODEL", "ABBREVIATED", "PRED", "PK", "DES", "ERROR", "THETA", "OMEGA",
-    "SIGMA", "PRIOR", "THETAP", "THETAPV", "OMEGAP", "OMEGAPD", "SIGMAP", "SIGMAPD", "ESTIMATION",
+    "SIGMA", "PRIOR", "THETAP", "THETAPV", "OMEGAP", "OMEGAPD", "SIGMAP", "SIGMAPD", "OLKJDF", "OVARF", "SLKJDF",
+    "SVARF", "TTDF", "ESTIMATION",
 )  # fmt: skip
 """Records that are understood."""
 
@@ -33,11 +34,6 @@ REFUSED = {
     "INCLUDE": "other files are not read in; paste them into the stream",
     "DESIGN": "optimal design is not read",
     "SUPER": "superproblems are not read",
-    "OLKJDF": "priors of correlations are not read",
-    "OVARF": "priors of standard deviations are not read",
-    "SLKJDF": "priors of correlations are not read",
-    "SVARF": "priors of standard deviations are not read",
-    "TTDF": "priors of THETA by Student's distribution are not read",
 }
 """Records that would change model or data, to why they are refused."""
 

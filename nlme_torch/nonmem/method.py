@@ -1,6 +1,7 @@
 """$ESTIMATION: the method of nlme_torch that does the same."""
 
 import re
+from typing import NamedTuple
 
 from nlme_torch.nonmem.control_stream import ControlStream, Record
 
@@ -9,50 +10,79 @@ _KINDS = {"0": "FO", "ZERO": "FO", "FO": "FO", "1": "COND", "COND": "COND", "CON
           "DIRECT": "IMP", "BAYES": "BAYES", "NUTS": "BAYES", "HYBRID": "COND", "FAST": "COND"}  # fmt: skip
 
 
-def read_method(stream: ControlStream, notes: list[str]) -> str:
-    """Return the method as Python code: of several the last one that estimates.
+class Estimation(NamedTuple):
+    """The method as Python code, whether it takes priors, and whether NONMEM's own is a Bayesian one."""
+
+    method: str
+    priors: bool
+    bayesian: bool
+
+
+class _Step(NamedTuple):
+    """One $ESTIMATION, with what it inherits from those before."""
+
+    kind: str
+    interaction: bool
+    laplace: bool
+    evaluates: bool
+    priors: bool
+
+
+def read_method(stream: ControlStream, notes: list[str]) -> Estimation:
+    """Return the method: of several the last one that estimates, and of those one that is not Bayesian if there is one.
 
     Args:
         stream: The stream.
         notes: Receives what a reader should know.
     """
-    chosen = "nlme.FOCEI()"
-    found = False
-    inherited: dict[str, bool] = {}
+    steps = _steps(stream)
+    if not steps:
+        notes.append("There is no $ESTIMATION; FOCEI() is taken.")
+        return Estimation("nlme.FOCEI()", True, False)
+    estimating = [step for step in steps if not step.evaluates] or steps
+    step = ([each for each in estimating if each.kind != "BAYES"] or estimating)[-1]
+    chosen = _method(stream, step, notes)
+    if len(steps) > 1:
+        notes.append(f"of {len(steps)} $ESTIMATION records, {chosen} stands for the one with METHOD {step.kind}.")
+    return Estimation(chosen, step.priors, step.kind == "BAYES")
+
+
+def _steps(stream: ControlStream) -> list[_Step]:
+    """All $ESTIMATION records; options hold for those that follow, too."""
+    steps: list[_Step] = []
+    kind, interaction, laplace, priors = "FO", False, False, True
     for record in stream.named("ESTIMATION"):
         text = _options(record)
-        kind = _kind(stream, record, text)
-        interaction = _flag(text, r"\bINTER(ACTION)?\b", r"\bNOINTER(ACTION)?\b", inherited.get("inter", False))
-        laplace = _flag(text, r"\bLAPL(ACE|ACIAN)?\b", r"\bNOLAPL\w*\b", inherited.get("laplace", False))
-        inherited = {"inter": interaction, "laplace": laplace}
-        if re.search(r"\bEONLY\s*=?\s*1\b", text) and found:
-            continue
-        found = True
-        if kind == "FO":
-            chosen = "nlme.FO()"
-            if interaction:
-                notes.append("METHOD=0 INTER is taken as FO with the variance at typical parameters.")
-        elif laplace or kind == "LAPLACE":
-            chosen = "nlme.Laplace()"
-            if not interaction and not likelihood_flag(stream):
-                notes.append(
-                    "LAPLACE without INTERACTION: nlme.Laplace always takes interaction between ETA and EPS into "
-                    "account, which differs where the residual variance depends on ETA."
-                )
-        elif kind == "COND":
-            chosen = "nlme.FOCEI()" if interaction else "nlme.FOCE()"
-        elif kind == "ITS":
-            chosen = "nlme.FOCEI()"
-            notes.append("METHOD=ITS has no counterpart; FOCEI() is the closest.")
-        else:
-            chosen = "nlme.SAEM()"
-            if kind == "IMP":
-                notes.append("METHOD=IMP: SAEM() maximises the same likelihood, and importance sampling evaluates it.")
-            elif kind == "BAYES":
-                notes.append("METHOD=BAYES has no counterpart; SAEM() gives the mode with the priors of THETA.")
-    if not found:
-        notes.append("There is no $ESTIMATION; FOCEI() is taken.")
-    return chosen
+        kind = _kind(stream, record, text) or kind
+        interaction = _flag(text, r"\bINTER(ACTION)?\b", r"\bNOINTER(ACTION)?\b", interaction)
+        laplace = _flag(text, r"\bLAPL(ACE|ACIAN)?\b", r"\bNOLAPL\w*\b", laplace)
+        priors = _flag(text, r"\bNOPRIOR\s*=\s*0", r"\bNOPRIOR\s*=\s*1", priors)
+        steps.append(_Step(kind, interaction, laplace, bool(re.search(r"\bEONLY\s*=\s*1\b", text)), priors))
+    return steps
+
+
+def _method(stream: ControlStream, step: _Step, notes: list[str]) -> str:
+    if step.kind == "FO":
+        if step.interaction:
+            notes.append("METHOD=0 INTER is taken as FO with the variance at typical parameters.")
+        return "nlme.FO()"
+    if step.kind == "LAPLACE" or (step.kind == "COND" and step.laplace):
+        if not step.interaction and not likelihood_flag(stream):
+            notes.append(
+                "LAPLACE without INTERACTION: nlme.Laplace always takes interaction between ETA and EPS into "
+                "account, which differs where the residual variance depends on ETA."
+            )
+        return "nlme.Laplace()"
+    if step.kind == "COND":
+        return "nlme.FOCEI()" if step.interaction else "nlme.FOCE()"
+    if step.kind == "ITS":
+        notes.append("METHOD=ITS has no counterpart; FOCEI() is the closest.")
+        return "nlme.FOCEI()"
+    if step.kind == "IMP":
+        notes.append("METHOD=IMP: SAEM() maximises the same likelihood, and importance sampling evaluates it.")
+    elif step.kind == "BAYES":
+        notes.append("METHOD=BAYES has no counterpart; SAEM() gives the mode with the priors of THETA.")
+    return "nlme.SAEM()"
 
 
 def likelihood_flag(stream: ControlStream) -> int:
@@ -70,10 +100,10 @@ def _options(record: Record) -> str:
     return re.sub(r"'[^']*'|\"[^\"]*\"", " ", record.text.upper().replace("&", " "))
 
 
-def _kind(stream: ControlStream, record: Record, text: str) -> str:
+def _kind(stream: ControlStream, record: Record, text: str) -> str | None:
     named = re.search(r"\bMETH(?:OD)?\s*=\s*([A-Z0-9]+)", text) or re.search(r"\bMETH(?:OD)?\s+([01]|COND\w*)\b", text)
     if named is None:
-        return "FO"
+        return None
     word = named[1]
     kind = _KINDS.get(word) or next((k for w, k in _KINDS.items() if len(word) >= 4 and w.startswith(word)), None)
     if kind is None:

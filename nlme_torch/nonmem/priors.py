@@ -5,15 +5,22 @@ import re
 import numpy as np
 
 from nlme_torch.nonmem.control_stream import ControlStream
+from nlme_torch.nonmem.method import Estimation
 from nlme_torch.nonmem.values import Values, read_blocks, read_thetas
 
+_OTHERS = ("OMEGAP", "OMEGAPD", "SIGMAP", "SIGMAPD", "OLKJDF", "OVARF", "SLKJDF", "SVARF", "TTDF")
 
-def read_priors(stream: ControlStream, values: Values) -> tuple[Values, dict[int, tuple[float, float]]]:
+
+def read_priors(
+    stream: ControlStream, values: Values, estimation: Estimation, notes: list[str]
+) -> tuple[Values, dict[int, tuple[float, float]]]:
     """Read priors.
 
     Args:
         stream: The stream.
         values: What $THETA and $OMEGA give, priors in the old style among them.
+        estimation: The method, which may take no priors (NOPRIOR=1).
+        notes: Receives what a reader should know.
 
     Returns:
         The values without priors, and number of a THETA to mean and standard deviation.
@@ -23,17 +30,20 @@ def read_priors(stream: ControlStream, values: Values) -> tuple[Values, dict[int
     """
     record = next(stream.named("PRIOR"), None)
     if record is None:
-        for other in stream.named("THETAP", "THETAPV", "OMEGAP", "OMEGAPD", "SIGMAP", "SIGMAPD"):
+        for other in stream.named("THETAP", "THETAPV", *_OTHERS):
             stream.refuse(other.line, f"${other.name} without $PRIOR NWPRI")
         return values, {}
     text = record.text.upper()
     if re.search(r"\bTNPRI\b", text) or not re.search(r"\bNWPRI\b", text):
         stream.refuse(record.line, "only $PRIOR NWPRI can be converted")
     counts = {name: int(number) for name, number in re.findall(r"\b(N[A-Z]+)\s*=\s*(\d+)", text)}
-    for other in stream.named("OMEGAP", "OMEGAPD", "SIGMAP", "SIGMAPD"):
-        stream.refuse(other.line, "priors of OMEGA and SIGMA (inverse Wishart) do not exist here; take them out")
-    if counts.get("NETP") or counts.get("NEPP"):
-        stream.refuse(record.line, "priors of OMEGA and SIGMA (NETP, NEPP) do not exist here; take them out")
+    others = [other.line for other in stream.named(*_OTHERS)]
+    if others or counts.get("NETP") or counts.get("NEPP"):
+        if estimation.priors and not estimation.bayesian:
+            line = others[0] if others else record.line
+            stream.refuse(line, "priors of OMEGA and SIGMA (inverse Wishart) do not exist here; take them out")
+        if estimation.priors:
+            notes.append("priors of OMEGA and SIGMA (inverse Wishart) do not exist here and are left out.")
     means = [theta.value for theta in read_thetas(stream, "THETAP")]
     blocks = read_blocks(stream, "THETAPV")
     if not means:
@@ -46,6 +56,9 @@ def read_priors(stream: ControlStream, values: Values) -> tuple[Values, dict[int
         values = Values(
             values.thetas[:model], tuple(b for b in values.omegas if b.first <= effects), values.sigmas
         )  # fmt: skip
+    if not estimation.priors:
+        notes.append("$PRIOR is left out, as NOPRIOR=1 of $ESTIMATION has it.")
+        return values, {}
     variances: list[float] = []
     for block in blocks:
         if np.any(block.matrix - np.diag(np.diag(block.matrix))):

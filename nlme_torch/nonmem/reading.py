@@ -100,7 +100,9 @@ def read(path: str | Path, estimates: str | Path | None, data: "str | Path | pd.
     inputs = read_input(stream)
     file = read_data_record(stream, inputs)
     structure = read_structure(stream)
-    values, priors = read_priors(stream, read_values(stream, estimates))
+    notes: list[str] = []
+    estimation = read_method(stream, notes)
+    values, priors = read_priors(stream, read_values(stream, estimates), estimation, notes)
     source: Path | pd.DataFrame = data_path(stream, file) if data is None else data  # type: ignore[assignment]
     source = source if isinstance(source, pd.DataFrame) else Path(source)
     if isinstance(source, Path) and not source.is_file():
@@ -112,15 +114,13 @@ def read(path: str | Path, estimates: str | Path | None, data: "str | Path | pd.
         if structure.advan is not None:
             stream.refuse(inputs.line, "$INPUT has no TIME")
         table["TIME"] = table.groupby("ID").cumcount().astype(float)
-    notes: list[str] = []
     left_out = ", ".join(f"${name}" for name in stream.not_needed)
     if left_out:
         notes.append(f"{left_out} say nothing about model, data and method.")
-    method = read_method(stream, notes)
     words = _abbreviations(stream, inputs, structure, values)
     program = Program(stream, tuple(map(str, table.columns)), words.words, inputs.synonyms)
     program.notes = notes
-    reading = Reading(stream, inputs, file, source, table, structure, values, priors, program, method,
+    reading = Reading(stream, inputs, file, source, table, structure, values, priors, program, estimation.method,
                       likelihood_flag(stream), notes=notes)  # fmt: skip
     _run(reading, words)
     return reading

@@ -45,8 +45,9 @@ class Exit:
 Statement: TypeAlias = Assignment | If | Refused | Exit
 
 _IF = re.compile(r"\s*(ELSE\s*)?IF\s*(?=\()", re.IGNORECASE)
-_OTHER = re.compile(r"\s*(CALL|WRITE|PRINT|OPEN|CLOSE|RETURN|DO|DOWHILE|WHILE|GOTO|COMRES|READ|STOP|REWIND|RETURN)\b",
-                    re.IGNORECASE)  # fmt: skip
+_OTHER = re.compile(
+    r"\s*(CALL|INCLUDE|WRITE|PRINT|OPEN|CLOSE|RETURN|DO|DOWHILE|WHILE|GOTO|COMRES|READ|STOP|REWIND)\b", re.IGNORECASE
+)
 
 
 def read_statements(
@@ -73,8 +74,8 @@ def _joined(stream: ControlStream, record: Record) -> list[Line]:
         text = line.text.strip()
         if text.startswith('"'):
             stream.refuse(line.number, "verbatim code cannot be converted; write it as abbreviated code")
-        if not text:
-            continue
+        if not text or re.match(r"INCLUDE\s+\S*nonmem_reserved_general\b", text, re.IGNORECASE):
+            continue  # that file names variables of NONMEM's, nothing else
         more = text.endswith("&")
         text = text.rstrip("&").rstrip()
         if continued:
