@@ -23,10 +23,11 @@ class DeclarationWriter:
     Args:
         recognition: What was recognised; its definitions are replaced.
         namer: Gives names.
+        states: Names of the compartments, which no parameter may have.
     """
 
-    def __init__(self, recognition: ParameterRecognition, namer: Namer) -> None:
-        self.recognition, self.namer = recognition, namer
+    def __init__(self, recognition: ParameterRecognition, namer: Namer, states: Sequence[str]) -> None:
+        self.recognition, self.namer, self.states = recognition, namer, states
         self.program, self.values, self.roots = recognition.program, recognition.values, recognition.roots
         self.priors, self.blocks = recognition.priors, recognition.blocks
         self.out = recognition.out
@@ -72,7 +73,7 @@ class DeclarationWriter:
             )
 
     def _variable_name(self, variable: str) -> str:
-        return Namer(()).name(variable, f"{variable}_value")
+        return Namer(self.states).name(variable, f"{variable}_value")
 
     def _unit(self, theta: int) -> str:
         comment = self.values.thetas[theta - 1].comment

@@ -1,5 +1,6 @@
 """$SUBROUTINES and $MODEL: compartments and what moves between them."""
 
+import keyword
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ def _model(stream: ControlStream, advan: int, trans: int, line: int) -> Structur
     for place, name in enumerate(names, 1):
         state = re.sub(r"\W", "_", name.lower())
         state = f"a{place}" if not re.match(r"[a-z]", state) or re.fullmatch(r"comp\d+", state) else state
+        state = f"{state}_" if keyword.iskeyword(state) else state
         states.append(state if state not in states else f"{state}{place}")
     labels = {name: place for place, name in enumerate(names, 1)}
     return Structure(advan, trans, tuple(states), dosed, observed, line, labels)

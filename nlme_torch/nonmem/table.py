@@ -49,7 +49,11 @@ def read_table(
     names = columns.split() if isinstance(columns, str) else list(columns)
     rules = [ignore] if isinstance(ignore, str) else list(ignore)
     if isinstance(path, pd.DataFrame):
-        frame, source = path[[name.removeprefix("-") for name in names if name != "-"]].fillna(0.0), "the table"
+        wanted = [name.removeprefix("-") for name in names if name != "-"]
+        absent = [name for name in wanted if name not in path]
+        if absent:
+            raise DataError(f"the table has no column {absent[0]}; it has {', '.join(map(str, path))}.")
+        frame, source = path[wanted].fillna(0.0), "the table"
     else:
         frame, source = _read_file(Path(path), names, [rule for rule in rules if len(rule) == 1], rows)
     conditions = [rule for rule in rules if len(rule) > 1]

@@ -62,7 +62,7 @@ def write(reading: Reading) -> Written:
     taken = {d.name.name.lower() for d in live} | set(structure.states)
     namer = Namer(taken)
     recognition = ParameterRecognition(program, columns, reading.values, roots, reading.priors)
-    DeclarationWriter(recognition, namer).declare(recognition.read())
+    DeclarationWriter(recognition, namer, structure.states).declare(recognition.read())
     declarations = recognition.out
     _check_used(reading, roots)
     _declare_errors(reading, outcomes, roots, namer, declarations)
@@ -286,6 +286,7 @@ def _covariate_name(item: str) -> str:
 def _title(stem: str) -> str:
     words = [word for word in re.split(r"[^A-Za-z0-9]+", stem) if word]
     title = "".join(word[0].upper() + word[1:] for word in words) or "Converted"
+    title = f"{title}Model" if title == "Likelihood" else title  # a class of nlme_torch that the file may import
     return title if title[0].isalpha() else f"Run{title}"
 
 

@@ -118,3 +118,14 @@ def test_a_table_in_place_of_the_file(tmp_path):
     table = pd.DataFrame({"ID": [1.0, 1.0], "TIME": [0.0, 1.0], "AMT": [100.0, 0.0], "DV": [0.0, 8.0], "WT": 70.0})
     run = nlme.from_nonmem(written(tmp_path, STREAM), data=table)
     assert run.data.n_subjects == 1
+    with pytest.raises(nlme.DataError, match="the table has no column AMT"):
+        nlme.from_nonmem(written(tmp_path, STREAM), data=table.drop(columns=["AMT"]))
+
+
+def test_names_that_python_or_the_library_keep_for_themselves(tmp_path):
+    """A variable may be called as a compartment is, as a word of Python, or as an attribute of a model."""
+    variables = "LAMBDA = THETA(2)\nCENTRAL = LAMBDA*EXP(0*ETA(1))\nSTATES = CENTRAL\nV = STATES\nP = V\nS1 = P"
+    run = convert(tmp_path, "V = THETA(2)\nS1 = V", variables)
+    plain = convert(tmp_path)
+    expected = nlme.ofv(plain.model, plain.data, nlme.FOCEI()).ofv
+    assert nlme.ofv(run.model, run.data, nlme.FOCEI()).ofv == pytest.approx(expected, abs=1e-9)
