@@ -3,7 +3,8 @@
 The import hook of jaxtyping decorates every function of the package, those inside functions again at each call of the
 outer one. In place of its decorator stands this one, which checks the calls 1, 2, 4, 8, ... of a function in each test,
 so that none goes unchecked and late calls are seen too. Of functions inside functions it counts how often they are
-made, in all tests. A function is made ready for checks when it is first checked, so that importing the package stays fast.
+made, in all tests. A function is made ready for checks when it is first checked, so that importing the package stays
+fast.
 """
 
 import dataclasses
