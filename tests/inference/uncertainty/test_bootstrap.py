@@ -122,6 +122,26 @@ def test_failed_refits_are_counted_and_said(means):
     assert found.table["se"].notna().all() and "2 refits failed and take no part" in str(found)
 
 
+def test_two_refits_are_enough_and_one_is_not(means):
+    fit, _ = means
+
+    @dataclass(frozen=True)
+    class Rare:
+        """Succeeds for the first data sets alone."""
+
+        most: int
+
+        def estimate(self, density, generator, progress):
+            if generator.initial_seed() >= self.most:
+                raise nlme.FitError("no luck")
+            return nlme.FOCEI().estimate(density, generator, progress)
+
+    found = nlme.case_bootstrap(fit, Rare(2), samples=4, progress=False)
+    assert found.failed == 2 and found.table["se"].notna().all() and found.level == 0.95
+    with pytest.raises(nlme.FitError, match="3 of 4 refits of the case bootstrap failed; the first: no luck"):
+        nlme.case_bootstrap(fit, Rare(1), samples=4, progress=False)
+
+
 @pytest.mark.slow
 def test_another_method_refits_one_by_one(means):
     fit, values = means

@@ -406,3 +406,14 @@ def test_a_matrix_that_all_subjects_share():
     observed, solved = density.at().observe(torch.zeros(1, 1, 1, 2, dtype=torch.float64))
     expected = 10.0 / 0.8 * (math.exp(-0.4) - math.exp(-2.0))
     assert solved.all() and observed["DV"].mean[2, 0, 0, 0].item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_dose_of_nothing_changes_nothing():
+    frame = nlme.examples.phenobarbital().subset([1, 2]).to_frame()
+    nothing = frame.iloc[[0]].assign(AMT=0.0)
+    longer = pd.concat([frame.iloc[:1], nothing, frame.iloc[1:]], ignore_index=True)
+    values = [
+        nlme.ofv(nlme.examples.Phenobarbital(), nlme.Dataset.from_frame(table), nlme.FO()).ofv
+        for table in (longer, frame)
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-10)
