@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nlme_torch.data import Dataset
+
 Labels = Mapping[str, str] | None
 
 _WIDTH = 0.58  # of an average letter, in units of the font size; a point is 1/72 inch
@@ -79,6 +81,21 @@ def figure_of(ax: Axes) -> Figure:
     figure = ax.get_figure(root=True)
     assert figure is not None
     return figure
+
+
+def with_units(source: object, labels: Labels) -> dict[str, str]:
+    """Return what to write for names: the caller's labels, and for others that have one their name and unit.
+
+    Args:
+        source: A fit, whose data know units; what is drawn from numbers alone knows none.
+        labels: The caller's.
+    """
+    data = getattr(source, "data", None)
+    units = data.units if isinstance(data, Dataset) else {}
+    shown = {name: f"{name} [{unit}]" for name, unit in units.items()}
+    # inputs of networks are named as the call writes them
+    shown |= {f"cov.{name}": text for name, text in shown.items()}
+    return {**shown, **(labels or {})}
 
 
 def label(name: str, labels: Labels) -> str:

@@ -11,7 +11,7 @@ from nlme_torch.diagnostics.fit_curves import fit_curves
 from nlme_torch.diagnostics.residuals import observed_rows
 from nlme_torch.errors import FitError
 from nlme_torch.inference import Fit
-from nlme_torch.plots.figures import Labels, figure_of, fitting, label, note, panels, shared_legend
+from nlme_torch.plots.figures import Labels, figure_of, fitting, label, note, panels, shared_legend, with_units
 from nlme_torch.plots.style import INDIVIDUAL, OBSERVED, TYPICAL, styled
 
 MOST_SUBJECTS = 40
@@ -58,6 +58,7 @@ def fits(
         >>> len(nlme.plots.fits(fit, subjects=[1, 2, 3]).axes)
         3
     """
+    labels = with_units(fit, labels)
     asked = fit.data.subjects if subjects is None else fit.data.subset(subjects).subjects
     shown = asked[:MOST_SUBJECTS] if subjects is None else asked
     names = list(fit.data.outputs if outcomes is None else outcomes)

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from nlme_torch.diagnostics.predictive_density import PredictiveDensity, predictive_density
 from nlme_torch.errors import DataError
 from nlme_torch.inference import Fit
-from nlme_torch.plots.figures import Labels, label, single
+from nlme_torch.plots.figures import Labels, label, single, with_units
 from nlme_torch.plots.style import INDIVIDUAL, OBSERVED, TYPICAL, styled
 
 
@@ -46,6 +46,7 @@ def observation(
         >>> nlme.plots.observation(fit, 3).get_xlabel()
         'conc'
     """
+    labels = with_units(fit, labels)
     if isinstance(fit, PredictiveDensity):
         at = fit
     elif row is None:

@@ -72,6 +72,11 @@ class Contents:
         return dict(self._table.covariates.categories)
 
     @property
+    def units(self) -> dict[str, str]:
+        """Units by name, as far as they were given: of ``"time"``, the outputs, covariates and other columns."""
+        return dict(self._columns.units)
+
+    @property
     def start(self) -> float | None:
         """When subjects begin whose first row is later; None: at their first row (times of events: at 0)."""
         return self._columns.start
@@ -93,10 +98,10 @@ class Contents:
         return self._new.copy()
 
     def __repr__(self) -> str:
-        return overview(self._table, self.start)
+        return overview(self._table, self.start, self.units)
 
     def _repr_html_(self) -> str:
-        title, *lines = map(escape, overview(self._table, self.start).splitlines())
+        title, *lines = map(escape, overview(self._table, self.start, self.units).splitlines())
         cells = (line.strip().split("  ", 1) for line in lines)
         rows = "".join(f"<tr><th>{name}</th><td>{text.strip()}</td></tr>" for name, text in cells)
         return f"<b>{title}</b><table>{rows}</table>"

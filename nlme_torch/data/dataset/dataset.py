@@ -13,6 +13,7 @@ from nlme_torch.data.dataset.checks import misfits, suspicions
 from nlme_torch.data.dataset.contents import Contents
 from nlme_torch.data.dataset.describe import Description, describe, why_no_covariate
 from nlme_torch.data.dataset.split import rows_of_subjects, split_subjects
+from nlme_torch.data.dataset.units import named_units
 from nlme_torch.data.design.design import Regimens, designed, new_design
 from nlme_torch.data.design.new_times import Times, blank_frame, insert_times
 from nlme_torch.data.records.batch import Batch
@@ -72,6 +73,7 @@ class Dataset(Contents):
         missing: Mapping[str, Any] | None = None,
         lloq: float | str | Mapping[str, float | str | None] | None = None,
         blq: float | str | None = None,
+        units: Mapping[str, str] | None = None,
         dv: Name = None,
         dvid: Name = None,
         by: Name = None,
@@ -123,6 +125,8 @@ class Dataset(Contents):
                 CENS (or BLQ) 1, are censored there (NONMEM's M3).
             blq: what texts such as ``<0.5`` and ``BLQ`` in the value column mean: ``"censored"`` (at the limit they
                 name, or at ``lloq``), a number (censored at it where they name none) or ``"missing"``; None: an error.
+            units: columns, outputs and covariates to their units, ``{"TIME": "h", "DV": "mg/L"}``, for prints and
+                pictures.
             dv: the value column of a table with DVID.
             dvid: which outcome the value of a row is, a number or a name: a column, such as ``"CMT"``.
             by: the same as ``dvid``.
@@ -157,7 +161,8 @@ class Dataset(Contents):
         )  # fmt: skip
         raise_errors(problems, rows)
         assert reading is not None
-        return cls(reading.frame, reading.table, reading.columns)
+        own = named_units(units, reading.table, reading.columns)
+        return cls(reading.frame, reading.table, replace(reading.columns, units=own))
 
     @classmethod
     def from_csv(
@@ -217,6 +222,7 @@ class Dataset(Contents):
         covariates: pd.DataFrame | Mapping[str, Any] | None = None,
         outputs: str | Sequence[str] = "DV",
         start: float | None = None,
+        units: Mapping[str, str] | None = None,
     ) -> "Dataset":
         """A design for simulation: who gets which doses, and when to look; nothing is observed yet.
 
@@ -228,6 +234,7 @@ class Dataset(Contents):
                 mapping from name to one value or one for each subject.
             outputs: names of what will be observed.
             start: when subjects begin, as in :meth:`from_frame`.
+            units: as in :meth:`from_frame`.
 
         Returns:
             A data set without observations.
@@ -246,7 +253,8 @@ class Dataset(Contents):
         """
         ids = tuple(range(1, subjects + 1)) if isinstance(subjects, int) else tuple(subjects)
         names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
-        return cls(*new_design(regimen, times, ids, covariates, names, start))
+        frame, table, columns, new = new_design(regimen, times, ids, covariates, names, start)
+        return cls(frame, table, replace(columns, units=named_units(units, table, columns)), new)
 
     def with_regimen(self, regimen: Regimens, times: Times | None = None) -> "Dataset":
         """The same subjects and covariates under other doses, with nothing observed: a design for simulation.

@@ -1,6 +1,6 @@
 """What a data set holds, in numbers: counts, what was left out and why, covariates."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,7 @@ def _short(reason: str) -> str:
     return reason.split(" (")[0]
 
 
-def overview(table: Table, start: float | None = None) -> str:
+def overview(table: Table, start: float | None = None, units: Mapping[str, str] | None = None) -> str:
     """A data set in a few lines."""
     values, rules = table.observations.values, table.covariates.interpolation
     censoring = table.observations.censoring
@@ -68,6 +68,8 @@ def overview(table: Table, start: float | None = None) -> str:
         lines.append(f"  covariates    {', '.join(names)}")
     if table.covariates.filled:
         lines.append(f"  missing       {'; '.join(f'{k} {v}' for k, v in table.covariates.filled.items())}")
+    if units:
+        lines.append(f"  units         {', '.join(f'{name} [{unit}]' for name, unit in units.items())}")
     if start is not None:
         lines.append(f"  begins at     {start:g}, or at the first row if that is earlier")
     kept = ("named in ignore=", "not among covariates=", "is empty")

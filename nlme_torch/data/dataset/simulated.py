@@ -56,5 +56,6 @@ def with_outcomes(data: Dataset, values: Mapping[str, NDArray[np.float64]]) -> D
         "ignore": [name for name in columns.ignore if name in kept],
         "start": columns.start,
         "levels": {name: list(order) for name, order in table.covariates.categories.items()},
+        "units": {name: unit for name, unit in columns.units.items() if name in ("time", *values, *kept)},
     }
     return Dataset.from_frame(kept, **settings)

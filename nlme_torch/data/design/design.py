@@ -159,7 +159,7 @@ def designed(
         coded = rule is None or name in old.categories
         rows[name] = frame[name].to_numpy()[first[new.subject] if rule is None else before] if coded else between
     covariates = replace(old, values=values, unused={}, questions={})
-    return rows, replace(new, covariates=covariates), parts, look
+    return rows, replace(new, covariates=covariates), replace(parts, units=columns.units), look
 
 
 def _neighbours(table: Table, new: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -56,6 +56,7 @@ class Columns:
         levels: text covariate to its levels, for those whose order the user states.
         start: the time at which subjects begin whose first row is later; None: at their first row.
         rows: what rows are called while the table is read.
+        units: ``"time"``, output, covariate or column to its unit.
     """
 
     parts: Mapping[str, str]
@@ -66,6 +67,7 @@ class Columns:
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     start: float | None = None
     rows: RowNames = field(default_factory=RowNames, compare=False)
+    units: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def get(self, part: str) -> str | None:
         """Name of the column that plays a part, or None."""
