@@ -1,5 +1,7 @@
 """Units of a data set: read by name, kept by what is made of it, printed, and written on the axes of pictures."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -55,7 +57,7 @@ def test_pictures_write_them_on_their_axes_unless_a_label_says_otherwise():
     fit = quick_fit()
     units = {"Time": "h", "conc": "mg/L", "Wt": "kg"}
     data = nlme.Dataset.from_frame(fit.data.frame, id="Subject", outputs="conc", units=units)
-    fit = type(fit)(**{**vars(fit), "data": data})
+    fit = replace(fit, data=data)
     figure = nlme.plots.fits(fit, subjects=[1])
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("time [h]", "conc [mg/L]")
     assert nlme.plots.effects(fit, versus="covariates", covariates=["Wt"]).axes[-1].get_xlabel() == "Wt [kg]"
