@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nlme_torch.data.table.cells import as_label, is_missing, parse_numbers
+from nlme_torch.data.table.closest import closest
 from nlme_torch.data.table.columns import Columns
 from nlme_torch.data.table.problems import Problem
 
@@ -88,6 +89,7 @@ def _filled(
 def _value(known: pd.Series, name: str, rule: Any, problems: list[Problem]) -> Any:
     """What a subject without a value gets: a statistic of the subjects' first known values, or the rule itself."""
     if rule not in ("median", "mode"):
+        problems += _unknown_rule(known, name, rule)
         return rule
     numbers = parse_numbers(known).value
     if not len(known):
@@ -101,6 +103,21 @@ def _value(known: pd.Series, name: str, rule: Any, problems: list[Problem]) -> A
         problems.append(Problem("missing", say, column=name))
         return np.nan
     return float(np.median(numbers))
+
+
+def _unknown_rule(known: pd.Series, name: str, rule: Any) -> list[Problem]:
+    """A problem where a text is neither a rule nor a value, and would become a level of its own without a word."""
+    if not isinstance(rule, str) or rule in {str(as_label(cell)) for cell in known}:
+        return []
+    if rule.lower() == "estimate":
+        say = (
+            "missing= cannot estimate a covariate; fill it ('median', 'mode', 'carry' or a value), or leave those "
+            "subjects out."
+        )
+        return [Problem("missing", say, column=name)]
+    near = closest(rule, RULES)
+    say = f"missing={{{name!r}: {rule!r}}} is no rule and no level. Did you mean {near!r}?"
+    return [Problem("missing", say, column=name)] if near else []
 
 
 def _subjects(count: int) -> str:

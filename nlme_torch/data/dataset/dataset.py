@@ -14,6 +14,7 @@ from nlme_torch.data.dataset.contents import Contents
 from nlme_torch.data.dataset.describe import Description, describe, why_no_covariate
 from nlme_torch.data.dataset.split import rows_of_subjects, split_subjects
 from nlme_torch.data.dataset.units import named_units
+from nlme_torch.data.dataset.unseen import to_predict
 from nlme_torch.data.design.design import Regimens, designed, new_design
 from nlme_torch.data.design.new_times import Times, blank_frame, insert_times
 from nlme_torch.data.records.batch import Batch
@@ -162,7 +163,7 @@ class Dataset(Contents):
         raise_errors(problems, rows)
         assert reading is not None
         own = named_units(units, reading.table, reading.columns)
-        return cls(reading.frame, reading.table, replace(reading.columns, units=own))
+        return cls(reading.frame, reading.table, replace(reading.columns, units=own), to_predict(reading.table))
 
     @classmethod
     def from_csv(

@@ -84,3 +84,18 @@ def test_a_covariate_may_be_named_both_as_a_covariate_and_as_changing():
     one = nlme.Dataset.from_frame(table, covariates=["WT"], time_varying=["CR"])
     assert both.hash == one.hash
     assert both.batch().interpolation == {"CR": "locf"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"SEX": "estimate"}, "column SEX: missing= cannot estimate a covariate"),
+        ({"SEX": "modes"}, "column SEX: .* is no rule and no level. Did you mean 'mode'"),
+        ({"WT": "meadian"}, "column WT: .* is no rule and no level. Did you mean 'median'"),
+    ],
+)
+def test_a_text_that_is_neither_a_rule_nor_a_level_becomes_no_level(rule, said):
+    with pytest.raises(nlme.DataError, match=said):
+        nlme.Dataset.from_frame(frame(), missing={"WT": 70.0, "SEX": "f", **rule}, **READ)
+    unknown = nlme.Dataset.from_frame(frame(), missing={"WT": 70.0, "SEX": "unknown"}, **READ)
+    assert unknown.categories["SEX"] == ("f", "m", "unknown")
