@@ -228,7 +228,9 @@ class Course:
         values = {name: value[self.best : self.best + 1] for name, value in self._standing().items()}
         phi = None if self.state is None else self.state.transformed[:, :, self.best]
         certificate = None if certifier is None else certifier.certificate
+        moved = False
         if certifier is not None and certificate is not None:
+            moved = not torch.equal(certifier.vector, certifier.scalars.vector)
             values = {name: value.detach() for name, value in certifier.scalars.at(certifier.vector[None]).items()}
             phi = certifier.draws.flatten(1, 2)
         warnings = list(self.warnings)
@@ -268,7 +270,7 @@ class Course:
             draws = None if phi is None else phi - mean
         return Estimation(
             values=values,
-            trace=self.recorder.frame(self.best),
+            trace=self.recorder.frame(self.best, values if moved else None),
             status=self.status,
             termination=self.reason,
             warnings=(*warnings, *collapsed_effects(density, values)),

@@ -1,5 +1,7 @@
 """Every iterate of a fit by SAEM on the natural scale, and how far the last ones have drifted."""
 
+import math
+
 import pandas as pd
 import torch
 from torch import Tensor
@@ -62,11 +64,20 @@ class Recorder:
         index = int(moved.argmax())
         return float(moved[index]), self.names[self.judged[index]]
 
-    def frame(self, start: int) -> pd.DataFrame:
-        """Return the trace of one start as a table."""
+    def frame(self, start: int, end: ParameterValues | None = None) -> pd.DataFrame:
+        """Return the trace of one start as a table.
+
+        Args:
+            start: Which one.
+            end: Estimates of that start after the last iteration, if they have moved since; a last row of phase
+                "certify".
+        """
         rows = [row[start].tolist() for row in self.rows]
+        if end is not None:
+            rows.append(scalar_matrix(all_scalars(self.model, end))[0].tolist())
         table = pd.DataFrame(rows, columns=self.names, dtype=float)
         table.insert(0, "iteration", range(1, len(table) + 1))
-        table.insert(1, "phase", self.phases)
-        table["complete_loglik"] = [float(value[start]) for value in self.log_joint]
+        moved = [] if end is None else ["certify"]
+        table.insert(1, "phase", self.phases + moved)
+        table["complete_loglik"] = [float(value[start]) for value in self.log_joint] + [math.nan for _ in moved]
         return pd.concat([table, pd.DataFrame(self.reports)], axis=1)
