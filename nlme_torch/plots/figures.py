@@ -22,6 +22,12 @@ class PanelFigure(Figure):
 
     _shown = False
 
+    def savefig(self, fname: Any, *, transparent: bool | None = None, **options: Any) -> None:
+        """Save with the figure's own background, whatever style the session has chosen for others."""
+        options.setdefault("facecolor", self.get_facecolor())
+        options.setdefault("edgecolor", self.get_edgecolor())
+        super().savefig(fname, transparent=transparent, **options)
+
     def _ipython_display_(self) -> None:
         backend_shows_it = plt.isinteractive() and "inline" not in plt.get_backend()
         if plt.fignum_exists(getattr(self, "number", -1)) and (self._shown or backend_shows_it):
@@ -73,7 +79,7 @@ def single(ax: Axes | None, *, width: float = 4.8, height: float = 3.4) -> Axes:
     """Return the axes given, or those of a new figure [inch]."""
     if ax is not None:
         return ax
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    return plt.subplots(figsize=(width, height), layout="constrained", FigureClass=PanelFigure)[1]
 
 
 def figure_of(ax: Axes) -> Figure:

@@ -1,6 +1,6 @@
 """Individual fits: what was observed and what the model predicts, subject by subject."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nlme_torch.diagnostics.fit_curves import fit_curves
+from nlme_torch.diagnostics.individual_bands import individual_bands
 from nlme_torch.diagnostics.residuals import observed_rows
 from nlme_torch.errors import FitError
 from nlme_torch.inference import Fit
@@ -27,6 +28,7 @@ def fits(
     outcomes: Iterable[str] | None = None,
     log: bool = False,
     points: int = 100,
+    band: float | None = None,
     labels: Labels = None,
     ax: Axes | None = None,
 ) -> Figure:
@@ -39,6 +41,7 @@ def fits(
         outcomes: Names of outcomes; all if None.
         log: Whether the ordinate is logarithmic; what is not positive is then left out.
         points: Times per curve.
+        band: Level of a band around the individual curve, from the subject's conditional distribution; None: no band.
         labels: What to write for ``"time"`` and for outcomes, e.g. ``{"time": "time (h)", "conc":
             "theophylline (mg/L)"}``.
         ax: Axes to draw in, for a single subject and outcome.
@@ -63,7 +66,10 @@ def fits(
     shown = asked[:MOST_SUBJECTS] if subjects is None else asked
     names = list(fit.data.outputs if outcomes is None else outcomes)
     curves = fit_curves(fit, shown, points)
-    observed = {name: observed_rows(fit, name) for name in names}
+    if band is not None:
+        bands = individual_bands(fit, shown, points, level=band)
+        curves = curves.merge(bands, on=["id", "time", "outcome"], how="left")
+    observed = {name: _with_censoring(fit, observed_rows(fit, name), name) for name in names}
     count = len(shown) * len(names)
     if ax is not None:
         if count > 1:
@@ -75,7 +81,7 @@ def fits(
         for row, name in enumerate(names):
             panel = axes[position * len(names) + row]
             curve = curves[(curves["id"] == subject) & (curves["outcome"] == name)]
-            _panel(panel, curve, observed[name][observed[name]["id"] == subject], log)
+            _panel(panel, curve, observed[name][observed[name]["id"] == subject], log, band)
             title = f"subject {subject}" if len(names) == 1 else f"subject {subject}: {name}"
             panel.set_title(title, fontsize=fitting(title, 2.2, 9.5))
             if ax is not None or panel.get_subplotspec().is_first_col():  # type: ignore[union-attr]
@@ -96,6 +102,47 @@ def fits(
     return figure
 
 
+def fit_pages(
+    fit: Fit,
+    subjects: Iterable[Any] | None = None,
+    columns: int = 4,
+    *,
+    rows: int = 3,
+    outcomes: Iterable[str] | None = None,
+    log: bool = False,
+    points: int = 100,
+    band: float | None = 0.9,
+    labels: Labels = None,
+) -> Iterator[Figure]:
+    """Plot individual fits of any number of subjects, one figure after the other.
+
+    Args:
+        fit: A fit.
+        subjects: Ids; all if None.
+        columns: Subjects in a row.
+        rows: Subjects below each other on a page.
+        outcomes: Names of outcomes; all if None.
+        log: Whether the ordinate is logarithmic.
+        points: Times per curve.
+        band: Level of a band around the individual curve; None: no band.
+        labels: As in :func:`fits`.
+
+    Yields:
+        A figure per page; close it before the next where there are many.
+
+    Raises:
+        DataError: A subject or an outcome is unknown.
+    """
+    shown = fit.data.subjects if subjects is None else fit.data.subset(subjects).subjects
+    names = None if outcomes is None else list(outcomes)
+    for start in range(0, len(shown), columns * rows):
+        page = shown[start : start + columns * rows]
+        figure = fits(fit, page, columns, outcomes=names, log=log, points=points, band=band, labels=labels)
+        if len(page) < len(shown):
+            note(figure, f"subjects {start + 1} to {start + len(page)} of {len(shown)}")
+        yield figure
+
+
 def _layout(subjects: int, names: list[str], columns: int) -> tuple[Figure, list[Axes]]:
     """Panels ordered by subject and outcome; the outcomes of a subject stand below each other."""
     across = min(columns, subjects)
@@ -114,13 +161,37 @@ def _layout(subjects: int, names: list[str], columns: int) -> tuple[Figure, list
     return figure, ordered
 
 
-def _panel(ax: Axes, curve: pd.DataFrame, observed: pd.DataFrame, log: bool) -> None:
+def _with_censoring(fit: Fit, observed: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Add CENS to observations, from the data."""
+    batch = fit.density.batch
+    code = batch.outcomes[name].censoring
+    if code is None:
+        return observed.assign(CENS=0)
+    seen = batch.outcomes[name].mask
+    marks = pd.Series(code[seen].numpy(force=True), index=batch.rows[seen].numpy(force=True))
+    return observed.assign(CENS=observed["row"].map(marks).to_numpy())
+
+
+def _panel(ax: Axes, curve: pd.DataFrame, observed: pd.DataFrame, log: bool, band: float | None) -> None:
     if log:
         # a point at minus infinity would be part of the layout
         curve, observed = curve[(curve["PRED"] > 0) & (curve["IPRED"] > 0)], observed[observed["DV"] > 0]
         ax.set_yscale("log")
     time, typical, individual = curve["time"], curve["PRED"], curve["IPRED"]
-    ax.plot(observed["time"], observed["DV"], "o", color=OBSERVED, markersize=3.5, label="observed", zorder=3)
+    known = observed[observed["CENS"] == 0]
+    ax.plot(known["time"], known["DV"], "o", color=OBSERVED, markersize=3.5, label="observed", zorder=3)
+    for side, marker, text in ((1, "v", "below the limit"), (-1, "^", "above the limit")):
+        part = observed[observed["CENS"] == side]
+        if len(part):
+            ax.plot(
+                part["time"], part["DV"], marker, markerfacecolor="white", markeredgecolor=OBSERVED, markersize=4.5,
+                linestyle="none", label=text, zorder=3,
+            )  # fmt: skip
+    if band is not None:
+        ax.fill_between(
+            time, curve["lower"], curve["upper"], color=INDIVIDUAL, alpha=0.2, linewidth=0,
+            label=f"{100 * band:g} % of the conditional distribution",
+        )  # fmt: skip
     ax.plot(time, individual, color=INDIVIDUAL, label="IPRED (individual)")
     ax.plot(time, typical, color=TYPICAL, linestyle=(0, (4, 2)), linewidth=1.2, label="PRED (typical)")
 
