@@ -1,5 +1,6 @@
 """A continuous outcome that cannot lie below a bound: the M4 method for concentrations."""
 
+import math
 from typing import Any
 
 import pyro.distributions as dist
@@ -105,6 +106,20 @@ class Truncated(dist.TorchDistribution):
         step = torch.where(high, standardised_step(self.base, bound.new_full((), self.lower), lower), 0.0)
         far = standard_log_interval_above(law, step, torch.where(high, width, 1.0), torch.where(high, bound, 1.0))
         return torch.where(some, torch.where(high, far, near), -torch.inf)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw values above the bound; of Student's distribution there is no way to."""
+        if isinstance(self.base, StudentT):
+            raise NotImplementedError
+        shape = torch.Size(sample_shape) + self.batch_shape
+        with torch.no_grad():
+            _, bound, _ = self._bound()
+            tail = 0.5 * torch.special.erfc(bound * math.sqrt(0.5)).expand(shape)
+            # by the upper tail, which keeps its digits where the bound is high
+            above = -torch.special.ndtri(tail * torch.rand(shape, dtype=tail.dtype, device=tail.device))
+            value = self.base.loc + self.base.scale * above
+            value = value.exp() if isinstance(self.base, LogNormal) else value
+            return value.clamp_min(self.lower)
 
     def _bound(self) -> tuple[StandardNormal | StandardStudent, Tensor, Tensor]:
         """The standard distribution, the bound in its units, and whether that is above the middle.
