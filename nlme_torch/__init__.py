@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nlme_torch import model as model
     from nlme_torch import nonmem as nonmem
     from nlme_torch import plots as plots
+    from nlme_torch import reporting as reporting
     from nlme_torch import settings as settings
     from nlme_torch import solve as solve
     from nlme_torch.data import Dataset as Dataset
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from nlme_torch.inference import Bootstrap as Bootstrap
     from nlme_torch.inference import Certification as Certification
     from nlme_torch.inference import Comparison as Comparison
+    from nlme_torch.inference import CovariateSearch as CovariateSearch
     from nlme_torch.inference import CrossValidation as CrossValidation
     from nlme_torch.inference import Ensemble as Ensemble
     from nlme_torch.inference import Fit as Fit
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from nlme_torch.inference import Race as Race
     from nlme_torch.inference import Rescue as Rescue
     from nlme_torch.inference import Simulation as Simulation
+    from nlme_torch.inference import SimulationEstimation as SimulationEstimation
     from nlme_torch.inference import Staged as Staged
     from nlme_torch.inference import Status as Status
     from nlme_torch.inference import StepSchedule as StepSchedule
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     from nlme_torch.inference import augment as augment
     from nlme_torch.inference import case_bootstrap as case_bootstrap
     from nlme_torch.inference import compare as compare
+    from nlme_torch.inference import covariate_search as covariate_search
     from nlme_torch.inference import cross_validate as cross_validate
     from nlme_torch.inference import fit as fit
     from nlme_torch.inference import held_out as held_out
@@ -76,6 +80,7 @@ if TYPE_CHECKING:
     from nlme_torch.inference import profile as profile
     from nlme_torch.inference import simulate as simulate
     from nlme_torch.inference import sir as sir
+    from nlme_torch.inference import sse as sse
     from nlme_torch.inference import standard_errors as standard_errors
     from nlme_torch.model import L1 as L1
     from nlme_torch.model import L2 as L2
@@ -102,6 +107,7 @@ if TYPE_CHECKING:
     from nlme_torch.model import observation as observation
     from nlme_torch.model import scale_networks as scale_networks
     from nlme_torch.nonmem import from_nonmem as from_nonmem
+    from nlme_torch.reporting import report as report
     from nlme_torch.solve import RK4 as RK4
     from nlme_torch.solve import Auto as Auto
     from nlme_torch.solve import Rodas5P as Rodas5P
@@ -118,6 +124,7 @@ _PARTS = (
     "model",
     "nonmem",
     "plots",
+    "reporting",
     "settings",
     "solve",
 )
@@ -137,6 +144,7 @@ _NAMES = {
         "Bootstrap",
         "Certification",
         "Comparison",
+        "CovariateSearch",
         "CrossValidation",
         "Ensemble",
         "Fit",
@@ -154,6 +162,7 @@ _NAMES = {
         "Rescue",
         "Simulation",
         "Staged",
+        "SimulationEstimation",
         "Status",
         "StepSchedule",
         "StochasticInformation",
@@ -162,6 +171,7 @@ _NAMES = {
         "augment",
         "case_bootstrap",
         "compare",
+        "covariate_search",
         "cross_validate",
         "fit",
         "held_out",
@@ -174,6 +184,7 @@ _NAMES = {
         "profile",
         "simulate",
         "sir",
+        "sse",
         "standard_errors",
     ),
     "nlme_torch.model": (
@@ -203,6 +214,7 @@ _NAMES = {
         "scale_networks",
     ),
     "nlme_torch.nonmem": ("from_nonmem",),
+    "nlme_torch.reporting": ("report",),
     "nlme_torch.solve": ("RK4", "Auto", "Rodas5P", "TorchDiffEq", "Tsit5"),
 }
 _RENAMED = {

@@ -46,6 +46,8 @@ from nlme_torch.inference.saem.schedule import StepSchedule as StepSchedule
 from nlme_torch.inference.simulation.result import Simulation as Simulation
 from nlme_torch.inference.simulation.simulate import simulate as simulate
 from nlme_torch.inference.strategies.augment import augment as augment
+from nlme_torch.inference.strategies.covariate_search import CovariateSearch as CovariateSearch
+from nlme_torch.inference.strategies.covariate_search import covariate_search as covariate_search
 from nlme_torch.inference.strategies.ensemble import Ensemble as Ensemble
 from nlme_torch.inference.strategies.multistart import Multistart as Multistart
 from nlme_torch.inference.strategies.multistart import multistart as multistart
@@ -56,6 +58,8 @@ from nlme_torch.inference.uncertainty.profile import Profile as Profile
 from nlme_torch.inference.uncertainty.profile import profile as profile
 from nlme_torch.inference.uncertainty.sir import SIR as SIR
 from nlme_torch.inference.uncertainty.sir import sir as sir
+from nlme_torch.inference.uncertainty.sse import SimulationEstimation as SimulationEstimation
+from nlme_torch.inference.uncertainty.sse import sse as sse
 from nlme_torch.inference.uncertainty.standard_errors import Uncertainty as Uncertainty
 from nlme_torch.inference.uncertainty.standard_errors import standard_errors as standard_errors
 from nlme_torch.inference.validation.comparison import Comparison as Comparison

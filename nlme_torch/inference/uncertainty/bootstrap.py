@@ -196,10 +196,10 @@ def _bootstrap(
         chosen = chosen.at(fit.density, parameter_values(fit.model))
     scalars = FreeScalars(fit.model, parameter_values(fit.model))
     with progress_line(samples, f"{draws.kind} bootstrap", progress) as line:
-        if isinstance(chosen, MarginalMethod) and _at_once(chosen) and len(scalars.vector) == len(scalars.whole):
-            vectors, problems = _together(fit, chosen, draws, samples, scalars, line)
+        if isinstance(chosen, MarginalMethod) and at_once(chosen) and len(scalars.vector) == len(scalars.whole):
+            vectors, problems = fit_together(fit.density, chosen, draws, samples, scalars, line)
         else:
-            vectors, problems = _one_by_one(fit, chosen, draws, samples, seed, scalars, line)
+            vectors, problems = fit_one_by_one(fit.density, chosen, draws, samples, seed, scalars, line)
     interrupted = INTERRUPTED in problems.values()
     if samples - len(problems) < 2 and interrupted:
         raise KeyboardInterrupt  # nothing stands yet
@@ -222,22 +222,36 @@ def _bootstrap(
     )
 
 
-def _at_once(method: MarginalMethod) -> bool:
+def at_once(method: MarginalMethod) -> bool:
     """Whether the method leaves the search to the library: one start, and no minimiser of the user's choice."""
     return method.optimiser is None and method.starts == 1
 
 
-def _together(
-    fit: Fitted, method: MarginalMethod, draws: Resamples, samples: int, scalars: FreeScalars, line: Progress
+def fit_together(
+    density: Density, method: MarginalMethod, draws: Resamples, samples: int, scalars: FreeScalars, line: Progress
 ) -> tuple[Tensor, dict[int, str]]:
-    """Fit as many data sets at once as one call of the objective should hold."""
-    approximation = method.approximation(fit.density)
-    objective = MarginalObjective(approximation, scalars.values, method.searches(fit.density))
+    """Fit as many data sets at once as one call of the objective should hold.
+
+    Args:
+        density: The model at the parameters where every fit begins, joined to the data whose design all share.
+        method: An approximation of the likelihood that leaves the minimiser to the library.
+        draws: The data sets.
+        samples: How many.
+        scalars: The parameters.
+        line: Where progress is shown.
+
+    Returns:
+        ``(sample, parameter)`` on the estimation scale, and data set to the reason why its fit failed.
+    """
+    approximation = method.approximation(density)
+    objective = MarginalObjective(approximation, scalars.values, method.searches(density))
     curvature = 2 * positive(hessian(objective, scalars.kept))
     factor = factor_or(curvature, root_of_diagonal(curvature))
     scale = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).mT
     vectors, problems, interrupted = [], {}, False
-    for members in torch.arange(samples, device=scalars.whole.device).split(max(1, COLUMNS // fit.data.n_subjects)):
+    for members in torch.arange(samples, device=scalars.whole.device).split(
+        max(1, COLUMNS // density.batch.n_subjects)
+    ):
         if interrupted:
             vectors.append(scalars.whole.expand(len(members), -1))
             problems.update(dict.fromkeys(members.tolist(), INTERRUPTED))
@@ -263,17 +277,17 @@ def _together(
     return torch.cat(vectors), problems
 
 
-def _one_by_one(
-    fit: Fitted, method: FitMethod, draws: Resamples, samples: int, seed: int, scalars: FreeScalars, line: Progress
+def fit_one_by_one(
+    density: Density, method: FitMethod, draws: Resamples, samples: int, seed: int, scalars: FreeScalars, line: Progress
 ) -> tuple[Tensor, dict[int, str]]:
-    """Fit one data set after the other, from the estimates."""
-    names = free_names(fit.model)
+    """Fit one data set after the other by any method; see :func:`fit_together`."""
+    names = free_names(density.model)
     vectors, problems = [], {}
     for number in range(samples):
         vector = scalars.whole
         try:
-            density = Density(copy.deepcopy(fit.model), draws.batch(number), fit.solver)
-            estimation = method.estimate(density, torch.Generator().manual_seed(seed + number), False)
+            own = Density(copy.deepcopy(density.model), draws.batch(number), density.solver)
+            estimation = method.estimate(own, torch.Generator().manual_seed(seed + number), False)
             if estimation.status is Status.INTERRUPTED:
                 raise KeyboardInterrupt
             vector = flatten_values(estimation.values, names)[0]
