@@ -19,6 +19,7 @@ from nlme_torch.diagnostics.visual_predictive_check import chosen_outcome
 from nlme_torch.errors import DataError
 from nlme_torch.inference import Fit
 from nlme_torch.inference.residuals.continuous_records import is_event, outcome_kinds
+from nlme_torch.settings import check_level, check_values
 
 CHUNK = 20_000_000
 """Simulated numbers that are ordered at once, 160 MB."""
@@ -67,8 +68,10 @@ def numerical_predictive_check(
     name = chosen_outcome(fit, outcome)
     if is_event(outcome_kinds(fit.density)[name]):
         raise DataError(f"outcome {name!r} is the time of an event, which has no prediction intervals; use vpc.")
-    if not all(0 < value < 1 for value in (*intervals, level)):
-        raise DataError("intervals and level are probabilities, between 0 and 1.")
+    check_values("numerical_predictive_check", DataError, simulations=(simulations, int), seed=(seed, int))
+    check_level("numerical_predictive_check", DataError, level)
+    if simulations < 2 or not all(0 < value < 1 for value in intervals):
+        raise DataError("numerical_predictive_check: give 2 or more simulations, and intervals between 0 and 1.")
     found = simulated_observations(fit, name, simulations, seed, stratify=stratify)
     tails = 0.5 - np.asarray(intervals) / 2
     rows = []

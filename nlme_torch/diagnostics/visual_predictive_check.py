@@ -30,7 +30,9 @@ from nlme_torch.diagnostics.simulated_observations import Strata, simulated_obse
 from nlme_torch.diagnostics.survival_check import survival_check
 from nlme_torch.errors import DataError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.inference.residuals.continuous_records import is_discrete, is_event, outcome_kinds
+from nlme_torch.settings import check_level, check_values
 
 Kind = Literal["percentiles", "categories", "survival"]
 Bins = int | Sequence[float] | None
@@ -178,6 +180,7 @@ def chosen_outcome(fit: Fit, outcome: str | None) -> str:
     Raises:
         DataError: It is unknown, or must be named.
     """
+    check_fit("vpc", fit)
     names = fit.data.outputs
     if outcome is None and len(names) > 1:
         raise DataError(f"the data have several outcomes, {', '.join(names)}; say which with outcome=.")
@@ -187,10 +190,12 @@ def chosen_outcome(fit: Fit, outcome: str | None) -> str:
 
 
 def _check(simulations: int, percentiles: Sequence[float], level: float) -> None:
-    if not isinstance(simulations, int) or simulations < 2:
-        raise DataError(f"simulations must be a whole number of 2 or more, got {simulations!r}.")
-    if not all(0 < value < 1 for value in (*percentiles, level)):
-        raise DataError("percentiles and level are probabilities, between 0 and 1.")
+    check_values("vpc", DataError, simulations=(simulations, int))
+    check_level("vpc", DataError, level)
+    if simulations < 2:
+        raise DataError(f"vpc: simulations must be 2 or more, got {simulations}.")
+    if not all(0 < value < 1 for value in percentiles):
+        raise DataError(f"vpc: percentiles are probabilities, between 0 and 1, got {list(percentiles)!r:.60}.")
 
 
 def _binned(

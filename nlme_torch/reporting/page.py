@@ -10,8 +10,10 @@ import pandas as pd
 
 from nlme_torch.errors import FitError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.plots.figures import Labels
 from nlme_torch.reporting.contents import Section, sections
+from nlme_torch.settings import check_values
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -59,6 +61,8 @@ def report(
         from jinja2 import Environment
     except ImportError:
         raise FitError("report needs jinja2: pip install jinja2.") from None
+    check_fit("report", fit)
+    check_values("report", FitError, folder=(folder, str | os.PathLike), simulations=(simulations, int))
     target = Path(folder) / "report.html"
     if target.exists() and not overwrite:
         raise FitError(f"report: {target} exists; choose another folder or overwrite=True.")

@@ -181,8 +181,9 @@ class Fit(FitRecord):
             Comets, Brendel and Mentré (2008), Computing normalised prediction distribution errors to evaluate nonlinear
             mixed-effect models. doi:10.1016/j.cmpb.2007.12.002
         """
-        if not isinstance(simulations, int) or simulations < 0:
-            raise FitError(f"table: simulations must be a whole number of 0 or more, got {simulations!r}.")
+        check_values("table", FitError, simulations=(simulations, int), seed=(seed, int))
+        if simulations < 0:
+            raise FitError(f"table: simulations must be 0 or more, got {simulations}.")
         return diagnostic_table(self.density, self.data, self.effects.modes, simulations, seed)
 
     def individualise(self, data: "Dataset", starts: int = 6, seed: int = 0) -> Individuals:

@@ -41,6 +41,7 @@ from nlme_torch.model.density.density import Density
 from nlme_torch.model.parameters.covariate_effects import CovariateEffect
 from nlme_torch.model.parameters.individual_parameters import IndividualParameter
 from nlme_torch.model.parameters.named_modules import NamedModules
+from nlme_torch.settings import check_level
 from nlme_torch.solve import Solver, choose_solver
 
 if TYPE_CHECKING:
@@ -134,6 +135,13 @@ def covariate_search(
         raise FitError(
             f"covariate_search compares likelihoods, and {type(chosen).__name__} computes none that repeats exactly; "
             "use nlme.FOCEI() or another method of its kind."
+        )
+    check_level("covariate_search (forward)", FitError, forward)
+    check_level("covariate_search (backward)", FitError, backward)
+    if not isinstance(candidates, Mapping):
+        raise FitError(
+            "covariate_search: candidates must be a mapping from parameters to effects, such as {'cl': "
+            f"nlme.Power('WT', ref=70)}}, got {candidates!r:.60}."
         )
     offered = {name: [e] if isinstance(e, CovariateEffect) else list(e) for name, e in candidates.items()}
     _check(model, offered)

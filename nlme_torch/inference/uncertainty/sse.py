@@ -40,6 +40,7 @@ from nlme_torch.model.declare.arguments import check_arguments
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
+from nlme_torch.settings import check_level, check_values
 from nlme_torch.solve import Solver, choose_solver
 
 if TYPE_CHECKING:
@@ -130,10 +131,10 @@ def sse(
     """
     check_arguments("sse", model, data, seed)
     check_method("sse", method, ("estimate",), "nlme.FOCEI()")
+    check_values("sse", FitError, samples=(samples, int))
+    check_level("sse", FitError, level)
     if samples < 2:
         raise FitError(f"sse needs at least 2 samples, got {samples}.")
-    if not 0 < level < 1:
-        raise FitError(f"sse: level must be a probability, got {level}.")
     density = Density(model, data.batch(), choose_solver(solver))
     chosen: FitMethod = method or FOCEI()
     values = parameter_values(model)

@@ -116,7 +116,7 @@ def test_a_log_normal_outcome_has_the_residuals_of_its_logarithm():
 
 
 def test_the_number_of_simulations_is_checked():
-    with pytest.raises(nlme.FitError, match="simulations must be"):
+    with pytest.raises(nlme.FitError, match="simulations must be 0 or more"):
         quick_fit().table(simulations=-1)
 
 
