@@ -23,6 +23,7 @@ from nlme_torch.inference.estimates.method_arguments import check_fit, check_met
 from nlme_torch.inference.foce.focei import FOCEI
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.foce.quadrature import Quadrature
+from nlme_torch.inference.information.held_nodes import information_at_held_nodes
 from nlme_torch.inference.information.observed import Information, Kind, invert, marginal_information
 from nlme_torch.inference.information.stochastic import StochasticInformation
 from nlme_torch.inference.marginal.enough_nodes import STEP
@@ -187,19 +188,20 @@ def _enough_nodes(
 ) -> tuple[Quadrature, Information]:
     """Raise the nodes until no standard error moves by 2 % from one rule to the next.
 
-    The error of a rule changes with the parameters, and its second derivative is more of the information than its
-    value is of the likelihood: a rule that is good enough for a fit may be too coarse here.
+    The nodes stand where they are at the estimates. What a rule leaves out of the second derivatives is more of the
+    information than its value is of the likelihood: one that is good enough for a fit may be too coarse here.
     """
     rule = method.at(density, scalars.values)
     before: tuple[Quadrature, Information, Tensor] | None = None
     while True:
         approximation = rule.approximation(density)
-        information = marginal_information(approximation, scalars, rule.searches(density), step)
+        assert isinstance(approximation, QuadratureApproximation)
+        found = marginal_information if approximation.nodes == 1 else information_at_held_nodes
+        information = found(approximation, scalars, rule.searches(density), step)
         errors = invert(information, kind, scalars.labels).covariance.diagonal().sqrt()
         moved = math.inf if before is None else float((errors / before[2] - 1).abs().max())
         if before is not None and moved <= MOVED:
             return before[0], before[1]
-        assert isinstance(approximation, QuadratureApproximation)
         if approximation.nodes == 1 or approximation.with_nodes(approximation.nodes + STEP) is None:
             by = "by an unknown amount" if not math.isfinite(moved) else f"by {100 * moved:.0f} %"
             warning = f"{rule.name}: more nodes, which would be too many, may move a standard error {by}"

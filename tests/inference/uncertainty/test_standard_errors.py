@@ -190,7 +190,7 @@ def errors_by_rule(monkeypatch, by_nodes):
         one = torch.eye(len(scalars.names), dtype=torch.float64)
         return Information(one / by_nodes[approximation.nodes] ** 2, one, subjects=12)
 
-    monkeypatch.setattr(computed, "marginal_information", information)
+    monkeypatch.setattr(computed, "information_at_held_nodes", information)
 
 
 def test_nodes_are_added_until_standard_errors_stay(small, monkeypatch):
@@ -218,7 +218,7 @@ def test_a_correlation_is_a_covariance_over_both_standard_errors(small, monkeypa
     size = torch.tensor([0.1, 0.2, 0.4, 0.3, 0.05, 0.6], dtype=torch.float64)
     inverse = torch.outer(size, size) * (0.7 * torch.eye(6, dtype=torch.float64) + 0.3)
     both = Information(torch.linalg.inv(inverse), torch.eye(6, dtype=torch.float64), subjects=12)
-    monkeypatch.setattr(computed, "marginal_information", lambda *others: both)
+    monkeypatch.setattr(computed, "information_at_held_nodes", lambda *others: both)
     errors = nlme.standard_errors(small, nlme.Quadrature(nodes=3), kind="R")
     assert errors.correlation.to_numpy() == pytest.approx(0.7 * np.eye(6) + 0.3, rel=1e-9)
     assert errors.condition_number == pytest.approx((0.7 + 6 * 0.3) / 0.7) and errors.level == 0.95
