@@ -241,3 +241,15 @@ def test_a_declared_effect_of_a_column_that_is_no_covariate_says_why():
 
     with pytest.raises(nlme.ModelError, match=r"Shift\('SCALE'\) of 'a': .* it varies within subjects"):
         Density(Effect(), subjects(SCALE=range(9)).batch(), choose_solver(None))
+
+
+def test_what_is_assigned_to_p_is_refused_as_it_would_be_lost():
+    class Assigned(Oral):
+        def individual(self, p, cov):
+            p.cl = p.cl * cov.WT / 70
+            return {}
+
+    with pytest.raises(
+        nlme.ModelError, match=r'p\.cl = p\.cl \* cov\.WT / 70\n.*changes nothing.*return \{"cl"'
+    ):
+        Density(Assigned(), subjects().batch(), choose_solver(None))
