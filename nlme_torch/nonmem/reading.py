@@ -237,6 +237,8 @@ def _prediction(reading: Reading) -> Expression:
     if "CMT" in reading.table:
         given = reading.table["CMT"][reading.observed].astype(int)
         seen = sorted({int(k) or reading.structure.observed for k in given})
+    if not seen:
+        reading.stream.refuse(reading.code_line, "no row of the data is an observation")
     value = scaled(seen[-1])
     for k in reversed(seen[:-1]):
         test: Expression = Binary("==", Name("CMT"), Number(str(k)))

@@ -1,8 +1,11 @@
 """What code makes of data items alone: evaluated on the table, or written as a column of it."""
 
+import math
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import special
 
 from nlme_torch.nonmem.algebra import contains, replaced, with_children
 from nlme_torch.nonmem.control_stream import ControlStream
@@ -24,6 +27,9 @@ from nlme_torch.nonmem.python_code import Printer
 
 NEWIND = 'np.where(table["ID"] == table["ID"].shift(), 2, np.where(table.index == 0, 0, 1))'
 """NEWIND as a column: 0 on the first record of all, 1 on that of another subject, 2 on the others."""
+
+
+_SCOPE = {"np": np, "pd": pd, "special": special, "math": math}
 
 
 def table_text(expression: Expression) -> str:
@@ -76,7 +82,7 @@ class TableColumns:
     def values(self, expression: Expression) -> NDArray[np.float64]:
         """Return an expression of data items at every row, ``(row,)``."""
         text = table_text(self.inlined(expression))
-        found = eval(text, {"table": self.table, "np": np})  # noqa: S307  (text that was written here)
+        found = eval(text, {**_SCOPE, "table": self.table})  # noqa: S307  (text that was written here)
         return np.broadcast_to(np.asarray(found, dtype=np.float64), (len(self.table),))
 
     def settled(self, definition: Definition, rows: NDArray[np.bool_]) -> Expression:
@@ -120,14 +126,15 @@ class TableColumns:
         while isinstance(chain, Where):
             chosen.append((chain.condition, chain.yes))
             chain = chain.no
-        if not isinstance(chain, Before) or any(contains(yes, lambda p: isinstance(p, Before)) for _, yes in chosen):
+        before_in = [part for pair in chosen for each in pair for part in walk(each) if isinstance(part, Before)]
+        if not isinstance(chain, Before) or before_in:
             refuse_before(self.program.stream, first, definition.line)
         column = name if name not in self.table else f"{name}_KEPT"
         conditions = ", ".join(table_text(condition) for condition, _ in chosen)
         choices = ", ".join(table_text(yes) for _, yes in chosen)
         text = f"pd.Series(np.select([{conditions}], [{choices}], np.nan), table.index).ffill().fillna(0.0)"
         self.added[column] = text
-        self.table[column] = eval(text, {"table": self.table, "np": np, "pd": pd})  # noqa: S307
+        self.table[column] = eval(text, {**_SCOPE, "table": self.table})  # noqa: S307
         return Name(column)
 
     def _with_last_values(self, value: Expression, own: Name) -> Expression:
@@ -145,8 +152,7 @@ class TableColumns:
             if column not in self.added:
                 kept = table_text(self.inlined(last))
                 self.added[column] = f"pd.Series({kept}, table.index).shift().fillna(0.0)"
-                scope = {"table": self.table, "np": np, "pd": pd}
-                self.table[column] = eval(self.added[column], scope)  # noqa: S307
+                self.table[column] = eval(self.added[column], {**_SCOPE, "table": self.table})  # noqa: S307
             return Name(column)
 
         return rebuilt(value, change)

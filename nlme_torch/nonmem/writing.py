@@ -309,7 +309,7 @@ def _covariates(body: str, covariate: Mapping[str, str]) -> list[str]:
 
 def _file(reading: Reading, body: str, data: list[str]) -> str:
     text = "\n".join(data)
-    imports = ["import math"] if "math." in body else []
+    imports = ["import math"] if "math." in body + text else []
     imports += ["import numpy as np"] if "np." in text else []
     imports += ["import pandas as pd"] if re.search(r"\bpd\.", text) else []
     imports += ["import pyro.distributions as dist"] if "dist." in body else []

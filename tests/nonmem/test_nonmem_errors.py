@@ -56,6 +56,8 @@ def test_the_stream_itself_is_right(tmp_path):
         ("Y = F*(1 + EPS(1))", "IPRED = F", 9, "Y is given no value"),
         ("Y = F*(1 + EPS(1))", "Y = AF*(1 + EPS(1))", 10, "AF is used where it was given no value"),
         ("V = THETA(2)", "IF (WT.GT.65) V = THETA(2)", 7, "V is used where it was given no value"),
+        ("V = THETA(2)", "IF (V.EQ.0) V = THETA(2)", 7, "V is used where it was given no value"),
+        ("DV WT", "DV MDV", 9, "no row of the data is an observation"),
         ("V = THETA(2)", "V = V + THETA(2)", 7, "V is used where it was given no value"),
         ("V = THETA(2)", "IF (WT.GT.65) THEN\nV = THETA(2)", 7, "no ENDIF"),
         ("V = THETA(2)", "CALL RANDOM(V)", 7, "CALL cannot be converted"),
