@@ -128,8 +128,6 @@ ROOMS = {
 BACKWARDS = {
     ("model.declare.model", "model.declare.summary"),
     ("model.declare.model", "model.pyro.program"),
-    ("model.density.probe", "model.density.density"),
-    ("model.density.time_zero", "model.density.density"),
 }
 
 

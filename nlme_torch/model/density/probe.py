@@ -1,6 +1,6 @@
 """One evaluation of user code before any long work, to find mistakes and say where they are."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,27 +9,26 @@ from torch.distributions import Distribution, LogNormal, Normal, StudentT
 from nlme_torch.data.records.batch import Batch
 from nlme_torch.errors import ModelError, SolveError
 from nlme_torch.model.declare.model import Model
+from nlme_torch.model.density.conditional import Conditional
+from nlme_torch.model.density.joined import Joined
 from nlme_torch.model.density.observed import ObservedRecords
 from nlme_torch.model.density.time_zero import check_hazard
 from nlme_torch.model.individual.individual import Individual, at_records, flatten
 from nlme_torch.model.observation import Censored, Correlated, Truncated
 
-if TYPE_CHECKING:
-    from nlme_torch.model.density.density import Conditional, Density
 
-
-def probe(density: "Density") -> None:
-    """Evaluate a model at zero effects and the model's own parameters.
+def probe(conditional: Conditional) -> None:
+    """Evaluate a model at zero effects.
 
     Args:
-        density: The model with its data.
+        conditional: The model with its data, at the model's own parameters.
 
     Raises:
         ModelError: User code returns the wrong number or shape of things, an outcome is missing on one side, a
             distribution has an invalid parameter, or an observation lies outside the support of its distribution.
     """
+    density = conditional.density
     model, batch = density.model, density.batch
-    conditional = density.at()
     eta = conditional.mean.new_zeros(model.n_effects, 1, 1, batch.n_subjects)
     individual = conditional.individual(eta)
     if model.has_dynamics:
@@ -68,7 +67,7 @@ def probe(density: "Density") -> None:
             check_hazard(density, name, observed[name], group)
 
 
-def why_not_finite(conditional: "Conditional", eta: Tensor, start: int, subject: int) -> str:
+def why_not_finite(conditional: Conditional, eta: Tensor, start: int, subject: int) -> str:
     """Say in a clause why the log joint of one subject is not finite.
 
     Args:
@@ -103,7 +102,7 @@ def why_not_finite(conditional: "Conditional", eta: Tensor, start: int, subject:
     return "check the initial values, and that its observations are possible under them."
 
 
-def _check_outcome(density: "Density", name: str, distribution: Any, group: ObservedRecords, as_written: Any) -> None:
+def _check_outcome(density: Joined, name: str, distribution: Any, group: ObservedRecords, as_written: Any) -> None:
     if not isinstance(distribution, Distribution):
         raise ModelError(
             f"outcome {name!r} must be a distribution, got {type(distribution).__name__}; write {name!r}: "
@@ -147,7 +146,7 @@ def _check_outcome(density: "Density", name: str, distribution: Any, group: Obse
         )
 
 
-def _check_spread(density: "Density", name: str, distribution: Distribution, group: ObservedRecords) -> None:
+def _check_spread(density: Joined, name: str, distribution: Distribution, group: ObservedRecords) -> None:
     """Refuse spreads without a remedy by rounding, and say what NONMEM's users write as ``IF (W.EQ.0) W=1``."""
     distribution = distribution.base if isinstance(distribution, Truncated | Censored | Correlated) else distribution
     if not isinstance(distribution, Normal | LogNormal | StudentT):
@@ -201,14 +200,14 @@ def _first_bad(constraint: Any, value: Tensor, group: ObservedRecords) -> tuple[
     return _first(group, ~valid[:, None, None])
 
 
-def _where(density: "Density", place: tuple[int, int]) -> str:
+def _where(density: Joined, place: tuple[int, int]) -> str:
     record, subject = place
     batch = density.batch
     time = batch.times[record, subject] - (0.0 if batch.time_shift is None else batch.time_shift[record, subject])
     return f"for subject {batch.subjects[subject]!r} at time {time.item():g}"
 
 
-def _row(density: "Density", place: tuple[int, int]) -> str:
+def _row(density: Joined, place: tuple[int, int]) -> str:
     row = int(density.batch.rows[place])
     names = density.batch.row_names
     return f" This is {names.name(row)} ({names.said})." if row >= 0 else ""

@@ -4,28 +4,27 @@ A hazard is integrated from a subject's first record. A table with one row for e
 time at all, and its likelihood would hold the hazard alone.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from nlme_torch.errors import ModelError
+from nlme_torch.model.density.conditional import Conditional
+from nlme_torch.model.density.joined import Joined
 from nlme_torch.model.density.observed import ObservedRecords
 from nlme_torch.model.observation import IntervalCensoredEvent, TimeToEvent
 
-if TYPE_CHECKING:
-    from nlme_torch.model.density.density import Density
 
-
-def begins_at_zero(density: "Density") -> bool:
+def begins_at_zero(conditional: Conditional) -> bool:
     """Whether subjects must begin at 0: an outcome is the time of an event, and the data say nothing of their start.
 
     Args:
-        density: A model with states, joined to data that begin later than 0 for some subject.
+        conditional: A model joined to its data, at the model's own parameters.
     """
-    batch, model = density.batch, density.model
+    batch, model = conditional.density.batch, conditional.density.model
     if batch.start is not None or not model.has_dynamics or not bool((batch.times[0] > 0).any()):
         return False
-    observations, _ = density.at().observations(batch.times.new_zeros(model.n_effects, 1, 1, batch.n_subjects))
+    observations, _ = conditional.observations(batch.times.new_zeros(model.n_effects, 1, 1, batch.n_subjects))
     return any(
         isinstance(distribution, TimeToEvent | IntervalCensoredEvent)
         for _, observed in observations
@@ -34,7 +33,7 @@ def begins_at_zero(density: "Density") -> bool:
     )
 
 
-def check_hazard(density: "Density", name: str, distribution: Any, group: ObservedRecords) -> None:
+def check_hazard(density: Joined, name: str, distribution: Any, group: ObservedRecords) -> None:
     """Refuse a hazard that is integrated over no time.
 
     Args:
