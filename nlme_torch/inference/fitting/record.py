@@ -21,8 +21,7 @@ from nlme_torch.inference.fitting.tables import effect_table, error_columns, ome
 from nlme_torch.inference.information.leave_one_out import LeaveOneOut, leave_one_out
 from nlme_torch.inference.uncertainty.standard_errors import Uncertainty
 from nlme_torch.model.declare.log_prior import log_prior
-from nlme_torch.model.declare.scalars import free_scalar_count
-from nlme_torch.model.declare.values import parameter_values
+from nlme_torch.model.declare.values import free_scalar_count, parameter_values
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from nlme_torch.inference.estimates.fitted import Fitted
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.natural import values_from_natural
-from nlme_torch.model.declare.scalars import free_scalar_count, omega_scalars, structural_scalars
-from nlme_torch.model.declare.values import free_names, parameter_values
+from nlme_torch.model.declare.scalars import omega_scalars, structural_scalars
+from nlme_torch.model.declare.values import free_names, free_scalar_count, parameter_values
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.networks.networks import Network
 from nlme_torch.model.networks.random_weights import RandomWeights

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nlme_torch.errors import ModelError
 from nlme_torch.model.declare.natural import values_from_natural
 from nlme_torch.model.declare.signatures import SIGNATURES, check_signature
+from nlme_torch.model.declare.summary import ModelSummary, summary
 from nlme_torch.model.declare.values import assign
 from nlme_torch.model.dosing.dosing import Dosing
 from nlme_torch.model.individual.individual import Covariates, Individual
@@ -234,11 +235,10 @@ class Model(nn.Module, metaclass=_FinishAfterInit):
 
         return program(self, data, choose_solver(solver))
 
-    def summary(self, data: "Dataset | None" = None) -> Any:
+    def summary(self, data: "Dataset | None" = None) -> ModelSummary:
         """Return states, parameters, effects, shapes and priors as a printable table."""
-        from nlme_torch.model.declare.summary import summary
-
-        return summary(self, data)
+        written = [method for method in SIGNATURES if getattr(type(self), method) is not getattr(Model, method)]
+        return summary(self, written, data)
 
     def __repr__(self) -> str:
         return str(self.summary()) if self._finished else super().__repr__()

@@ -84,11 +84,6 @@ def all_scalars(model: Model, values: ParameterValues) -> dict[str, Tensor]:
     return {**structural_scalars(model, values), **omega_scalars(model, values), **weight_scalars(model, values)}
 
 
-def free_scalar_count(model: Model) -> int:
-    """Return the number of estimated parameters, as AIC and BIC count them."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
 def _entries(name: str, labels: list[str], raw: Tensor) -> dict[str, Tensor]:
     return {f"{name}.{label}": raw[:, index] for index, label in enumerate(labels)}
 

@@ -1,15 +1,14 @@
 """What a model consists of, as one printable table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from nlme_torch.data.dosing.doses import DoseKind
-from nlme_torch.model.declare.model import Model
-from nlme_torch.model.declare.scalars import free_scalar_count
-from nlme_torch.model.declare.signatures import SIGNATURES
+from nlme_torch.model.declare.values import free_scalar_count
 from nlme_torch.model.networks.networks import Network
 from nlme_torch.model.networks.random_weights import RandomWeights
 from nlme_torch.model.parameters.individual_parameters import IndividualParameter, Latent
@@ -54,11 +53,12 @@ class ModelSummary:
         return f"<b>{escape(self.title)}</b><br>{body}" + "".join(table.to_html(index=False) for table in tables)
 
 
-def summary(model: Model, data: "Dataset | None" = None) -> ModelSummary:
+def summary(model: Any, written: Sequence[str], data: "Dataset | None" = None) -> ModelSummary:
     """Describe a model: states, parameters, effects, shapes, priors.
 
     Args:
         model: The model.
+        written: The methods that its class wrote.
         data: A data set, for the number of subjects and observations.
 
     Returns:
@@ -79,7 +79,6 @@ def summary(model: Model, data: "Dataset | None" = None) -> ModelSummary:
         if data.start is not None:
             lines.append(f"subjects begin at {data.start:g}, or at their first row if that is earlier")
         lines += _doses(data)
-    written = [method for method in SIGNATURES if getattr(type(model), method) is not getattr(Model, method)]
     lines.append(f"written in {', '.join(written)}")
     lines.append(f"{model.n_effects} random effects per subject, {free_scalar_count(model)} estimated parameters")
     parameters = pd.DataFrame([_row(name, component) for name, component in model.components.items()])

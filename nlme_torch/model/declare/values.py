@@ -28,6 +28,11 @@ def parameter_values(model: nn.Module, starts: int = 1) -> dict[str, Tensor]:
     }
 
 
+def free_scalar_count(model: nn.Module) -> int:
+    """Return the number of estimated parameters, as AIC and BIC count them."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def assign(model: nn.Module, values: ParameterValues, start: int = 0) -> None:
     """Write one start's values into a model, in place.
 

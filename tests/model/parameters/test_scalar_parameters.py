@@ -9,12 +9,13 @@ from scipy import stats
 from support.small_models import DOUBLE, Everything, Line, number
 
 import nlme_torch as nlme
-from nlme_torch.model.declare.scalars import all_scalars, free_scalar_count, structural_scalars
+from nlme_torch.model.declare.scalars import all_scalars, structural_scalars
 from nlme_torch.model.declare.values import (
     assign,
     component_values,
     flatten_values,
     free_names,
+    free_scalar_count,
     parameter_values,
     unflatten_values,
 )
