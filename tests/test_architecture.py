@@ -215,8 +215,6 @@ UNEXPLAINED = {
     "inference/saem/certificate.py",
     "inference/saem/newton_m_step.py",
     "inference/saem/saem.py",
-    "inference/optimise/minimisers.py",
-    "inference/optimise/trust_region.py",
 }
 
 

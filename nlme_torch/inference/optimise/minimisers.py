@@ -24,6 +24,7 @@ WINDOW, CREEPING, HARD = 60, 0.5, 3
 """A search creeps where so many evaluations, with so many hard line searches among them, lower -2LL by less."""
 
 FAR = 2.0
+"""Besides its own size, how far a parameter may go in one line search: a factor of seven, for a logarithm."""
 FALL, LITTLE = 2.02, 1.0
 """A first trial is that at which a parabola with the slope here would fall by as much as the last step did, or by so
 little of -2LL."""

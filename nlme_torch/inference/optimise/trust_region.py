@@ -23,8 +23,10 @@ from nlme_torch.inference.optimise.trust_region_step import best_step
 from nlme_torch.settings import check_above, check_at_least, check_types
 
 REFRESH = 40
+"""Steps, or half the trials, after which the metric is of another place; it costs about as many evaluations."""
 SLOW = 1.0  # of -2 log-likelihood in as many steps
 NEAR, CLOSE = 10.0, 0.1
+"""Scaled gradients between which curvature is learnt as positive: far away it is not, and close by it is measured."""
 
 
 @runtime_checkable
