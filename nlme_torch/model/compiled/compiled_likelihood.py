@@ -14,7 +14,8 @@ from nlme_torch.model.compiled.program import density_program, trace_density
 from nlme_torch.model.compiled.readings import DataReadings
 from nlme_torch.model.compiled.source import likelihood_source
 from nlme_torch.model.compiled.stops import MovedDoses, common_stops, moved_doses
-from nlme_torch.model.density.density import Conditional, Density
+from nlme_torch.model.density.density import Conditional
+from nlme_torch.model.density.joined import Joined
 from nlme_torch.model.trajectory.system import DifferentialSystem
 from nlme_torch.model.trajectory.vector_field import VectorFields
 from nlme_torch.solve.kernel.build import BuildError, build, compiler
@@ -29,7 +30,7 @@ TOLERANCE = 1e-9
 _log = logging.getLogger(__name__)
 
 # what was compiled for a density, with the fields by which it knows what the model's Python code read at that time
-_kept: "WeakKeyDictionary[Density, dict[bool, tuple[VectorFields, CompiledLikelihood | None]]]" = WeakKeyDictionary()
+_kept: "WeakKeyDictionary[Joined, dict[bool, tuple[VectorFields, CompiledLikelihood | None]]]" = WeakKeyDictionary()
 
 
 def compiled_likelihood(conditional: Conditional) -> CompiledLikelihood | None:

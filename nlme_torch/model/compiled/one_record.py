@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nlme_torch.model.compiled.readings import DataReadings
 from nlme_torch.model.density.density import Conditional, Density
+from nlme_torch.model.density.joined import Joined
 from nlme_torch.model.density.observed import ObservedRecords
 from nlme_torch.model.density.residual_scale import scaled_residuals
 from nlme_torch.model.individual.category import Category
@@ -28,7 +29,7 @@ class OneRecordDensity(Density):
         readings: What this subject and record have in place of the data.
     """
 
-    def __init__(self, density: Density, readings: DataReadings) -> None:
+    def __init__(self, density: Joined, readings: DataReadings) -> None:
         self.__dict__.update(density.__dict__)
         self._times = readings.times[:, None, None]
         values = copy.copy(vars(density._covariates))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nlme_torch.model.density.density import Conditional, Density
+from nlme_torch.model.density.density import Conditional
+from nlme_torch.model.density.joined import Joined
 from nlme_torch.model.individual.category import Category
 from nlme_torch.model.networks.networks import Network
 from nlme_torch.model.networks.random_weights import RandomWeights
@@ -39,7 +40,7 @@ class DataReadings:
     masks: Tensor
 
     @classmethod
-    def of(cls, density: Density) -> "DataReadings":
+    def of(cls, density: Joined) -> "DataReadings":
         """Collect them."""
         constant: dict[str, Tensor] = {}
         changing: dict[str, Tensor] = {}

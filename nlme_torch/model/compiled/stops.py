@@ -152,7 +152,7 @@ def common_stops(conditional: Conditional) -> Stops | None:
         name: value + MOVED * torch.randn(value.shape, generator=generator, dtype=value.dtype)
         for name, value in conditional.values.items()
     }
-    other = _of_one_draw(_timeline(density.at(moved), MOVED))
+    other = _of_one_draw(_timeline(Conditional(density, moved), MOVED))
     if line is None or other is None or not _same(line, other):
         return None
     count, states = density.batch.n_subjects, len(density.model.states)
