@@ -77,8 +77,7 @@ def maximise(approximation: Approximation, search: Search, generator: torch.Gene
                 raise
             runs[-1].stop()
             break
-        dear = solves_equations(density.model) and not density.model.has_network
-        run.go(leave=dear and search.starts == 1 and search.optimiser is None)
+        run.go(leave=search.starts == 1 and search.optimiser is None and not density.model.has_network)
         runs.append(run)
         if run.interrupted:
             break
@@ -130,8 +129,8 @@ class _FarAway(Exception):
 class _Run:
     """One minimisation.
 
-    Where equations are solved, every evaluation is dear: a search that turns out to have begun far away is left for
-    the rescue at once, and resumed only if that finds no maximum below.
+    A search that turns out to have begun far away is left for the rescue, and resumed only if that finds no maximum
+    below: at once where equations are solved and every evaluation is dear, else before it would go on by values alone.
     """
 
     def __init__(self, approximation: Approximation, search: Search, values: ParameterValues, progress: bool) -> None:
@@ -159,16 +158,21 @@ class _Run:
         Args:
             leave: Whether to leave the search where it turns out to have begun far away.
         """
+        dear = solves_equations(self.approximation.density.model)
         with progress_line(self.optimiser.iterations, self.approximation.name, self.progress) as line:
 
-            def report(point: Iterate) -> None:
-                self._report(point, line)
+            def leave_if_far(point: Iterate) -> None:
                 if leave and self._poor(point.value):
                     raise _FarAway(point)
 
+            def report(point: Iterate) -> None:
+                self._report(point, line)
+                if dear:
+                    leave_if_far(point)
+
             try:
                 if isinstance(self.optimiser, BFGS | LBFGS):
-                    self._search(self.optimiser, report)
+                    self._search(self.optimiser, report, leave_if_far)
                 else:
                     self.minimum, self.outward = walk(self.objective, self.optimiser, self._scale, report)
             except _FarAway as end:
@@ -190,10 +194,15 @@ class _Run:
         rescue, density = self.search.rescue, self.approximation.density
         return rescue is not None and rescue.poor(self.begun_at, value, density.batch.n_observations)
 
-    def _search(self, strategy: BFGS | LBFGS, report: Callable[[Iterate], None]) -> None:
+    def _search(
+        self,
+        strategy: BFGS | LBFGS,
+        report: Callable[[Iterate], None],
+        before_values: Callable[[Iterate], None],
+    ) -> None:
         """Rounds of a line search, and of the modes where they are searched from several starts."""
         objective, start = self.objective, self.start
-        search = OuterSearch(objective, strategy, self._scale, report)
+        search = OuterSearch(objective, strategy, self._scale, report, before_values)
         for attempt in range(4):
             found = search.go(start)
             if attempt and not math.isfinite(found.minimum.iterate.value):

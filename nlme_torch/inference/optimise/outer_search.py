@@ -93,6 +93,7 @@ class OuterSearch:
         strategy: The minimiser.
         scaled: Returns T of coordinates in which the problem is about well scaled at a point.
         report: Called after every iteration.
+        before_values: Called before a search by values alone, which takes long, and may end all by an exception.
     """
 
     def __init__(
@@ -101,8 +102,10 @@ class OuterSearch:
         strategy: BFGS | LBFGS,
         scaled: Callable[[Tensor], Tensor],
         report: Callable[[Iterate], None],
+        before_values: Callable[[Iterate], None],
     ) -> None:
         self.objective, self.strategy, self.scaled = objective, strategy, scaled
+        self.before_values = before_values
         self.furthest = furthest(objective.approximation, objective.initial)
         self.shown = report
         self.iterations = self.evaluations = self.reported = self.called = self.refusals = 0
@@ -223,6 +226,7 @@ class OuterSearch:
 
     def kinked(self, found: Minimum, scale: Tensor, sides: Sides) -> Minimum:
         """The lowest point nearby by values alone, which is no proof of a maximum."""
+        self.before_values(found.iterate)
         vector, value = search_by_values(self.objective.several, found.iterate.vector, scale)
         if value < found.iterate.value:
             self.lowest = math.inf
