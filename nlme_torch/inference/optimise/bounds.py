@@ -9,6 +9,7 @@ from torch import Tensor
 from nlme_torch._typing import Float
 from nlme_torch.inference.estimates.free_scalars import raw_labels
 from nlme_torch.inference.marginal.approximation import Approximation
+from nlme_torch.model.declare.raw_parameters import RawParameter, Role, raw_parameters
 from nlme_torch.model.parameters.individual_parameters import IndividualParameter
 from nlme_torch.model.parameters.parameters import PopulationParameter
 from nlme_torch.model.parameters.transforms import Log
@@ -69,18 +70,16 @@ def furthest(approximation: Approximation, initial: Float[Tensor, "parameter"]) 
     """
     model = approximation.density.model
     counts = [model.get_parameter(name).numel() for name in approximation.names]
-    logs = [_is_logarithm(model.components, name) for name in approximation.names]
+    table = raw_parameters(model)
+    logs = [_is_logarithm(model.components, name, table[name]) for name in approximation.names]
     entries = [log for log, count in zip(logs, counts, strict=True) for _ in range(count)]
     room = torch.where(torch.tensor(entries, dtype=torch.bool, device=initial.device), FURTHEST, torch.inf).to(initial)
     return Furthest(initial - room, initial + room, tuple(raw_labels(model, approximation.names)))
 
 
-def _is_logarithm(components: Mapping[str, object], name: str) -> bool:
+def _is_logarithm(components: Mapping[str, object], name: str, raw: RawParameter) -> bool:
     """Whether a raw parameter is the logarithm of what it stands for."""
-    if name.startswith("_covariances."):
+    if raw.role is Role.OMEGA:
         return name.endswith(".log_sd")
-    owner, _, part = name.rpartition(".")
-    component = components.get(owner)
-    if isinstance(component, IndividualParameter | PopulationParameter) and part in ("typical", "unconstrained"):
-        return isinstance(component.transform, Log)
-    return False
+    component = components[raw.owner] if raw.role in (Role.POPULATION, Role.TYPICAL) else None
+    return isinstance(component, IndividualParameter | PopulationParameter) and isinstance(component.transform, Log)

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from nlme_torch._typing import Float
 from nlme_torch.model.declare.model import Model
+from nlme_torch.model.declare.raw_parameters import raw_name
 from nlme_torch.model.declare.values import ParameterValues
 from nlme_torch.model.networks.networks import Network
 from nlme_torch.model.networks.random_weights import RandomWeights
@@ -20,16 +21,11 @@ def log_prior(model: Model, values: ParameterValues) -> Float[Tensor, "start"]:
     """
     total = next(iter(values.values())).new_zeros(next(iter(values.values())).shape[0])
     for name, component in model.components.items():
-        if isinstance(component, PopulationParameter):
-            raw = f"{name}.unconstrained"
-        elif isinstance(component, IndividualParameter):
-            raw = f"{name}.typical"
-        elif isinstance(component, Network):
-            raw = f"{name}.weights"
-        elif isinstance(component, RandomWeights):
-            raw, component = f"{name}.network.weights", component.network
-        else:
+        raw = raw_name(name, component)
+        if raw is None:
             continue
+        component = component.network if isinstance(component, RandomWeights) else component
+        assert isinstance(component, PopulationParameter | IndividualParameter | Network)
         if component.prior is not None and model.get_parameter(raw).requires_grad:
             total = total + component.log_prior(values[raw])
     return total

@@ -116,6 +116,25 @@ def omega_name(block: RandomEffectBlock, entry: str) -> str:
     return f"{OMEGA}.{block.name}.{'inner.' if block.repeats else ''}{entry}"
 
 
+def loading_name(name: str) -> str:
+    """Return the raw name of the loadings of random weights of low rank.
+
+    Args:
+        name: Of the random weights.
+    """
+    return f"{name}.loading"
+
+
+def omega_values(block: RandomEffectBlock, values: ParameterValues) -> dict[str, Tensor]:
+    """Return the values of a block's covariance by their names in it.
+
+    Args:
+        block: The block of random effects.
+        values: Raw name to ``(start, *shape)``.
+    """
+    return component_values(values, f"{OMEGA}.{block.name}")
+
+
 def omega_matrix(block: RandomEffectBlock, values: ParameterValues) -> Float[Tensor, "start effect effect"]:
     """Return the covariance matrix of a block that has one.
 
@@ -124,7 +143,7 @@ def omega_matrix(block: RandomEffectBlock, values: ParameterValues) -> Float[Ten
         values: Raw name to ``(start, *shape)``.
     """
     assert block.covariance is not None
-    return block.covariance.matrix(component_values(values, f"{OMEGA}.{block.name}"))
+    return block.covariance.matrix(omega_values(block, values))
 
 
 def raw_parameters(model: Declaring) -> dict[str, RawParameter]:
@@ -152,7 +171,7 @@ def raw_parameters(model: Declaring) -> dict[str, RawParameter]:
                 label = f"{name}_{covariate}"
                 known[coefficient_name(name, covariate)] = RawParameter(Role.COEFFICIENT, name, label)
         if isinstance(component, RandomWeights):
-            loading = f"{name}.loading"
+            loading = loading_name(name)
             known[loading] = RawParameter(Role.LOADING, name, loading)
     table = {}
     for raw, _ in model.named_parameters():

@@ -17,7 +17,8 @@ from torch.distributions import Distribution
 from nlme_torch._typing import Float
 from nlme_torch.model.covariates.derived import derived
 from nlme_torch.model.covariates.occasions import of_occasion
-from nlme_torch.model.declare.values import ParameterValues, component_values
+from nlme_torch.model.declare.raw_parameters import coefficient_name, loading_name, omega_values, raw_name
+from nlme_torch.model.declare.values import ParameterValues
 from nlme_torch.model.density.joined import Joined
 from nlme_torch.model.density.observed import ObservedRecords
 from nlme_torch.model.individual.individual import Individual, at_records
@@ -53,34 +54,38 @@ class Conditional:
         means: list[Tensor] = []
         for name, component in model.components.items():
             if isinstance(component, PopulationParameter):
-                self._population[name] = component.natural(values[f"{name}.unconstrained"])[:, None]
+                self._population[name] = component.natural(self._raw(name))[:, None]
             elif isinstance(component, Network):
-                weights = values[f"{name}.weights"].mT[:, None, :, None]
-                self._population[name] = component.bind(weights)
+                self._population[name] = component.bind(self._raw(name).mT[:, None, :, None])
             elif isinstance(component, RandomWeights) and component.low_rank:
-                self._loading[name] = component.loading_matrix(values[f"{name}.loading"])
+                self._loading[name] = component.loading_matrix(values[loading_name(name)])
         for block in model.blocks:
             if block.kind == "individual":
                 means += [self._typical(owner) for owner in block.owners]
             elif block.kind == "weights":
-                weights = values[f"{block.owners[0]}.network.weights"].mT[:, :, None]
-                means += list(weights.unbind(0))
+                means += list(self._raw(block.owners[0]).mT[:, :, None].unbind(0))
             else:
                 means += [density._times.new_zeros(1, 1)] * block.size
         mean = torch.stack(torch.broadcast_tensors(*means)) if means else density._times.new_zeros(0, 1, 1)
         self.mean = mean.expand(-1, self.starts, -1)
         self._factors = {
-            block.name: block.covariance.cholesky(component_values(values, f"_covariances.{block.name}"))
+            block.name: block.covariance.cholesky(omega_values(block, values))
             for block in model.blocks
             if block.covariance is not None
         }
 
+    def _raw(self, name: str) -> Tensor:
+        """What a component is declared with, on the estimation scale, ``(start, *shape)``."""
+        raw = raw_name(name, self.density.model.components[name])
+        assert raw is not None
+        return self.values[raw]
+
     def _typical(self, name: str) -> Tensor:
         """Mean of a transformed individual parameter, ``(start, subject or 1)``."""
-        mean = self.values[f"{name}.typical"][:, None]
+        mean = self._raw(name)[:, None]
         component = self.density.model.components[name]
         for covariate in component.covariates:  # type: ignore[union-attr]
-            beta = self.values[f"{name}.covariates.{covariate}.beta"]
+            beta = self.values[coefficient_name(name, covariate)]
             regressor = self.density._regressors[name, covariate]
             mean = mean + (beta[:, None] * regressor if regressor.dim() == 1 else beta @ regressor)
         return mean
@@ -149,7 +154,7 @@ class Conditional:
             elif isinstance(component, RandomWeights):
                 if component.low_rank:
                     shift = torch.einsum("swq,qcsn->wcsn", self._loading[name], eta[density._slices[name]])
-                    weights = self.values[f"{name}.network.weights"].mT[:, None, :, None] + shift
+                    weights = self._raw(name).mT[:, None, :, None] + shift
                 else:
                     weights = transformed[density._slices[name]]
                 values[name] = component.network.bind(weights)

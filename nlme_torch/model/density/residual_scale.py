@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, LogNormal, Normal
 
+from nlme_torch.model.declare.raw_parameters import raw_name
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Conditional, Density
 from nlme_torch.model.parameters.parameters import PopulationParameter
@@ -44,8 +45,9 @@ def residual_scales(density: Density) -> dict[str, tuple[str, ...]]:
         reference = _moments(density.at(values), eta)
         found: dict[str, tuple[str, ...]] = {}
         for name in candidates:
-            doubled = dict(values)
-            doubled[f"{name}.unconstrained"] = values[f"{name}.unconstrained"] + math.log(2.0)
+            raw = raw_name(name, density.model.components[name])
+            assert raw is not None
+            doubled = {**values, raw: values[raw] + math.log(2.0)}
             scaled = _scaled_outcomes(reference, _moments(density.at(doubled), eta))
             claimed = {outcome for outcomes in found.values() for outcome in outcomes}
             # what is censored has no residual
@@ -109,10 +111,11 @@ def only_scales(density: Density, name: str) -> bool:
         density: The model with its data.
         name: Attribute name of the parameter.
     """
-    raw = f"{name}.unconstrained"
-    values = parameter_values(density.model)
-    if raw not in values:
+    component = density.model.components.get(name)
+    raw = raw_name(name, component)
+    if raw is None or not isinstance(component, PopulationParameter):
         return False
+    values = parameter_values(density.model)
     with torch.no_grad():
         eta = 0.3 * density.at(values).sample(1, torch.Generator().manual_seed(0))
         before = _moments(density.at(values), eta)

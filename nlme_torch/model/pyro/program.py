@@ -18,7 +18,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from nlme_torch.model.declare.model import Model
-from nlme_torch.model.declare.values import component_values
+from nlme_torch.model.declare.raw_parameters import Role, omega_values, raw_parameters
 from nlme_torch.model.density.density import Density
 from nlme_torch.model.networks.networks import Network
 from nlme_torch.model.networks.random_weights import RandomWeights
@@ -95,7 +95,7 @@ def _effect_prior(drawn: dict[str, Tensor], block: RandomEffectBlock) -> TorchDi
     if block.covariance is None:
         like = next(iter(drawn.values()))
         return dist.Normal(like.new_zeros(block.size), 1.0).to_event(1)
-    raw = component_values(drawn, f"_covariances.{block.name}")
+    raw = omega_values(block, drawn)
     factor = block.covariance.cholesky({name: value[None] for name, value in raw.items()})[0]
     return dist.MultivariateNormal(factor.new_zeros(block.size), scale_tril=factor)
 
@@ -103,16 +103,17 @@ def _effect_prior(drawn: dict[str, Tensor], block: RandomEffectBlock) -> TorchDi
 def _parameters(model: Model) -> dict[str, Tensor]:
     """Make one site per parameter and return raw values by ``nn.Module`` name."""
     values: dict[str, Tensor] = {}
+    table = raw_parameters(model)
     for name, parameter in model.named_parameters():
         values[name] = parameter.detach()
-        owner = _owner(model, name)
         if not parameter.requires_grad:
             continue
-        prior = getattr(owner, "prior", None) if name.endswith((".unconstrained", ".typical", ".weights")) else None
+        role, site, _ = table[name]
+        owner = _owner(model, site) if role in (Role.POPULATION, Role.TYPICAL, Role.WEIGHTS) else None
+        prior = None if owner is None else owner.prior
         if prior is None:
             values[name] = pyro.param(name, parameter.detach().clone())
             continue
-        site = name.split(".")[0]
         if isinstance(owner, Network):
             values[name] = pyro.sample(site, _independent(prior, parameter))
         else:
@@ -126,5 +127,5 @@ def _independent(prior: Any, weights: Tensor) -> Any:
 
 
 def _owner(model: Model, name: str) -> Any:
-    component = model.components.get(name.split(".")[0])
+    component = model.components[name]
     return component.network if isinstance(component, RandomWeights) else component
