@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nlme_torch import inference as inference
     from nlme_torch import model as model
     from nlme_torch import nonmem as nonmem
+    from nlme_torch import omega as omega
     from nlme_torch import plots as plots
     from nlme_torch import reporting as reporting
     from nlme_torch import settings as settings
@@ -123,6 +124,7 @@ _PARTS = (
     "inference",
     "model",
     "nonmem",
+    "omega",
     "plots",
     "reporting",
     "settings",

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "compartments": {"data", "solve"},
     "model": {"data", "solve"},
     "examples": {"data", "compartments", "model"},
+    "omega": {"model"},
     "inference": {"data", "solve", "model"},
     "diagnostics": {"data", "solve", "model", "inference"},
     "plots": {"data", "solve", "model", "inference", "diagnostics"},

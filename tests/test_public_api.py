@@ -17,6 +17,7 @@ MODULES = (
     "nlme_torch.examples",
     "nlme_torch.model",
     "nlme_torch.model.observation",
+    "nlme_torch.omega",
     "nlme_torch.plots",
     "nlme_torch.solve",
 )

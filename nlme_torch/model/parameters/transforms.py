@@ -1,4 +1,9 @@
-"""Transforms between the estimation scale, on which every number is allowed, and the natural scale."""
+"""Transforms between the estimation scale, on which every number is allowed, and the natural scale.
+
+Those of ``torch.distributions.transforms`` are not taken: ``SigmoidTransform`` clips its result, and the argument of
+its inverse, to within rounding of the bounds, where the derivative of a clipped number is 0 and a search stands still;
+``ExpTransform`` is ``exp`` and ``log`` as here.
+"""
 
 import math
 from abc import ABC, abstractmethod
