@@ -17,6 +17,7 @@ from nlme_torch.model.compiled.compiled_likelihood import compiled_likelihood
 from nlme_torch.model.compiled.readings import population_readings
 from nlme_torch.model.declare.values import ParameterValues
 from nlme_torch.model.density.density import Conditional, Density
+from nlme_torch.model.density.joined import Joined
 from nlme_torch.model.parameters.individual_parameters import IndividualParameter
 from nlme_torch.model.parameters.parameters import PopulationParameter
 
@@ -216,7 +217,7 @@ def _population_positions(conditional: Conditional) -> dict[str, int]:
     return found
 
 
-def effect_positions(density: Density) -> dict[str, int]:
+def effect_positions(density: Joined) -> dict[str, int]:
     """Return the position of the effect of every individual parameter."""
     return {
         owner: block.start + index
