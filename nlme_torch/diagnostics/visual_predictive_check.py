@@ -16,8 +16,8 @@ References:
     doi:10.1208/s12248-009-9112-5
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -63,6 +63,7 @@ class VisualPredictiveCheck:
         points: The observations: row, id, x, DV (corrected, if that was asked for), CENS, stratum, bin.
         left_out: Observations without a place: outside the bins, or without a positive prediction to correct by.
         lost: Simulations of single subjects whose equations could not be solved.
+        units: Of the data, by name.
     """
 
     outcome: str
@@ -76,6 +77,7 @@ class VisualPredictiveCheck:
     points: pd.DataFrame
     left_out: int = 0
     lost: int = 0
+    units: Mapping[str, str] = field(default_factory=dict)
 
 
 def vpc(
@@ -128,8 +130,8 @@ def vpc(
     if is_event(outcome_kinds(fit.density)[name]):
         table, points, lost = survival_check(fit, name, simulations, seed, stratify, level)
         return VisualPredictiveCheck(
-            name, "survival", "time", False, simulations, level, table, None, points, lost=lost
-        )  # fmt: skip
+            name, "survival", "time", False, simulations, level, table, None, points, lost=lost, units=fit.data.units
+        )
     return _binned(fit, name, simulations, seed, bins, against, stratify, percentiles, level, None)
 
 
@@ -257,7 +259,7 @@ def _binned(
     shown = points.loc[usable, ["row", "id", "x", "DV", "CENS", "stratum", "bin"]].reset_index(drop=True)
     return VisualPredictiveCheck(
         name, kind, against, bound is not None, simulations, level, pd.concat(tables, ignore_index=True), censored,
-        shown, int((~usable).sum()), found.lost,
+        shown, int((~usable).sum()), found.lost, fit.data.units,
     )  # fmt: skip
 
 

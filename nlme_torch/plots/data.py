@@ -11,7 +11,7 @@ from nlme_torch.data import Dataset
 from nlme_torch.data.dosing.doses import DoseKind
 from nlme_torch.errors import DataError
 from nlme_torch.inference import Fit
-from nlme_torch.plots.figures import Labels, label, legend_below, panels
+from nlme_torch.plots.figures import Labels, label, legend_below, panels, with_units
 from nlme_torch.plots.style import CYCLE, GREY, OBSERVED, TYPICAL, styled
 
 
@@ -44,6 +44,7 @@ def data(
         DataError: An outcome or the covariate is unknown.
     """
     shown = dataset.data if isinstance(dataset, Fit) else dataset
+    labels = with_units(shown, labels)
     names = list(shown.outputs if outcomes is None else outcomes)
     for name in names:
         if name not in shown.outputs:

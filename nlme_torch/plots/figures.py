@@ -93,11 +93,11 @@ def with_units(source: object, labels: Labels) -> dict[str, str]:
     """Return what to write for names: the caller's labels, and for others that have one their name and unit.
 
     Args:
-        source: A fit, whose data know units; what is drawn from numbers alone knows none.
+        source: A fit, whose data know units, the data, or what keeps ``units`` of its own; numbers alone know none.
         labels: The caller's.
     """
-    data = getattr(source, "data", None)
-    units = data.units if isinstance(data, Dataset) else {}
+    data = source if isinstance(source, Dataset) else getattr(source, "data", None)
+    units = data.units if isinstance(data, Dataset) else getattr(source, "units", {})
     shown = {name: f"{name} [{unit}]" for name, unit in units.items()}
     # inputs of networks are named as the call writes them
     shown |= {f"cov.{name}": text for name, text in shown.items()}

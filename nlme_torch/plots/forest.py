@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from nlme_torch.diagnostics.covariate_forest import covariate_forest
 from nlme_torch.inference import Fit
-from nlme_torch.plots.figures import Labels, label, single
+from nlme_torch.plots.figures import Labels, label, single, with_units
 from nlme_torch.plots.style import BLACK, CYCLE, GREY, styled
 
 
@@ -40,6 +40,7 @@ def forest(
     Raises:
         ModelError: As :func:`nlme_torch.diagnostics.covariate_forest`.
     """
+    labels = with_units(fit, labels)
     table = fit if isinstance(fit, pd.DataFrame) else covariate_forest(fit, parameters, covariates)
     groups = list(table.groupby("parameter", sort=False))
     lines = len(table) + len(groups)

@@ -11,7 +11,7 @@ from nlme_torch.diagnostics.simulated_observations import Strata
 from nlme_torch.diagnostics.visual_predictive_check import VisualPredictiveCheck
 from nlme_torch.diagnostics.visual_predictive_check import vpc as check_of
 from nlme_torch.inference import Fit
-from nlme_torch.plots.figures import Labels, PanelFigure, fitting, label, legend_below, note
+from nlme_torch.plots.figures import Labels, PanelFigure, fitting, label, legend_below, note, with_units
 from nlme_torch.plots.style import CYCLE, GREY, INDIVIDUAL, OBSERVED, TYPICAL, styled
 
 LIMIT = "#B58900"
@@ -64,6 +64,7 @@ def vpc(
     """
     if isinstance(check, Fit):
         check = check_of(check, outcome, simulations=simulations, seed=seed, stratify=stratify)
+    labels = with_units(check, labels)
     strata = sorted(check.table["stratum"].unique())
     if check.kind == "categories":
         figure = _categories(check, strata, labels)

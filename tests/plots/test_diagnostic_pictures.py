@@ -148,3 +148,15 @@ def test_no_setting_is_left_behind():
     plots.vpc(quick_fit(), simulations=10)
     plots.data(quick_fit())
     assert dict(mpl.rcParams) == settings
+
+
+def test_units_of_the_data_stand_on_the_axes():
+    frame = nlme.examples.theophylline().frame
+    data = nlme.Dataset.from_frame(
+        frame, id="Subject", time="Time", outputs="conc", covariates=["Wt", "Dose"], units={"time": "h", "conc": "mg/L"}
+    )
+    fit = replace(quick_fit(), data=data)
+    ax = plots.vpc(fit, simulations=10).axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time [h]", "conc [mg/L]")
+    assert plots.data(data).axes[0].get_ylabel() == "conc [mg/L]"
+    assert plots.residual_panel(fit, simulations=0).axes[0].get_ylabel() == "observed conc [mg/L]"

@@ -161,8 +161,8 @@ class Fit(FitRecord):
             seed: Of the simulations.
 
         Returns:
-            The table; its ``attrs`` hold ``absent``, ``simulations``, ``seed`` and ``log_scale``, the outcomes whose
-            weighted residuals are of the logarithm.
+            The table; its ``attrs`` hold ``absent``, ``simulations``, ``seed``, the ``units`` of the data, and
+            ``log_scale``: the outcomes whose weighted residuals are of the logarithm.
 
         Raises:
             FitError: The fit was loaded without its data, or ``simulations`` is no number.

@@ -64,6 +64,7 @@ def diagnostic_table(density: Density, data: "Dataset", modes: Tensor, simulatio
         "absent": columns.absent,
         "simulations": simulations,
         "seed": seed,
+        "units": data.units,
         "log_scale": [name for name, kind in kinds.items() if isinstance(kind, LogNormal)],
     }
     return frame
