@@ -122,7 +122,7 @@ def test_the_probability_of_a_rectangle_and_its_slopes(upper, rho):
     values = torch.tensor([*upper, rho], dtype=torch.float64, requires_grad=True)
     far = torch.tensor(-torch.inf, dtype=torch.float64)
     function = lambda v: log_rectangle(far, v[0], far, v[1], v[2])  # noqa: E731
-    np.testing.assert_allclose(float(function(values)), rectangle((0.0, 0.0), covariance, upper), rtol=1e-10)
+    np.testing.assert_allclose(function(values).item(), rectangle((0.0, 0.0), covariance, upper), rtol=1e-10)
     if rho == 0.5:
         assert torch.autograd.gradcheck(function, values) and torch.autograd.gradgradcheck(function, values)
 
