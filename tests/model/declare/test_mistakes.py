@@ -249,7 +249,5 @@ def test_what_is_assigned_to_p_is_refused_as_it_would_be_lost():
             p.cl = p.cl * cov.WT / 70
             return {}
 
-    with pytest.raises(
-        nlme.ModelError, match=r'p\.cl = p\.cl \* cov\.WT / 70\n.*changes nothing.*return \{"cl"'
-    ):
+    with pytest.raises(nlme.ModelError, match=r'p\.cl = p\.cl \* cov\.WT / 70\n.*changes nothing.*return \{"cl"'):
         Density(Assigned(), subjects().batch(), choose_solver(None))
