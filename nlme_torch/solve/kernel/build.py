@@ -3,12 +3,14 @@
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import logging
 import os
 import platform
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,25 +18,45 @@ from pathlib import Path
 from nlme_torch.errors import SolveError
 
 SOURCES = Path(__file__).parent / "source"
-# of -O3 these three passes are what makes these programs fast; the whole of it takes 1.7 times as long to compile
 _FLAGS = (
-    "-std=c++17", "-O2", "-funswitch-loops", "-fpeel-loops", "-fipa-cp-clone", "-march=native",
-    "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-pthread", "-w",
+    "-std=c++17", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared",
+    "-pthread", "-w",
 )  # fmt: skip
+# of GCC's -O3 these three passes are what makes these programs fast; the whole of it takes 1.7 times as long to compile
+_BY_GCC = ("-O2", "-funswitch-loops", "-fpeel-loops", "-fipa-cp-clone")
+_BY_CLANG = ("-O3", "-fno-sanitize=undefined")
+SLOWER = "seven to a thousand times slower"
+"""What compiled solves gain over tensor operations and torchdiffeq (``benchmarks/README.md``)."""
 _LEAST_SPACE = 4 << 20  # bytes; with less a failure of the compiler is the disk's
 _log = logging.getLogger(__name__)
 
 
 @functools.cache
-def compiler() -> str | None:
-    """The C++ compiler, from CXX or the path; None if there is none (or it is not GCC- or Clang-like)."""
+def compiler() -> tuple[str, ...] | None:
+    """The command of the C++ compiler; None if there is none (or it is not GCC- or Clang-like).
+
+    It is CXX, or what the path has, or the Clang of the package ``ziglang`` (``pip install nlme_torch[compiler]``).
+    """
     if platform.system() == "Windows":
+        _log.warning("equations and likelihoods are not compiled on Windows: tensor operations, %s", SLOWER)
         return None
     for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
         found = shutil.which(name) if name else None
         if found:
-            return found
+            return (found,)
+    if importlib.util.find_spec("ziglang") is not None:
+        return sys.executable, "-m", "ziglang", "c++"
+    _log.warning(
+        "no C++ compiler was found (CXX, g++, clang++): equations and likelihoods run as tensor operations, %s. "
+        "Install one, or: pip install nlme_torch[compiler]",
+        SLOWER,
+    )
     return None
+
+
+def named(command: tuple[str, ...] | None) -> str:
+    """A command as it is typed."""
+    return " ".join(command or ("(none)",))
 
 
 class BuildError(SolveError):
@@ -127,11 +149,20 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for path in sorted(SOURCES.glob("*.h")):
         digest.update(path.read_bytes())
-    version = _run(["--version"]).stdout
+    version = _version()
     native = _run(["-march=native", "-dM", "-E", "-x", "c++", os.devnull]).stdout
-    for part in (version, native, " ".join(_FLAGS), platform.machine()):
+    for part in (version, native, " ".join(_flags()), platform.machine()):
         digest.update(part.encode())
     return digest.hexdigest()
+
+
+@functools.cache
+def _version() -> str:
+    return _run(["--version"]).stdout
+
+
+def _flags() -> tuple[str, ...]:
+    return (*_FLAGS, *(_BY_CLANG if "clang" in _version() else _BY_GCC))
 
 
 def _compile(text: str, folder: Path, name: str) -> Path:
@@ -139,14 +170,14 @@ def _compile(text: str, folder: Path, name: str) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as place:
         source, output = Path(place) / "kernel.cpp", Path(place) / "kernel.so"
         source.write_text(text)
-        done = _run([*_FLAGS, f"-I{SOURCES}", str(source), "-o", str(output)])
+        done = _run([*_flags(), f"-I{SOURCES}", str(source), "-o", str(output)])
         if done.returncode:
             if shutil.disk_usage(folder).free < _LEAST_SPACE:
                 raise OSError(f"no space is left in {folder}")
             raise BuildError(
-                f"the C++ compiler {compiler()} failed (exit status {done.returncode}) on equations that the library "
-                "wrote out. This is no fault of the model: check the compiler, choose another by the variable CXX, or "
-                f"solve without compiling, solver=Auto(compile=False). It said: {done.stderr[-2000:]}"
+                f"the C++ compiler {named(compiler())} failed (exit status {done.returncode}) on equations that the "
+                "library wrote out. This is no fault of the model: check the compiler, choose another by the variable "
+                f"CXX, or solve without compiling, solver=Auto(compile=False). It said: {done.stderr[-2000:]}"
             )
         # whoever compiles the same at the same time puts the same under the same name, at once and whole
         library = output.replace(folder / f"{name}-{_digest(output)}.so")
@@ -156,9 +187,9 @@ def _compile(text: str, folder: Path, name: str) -> Path:
 
 def _run(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
     try:
-        return subprocess.run([str(compiler()), *arguments], capture_output=True, text=True, check=False)
+        return subprocess.run([*(compiler() or ()), *arguments], capture_output=True, text=True, check=False)
     except OSError as error:
         raise BuildError(
-            f"the C++ compiler {compiler()} cannot be started: {error}. Choose another by the variable CXX, or solve "
-            "without compiling, solver=Auto(compile=False)."
+            f"the C++ compiler {named(compiler())} cannot be started: {error}. Choose another by the variable CXX, or "
+            "solve without compiling, solver=Auto(compile=False)."
         ) from error

@@ -13,7 +13,7 @@ import nlme_torch as nlme
 from nlme_torch.solve import Auto, solve
 from nlme_torch.solve.kernel import build as module
 from nlme_torch.solve.kernel import find
-from nlme_torch.solve.kernel.build import BuildError, compiler
+from nlme_torch.solve.kernel.build import BuildError, compiler, named
 from nlme_torch.solve.linear import recurrence
 from nlme_torch.solve.linear.compiled import _find as closed_form
 
@@ -46,10 +46,10 @@ def failing(tmp_path, monkeypatch):
         script, count = tmp_path / "cxx", tmp_path / "count"
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
         count.write_text("")
-        script.write_text(FAILING.format(count=count, limit=limit, real=shutil.which(str(compiler()))))
+        script.write_text(FAILING.format(count=count, limit=limit, real=named(compiler())))
         script.chmod(0o700)
         monkeypatch.setenv("NLME_TORCH_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(module, "compiler", lambda: str(script))
+        monkeypatch.setattr(module, "compiler", lambda: (str(script),))
         forget()
 
     yield after

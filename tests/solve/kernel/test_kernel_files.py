@@ -77,7 +77,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
 def test_a_compiler_that_fails_is_named_and_not_the_model(cache, monkeypatch, caplog):
     with pytest.raises(BuildError, match=r"compiler .* failed .*no fault of the model"):
         build("this is no C++")
-    monkeypatch.setattr(module, "compiler", lambda: str(cache / "nowhere"))
+    monkeypatch.setattr(module, "compiler", lambda: (str(cache / "nowhere"),))
     with pytest.raises(BuildError, match="cannot be started"):
         build(TEXT + "// none\n")
 
@@ -97,3 +97,28 @@ def test_two_processes_may_compile_the_same_at_once(cache):
     assert [process.communicate()[0].strip() for process in running] == ["42", "42"]
     assert len(libraries(cache)) == 1
     assert ctypes.CDLL(str(libraries(cache)[0])).answer() == 42
+
+
+def test_the_compiler_is_the_one_named_then_that_of_the_path_then_that_of_a_package(monkeypatch, caplog):
+    found = {"my-c++": "/there/my-c++", "clang++": "/there/clang++"}
+    packages = {"ziglang": object()}
+    monkeypatch.setattr(module.shutil, "which", found.get)
+    monkeypatch.setattr(module.importlib.util, "find_spec", packages.get)
+    choose = module.compiler.__wrapped__
+    monkeypatch.setenv("CXX", "my-c++")
+    assert choose() == ("/there/my-c++",)
+    monkeypatch.delenv("CXX")
+    assert choose() == ("/there/clang++",)
+    found.clear()
+    assert choose()[1:] == ("-m", "ziglang", "c++")
+    packages.clear()
+    with caplog.at_level("WARNING"):
+        assert choose() is None
+    assert "pip install nlme_torch[compiler]" in caplog.text
+
+
+def test_clang_is_not_asked_for_passes_of_gcc(monkeypatch):
+    monkeypatch.setattr(module, "_version", lambda: "clang version 20.1.0")
+    assert "-O3" in module._flags() and "-fipa-cp-clone" not in module._flags()
+    monkeypatch.setattr(module, "_version", lambda: "g++ (GCC) 12.2.0")
+    assert "-fipa-cp-clone" in module._flags()
