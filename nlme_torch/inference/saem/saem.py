@@ -21,6 +21,7 @@ from nlme_torch.inference.saem.course import Course
 from nlme_torch.inference.saem.race import Race
 from nlme_torch.inference.saem.schedule import StepSchedule
 from nlme_torch.inference.saem.step import SAEMAlgorithm
+from nlme_torch.model.declare.values import free_names
 from nlme_torch.model.density.density import Density
 from nlme_torch.settings import check_at_least, check_types
 
@@ -108,13 +109,15 @@ class SAEM:
             the trace of that start. Interrupted, what stands.
 
         Raises:
-            FitError: The model has no random effects, or the log joint of a subject is not finite at the initial
-                values.
+            FitError: The model has no random effects, nothing is to be estimated, or the log joint of a subject is not
+                finite at the initial values.
         """
         if not density.model.n_effects:
             raise FitError(
                 "the model has no random effects for SAEM to draw; declare some, or fit it with nlme.Pooled()."
             )
+        if not free_names(density.model):
+            raise FitError("every parameter is fixed, so there is nothing to estimate; evaluate nlme.ofv instead.")
 
         def algorithm(schedule: StepSchedule) -> SAEMAlgorithm:
             return SAEMAlgorithm(

@@ -89,6 +89,11 @@ def test_what_is_fixed_stays_bit_for_bit_and_the_rest_adapts(lines):
     assert rest.minus2ll(np.array([found["b"]]), omega, found["sigma"]) - rest.maximum()[3] < 0.01
 
 
+def test_everything_fixed_is_refused(lines):
+    with pytest.raises(nlme.FitError, match="every parameter is fixed"):
+        nlme.fit(Line().requires_grad_(False), lines_data(lines[0]), nlme.SAEM(), progress=False)
+
+
 def test_the_rest_of_a_partly_fixed_omega_reaches_its_maximum(lines):
     """A given covariance between intercept and slope, both variances free."""
     frame, design = lines
