@@ -178,7 +178,9 @@ class Course:
         density, count = self.algorithm.density, self.state.transformed.shape[2]
         self.best, self.ranking = best_start(density, self._standing(), self.state.transformed, generator)
         if self.race is not None:
-            self.reason += f"; the best of the {count} that won a race of {self.starts} starts, {self.ranking}"
+            won = f"best of the {count} that won" if count > 1 else "winner of"
+            self.reason += f"; the {won} a race of {self.starts} starts"
+            self.reason += f", {self.ranking}" if count > 1 else ""
         elif count > 1:
             self.reason += f"; best of {count} starts {self.ranking}"
 

@@ -1,5 +1,7 @@
 """Successive halving of starts: who goes on, for how long, and in which order."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,9 @@ def test_a_fit_says_who_won(lines):
     )
     fit = nlme.fit(Line(), lines_data(frame), method, seed=1, progress=False)
     assert "the best of the 2 that won a race of 5 starts, by Laplace log-likelihood (-" in fit.termination
+    alone = replace(method, race=nlme.Race(keep=1, iterations=1))
+    fit = nlme.fit(Line(), lines_data(frame), alone, seed=1, progress=False)
+    assert "; the winner of a race of 5 starts;" in fit.termination
 
 
 @pytest.mark.parametrize("wrong", [{"keep": 0}, {"iterations": 0}, {"growth": 0.9}, {"growth": float("nan")}])
