@@ -78,6 +78,7 @@ class Course:
         self.certifier: Certifier | None = None
         self.status, self.reason, self.ranking, self.best = Status.ITERATIONS_USED, "", "", 0
         self.warnings: list[str] = []
+        self.unmeasured = ""
         self.unfelt: list[str] = []
         self.recorder = Recorder(density)
         try:
@@ -202,7 +203,7 @@ class Course:
                 self.certifier.run()
                 line.finish("SAEM certify", chains.iterations)
         except (NLMEError, ArithmeticError, torch.linalg.LinAlgError, NotImplementedError) as error:
-            self.warnings.append(f"how far the estimates are from the maximum could not be measured: {error}")
+            self.unmeasured = f"how far the estimates are from the maximum could not be measured: {error}"
 
     def _standing(self) -> dict[str, Tensor]:
         """The estimates of all starts as they stand."""
@@ -236,6 +237,8 @@ class Course:
             values = {name: value.detach() for name, value in certifier.scalars.at(certifier.vector[None]).items()}
             phi = certifier.draws.flatten(1, 2)
         warnings = list(self.warnings)
+        if self.unmeasured and certificate is None:
+            warnings.append(self.unmeasured)
         ended = Tail()
         if self.status is not Status.INTERRUPTED:
             ended = self._tail(values, certificate)

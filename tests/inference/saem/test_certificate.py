@@ -199,6 +199,24 @@ def test_the_best_point_that_was_measured_stays(monkeypatch):
     assert certifier.certificate == Certificate(0.3, 0.01, False, 3, 60, 4)
 
 
+@pytest.mark.parametrize("failures", [1, 2])
+def test_an_end_that_was_judged_after_all_is_not_said_to_be_unknown(lines, monkeypatch, failures):
+    """The first judgement fails, and the second, after the rest of the smoothing, does or does not."""
+    run, calls = Certifier.run, []
+
+    def fails_at_first(self):
+        calls.append(self)
+        if len(calls) <= failures:
+            raise ArithmeticError("no number")
+        run(self)
+
+    monkeypatch.setattr(Certifier, "run", fails_at_first)
+    method = nlme.SAEM(schedule=nlme.StepSchedule(exploration=60, smoothing=60))
+    fit = nlme.fit(Line(), lines_data(lines[0]), method, seed=1, progress=False)
+    said = [warning for warning in fit.warnings if "could not be measured" in warning]
+    assert len(calls) == 2 and len(said) == failures - 1
+
+
 def test_settings_are_checked():
     with pytest.raises(nlme.FitError, match="tolerance must be finite and above 0"):
         nlme.Certification(tolerance=0.0)
