@@ -1,7 +1,7 @@
 """From what was read to the text of a Python file."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,6 +59,7 @@ def write(reading: Reading) -> Written:
             if isinstance(part, Before):
                 refuse_before(reading.stream, part, reading.code_line)
     live = live_definitions(program, roots)
+    _pool_without_effects(reading, [*roots, *(d.value for d in live)])
     taken = {d.name.name.lower() for d in live} | set(structure.states)
     namer = Namer(taken)
     recognition = ParameterRecognition(program, columns, reading.values, roots, reading.priors)
@@ -167,6 +168,13 @@ def _check_levels(reading: Reading, outcomes: tuple[Outcome, ...]) -> None:
         reading.stream.refuse(
             reading.inputs.line, "L2 makes residual errors of several records depend on each other, which is not read"
         )
+
+
+def _pool_without_effects(reading: Reading, values: Sequence[Expression]) -> None:
+    """Take the pooled likelihood where no ETA is left: NONMEM's objective is the same by every method."""
+    if not any(isinstance(part, Element) and part.name == "ETA" for value in values for part in walk(value)):
+        reading.notes.append(f"there is no ETA to integrate: nlme.Pooled() stands for {reading.method}.")
+        reading.method = "nlme.Pooled()"
 
 
 def _choose_method(reading: Reading, outcomes: tuple[Outcome, ...]) -> None:

@@ -292,3 +292,17 @@ def _beside(file, text):
         (folder / table_file.name).write_text(table_file.read_text())
     (folder / file.name).write_text(text)
     return folder / file.name
+
+
+def test_without_effects_the_method_is_the_pooled_one(tmp_path):
+    """As survival models are run, with a variance fixed at 0; every other method refuses a model without effects."""
+    text = (FOLDER / "time_to_event.mod").read_text().replace("events.csv", (FOLDER / "events.csv").as_posix())
+    (tmp_path / "run.mod").write_text(text.replace("$OMEGA 0.2", "$OMEGA 0 FIX"))
+    run = nlme.from_nonmem(tmp_path / "run.mod")
+    assert run.method == nlme.Pooled() and any("nlme.Pooled()" in note for note in run.notes)
+    frame = table("events")
+    events = frame[(frame["EVID"] == 0) & (frame["MDV"] == 0)]
+    scale = 0.05 * np.exp(-0.01 * events["DOSE"])
+    hazard = scale * 1.3 * (scale * events["TIME"]) ** 0.3
+    expected = 2 * ((scale * events["TIME"]) ** 1.3 - events["DV"] * np.log(hazard)).sum()
+    assert nlme.ofv(run.model, run.data, run.method).ofv == pytest.approx(expected, abs=1e-3)
