@@ -33,3 +33,23 @@ def covariate_lines(data: Dataset) -> pd.DataFrame:
     for name, levels in data.categories.items():
         lines[name] = [levels[int(code)] for code in lines[name]]
     return lines
+
+
+def covariate_rows(data: Dataset, rows: np.ndarray) -> pd.DataFrame:
+    """Return the covariates at rows of the table as written; gaps of constant ones hold what the model takes.
+
+    Args:
+        data: The data set.
+        rows: Positions in its table.
+    """
+    frame, covariates = data.frame, data._table.covariates
+    columns = {}
+    for name in (name for name in covariates.values if name in frame):
+        written = frame[name].iloc[rows].reset_index(drop=True)
+        if name not in covariates.interpolation:
+            held = pd.Series(covariates.values[name][rows])
+            levels = covariates.categories.get(name)
+            held = held if levels is None else held.map(lambda code, levels=levels: levels[int(code)])
+            written = written.where(written.notna(), held)
+        columns[name] = written
+    return pd.DataFrame(columns)

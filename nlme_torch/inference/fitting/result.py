@@ -150,7 +150,7 @@ class Fit(FitRecord):
         ======================  ========================================================================================
 
         then the random effects at the conditional modes, the individual parameters there (natural scale), and the
-        covariates.
+        covariates, with what ``missing=`` filled in.
 
         A censored value has no RES, IRES, WRES, IWRES and CWRES; its NPD and NPDE are drawn from its conditional
         distribution. What is not defined for an outcome is NaN, or the column is absent;

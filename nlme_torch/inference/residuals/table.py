@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import LogNormal
 
+from nlme_torch.data.dataset.resampled import covariate_rows
 from nlme_torch.data.dosing.doses import DoseKind
 from nlme_torch.errors import ModelError
 from nlme_torch.inference.residuals.continuous_records import ContinuousRecords, is_discrete, is_event, outcome_kinds
@@ -59,7 +60,7 @@ def diagnostic_table(density: Density, data: "Dataset", modes: Tensor, simulatio
     _simulated(columns, records, simulations, seed)
     frame = _rows(density, data, list(kinds), columns)
     frame = _join(frame, _effects(density, frame, modes), "")
-    frame = _join(frame, _covariates(data, frame["row"].to_numpy()), "covariate_")
+    frame = _join(frame, covariate_rows(data, frame["row"].to_numpy()), "covariate_")
     frame.attrs = {
         "absent": columns.absent,
         "simulations": simulations,
@@ -209,13 +210,6 @@ def _effects(density: Density, frame: pd.DataFrame, modes: Tensor) -> pd.DataFra
         value = getattr(individual, owner).expand(batch.n_records, 1, 1, batch.n_subjects)[:, 0, 0]
         columns[owner] = value.numpy(force=True)[record, subject]
     return pd.DataFrame(columns, index=frame.index)
-
-
-def _covariates(data: "Dataset", rows: np.ndarray) -> pd.DataFrame:
-    """The covariates as they stand in the user's table."""
-    frame = data.frame
-    names = [name for name in data.covariate_names if name in frame]
-    return frame[names].iloc[rows].reset_index(drop=True)
 
 
 def _join(frame: pd.DataFrame, other: pd.DataFrame, prefix: str) -> pd.DataFrame:

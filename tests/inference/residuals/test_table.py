@@ -160,6 +160,24 @@ def test_deviance_residuals_of_discrete_outcomes(kind):
     np.testing.assert_allclose(table["DEVIANCE"], np.sign(y - mean) * np.sqrt(2 * (best - law.logpmf(y))), rtol=1e-6)
 
 
+def test_covariates_that_were_not_written_stand_in_the_table_as_the_model_has_them():
+    """Filled by ``missing=``, or written in the first row of a subject alone; texts as texts."""
+    frame = nlme.examples.theophylline().frame
+    frame["sex"] = np.where(frame["Subject"] % 2, "female", "male")
+    full = frame.copy()
+    first = ~frame["Subject"].duplicated()
+    frame.loc[(frame["Subject"] == 3) & ~first, "Wt"] = np.nan
+    frame.loc[frame["Subject"] == 4, ["Wt", "sex"]] = [np.nan, None]
+    data = nlme.Dataset.from_frame(
+        frame, id="Subject", time="Time", outputs="conc", covariates=["Wt", "Dose", "sex"],
+        missing={"Wt": 70.0, "sex": "female"},
+    )  # fmt: skip
+    table = made_fit(nlme.examples.TheophyllineClosedForm(), data).table(simulations=0)
+    full.loc[full["Subject"] == 4, ["Wt", "sex"]] = [70.0, "female"]
+    np.testing.assert_array_equal(table["Wt"], full["Wt"])
+    assert list(table["sex"]) == list(full["sex"])
+
+
 def test_a_covariate_with_the_name_of_a_parameter_is_not_lost():
     frame = nlme.examples.theophylline().frame.rename(columns={"Wt": "v"})
 
