@@ -74,10 +74,10 @@ def report(
     page = environment.from_string(PAGE.read_text(encoding="utf-8")).render(title=name, sections=parts)
     target.parent.mkdir(parents=True, exist_ok=True)
     # a reader never finds half a page
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, suffix=".html")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(page)
-    os.replace(temporary, target)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".report-") as scratch:
+        unseen = Path(scratch) / target.name
+        unseen.write_text(page, encoding="utf-8")
+        os.replace(unseen, target)
     return target
 
 

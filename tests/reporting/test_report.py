@@ -1,6 +1,8 @@
 """The report is one page that loads nothing, with all pictures in it and tables that can be sorted."""
 
 import base64
+import os
+import stat
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -55,6 +57,9 @@ def test_the_page_stands_on_its_own(tmp_path):
         assert base64.b64decode(picture.removeprefix("data:image/png;base64,"))[:4] == b"\x89PNG"
     assert "class TheophyllineClosedForm(Model)" in text and "time (h)" not in text  # pictures are pixels
     assert f"{fit.ofv:.3f}" in text and [entry.name for entry in path.parent.iterdir()] == ["report.html"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask, "others may read it as far as the user allows"
     with pytest.raises(nlme.FitError, match="exists"):
         nlme.report(fit, tmp_path / "run")
 

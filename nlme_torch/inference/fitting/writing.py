@@ -8,6 +8,7 @@ every file and of itself, so that damage is an error and never another fit.
 import dataclasses
 import json
 import platform
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,7 @@ def _write(fit: FitRecord, folder: Path) -> None:
         "solver": entry_checksum(record["solver"]),
     }
     (folder / "fit.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    shutil.copymode(folder / "fit.json", folder / "tensors.safetensors")  # safetensors writes for the user alone
 
 
 def _own_version() -> str:

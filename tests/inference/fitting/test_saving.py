@@ -122,6 +122,7 @@ def test_the_files_are_readable_without_the_library(fit, tmp_path):
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~umask, "others may read it as far as the user allows"
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o666 & ~umask}
 
 
 # ------------------------------------------------------------------ nothing is lost, nothing is half-written
