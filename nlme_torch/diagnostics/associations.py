@@ -22,6 +22,7 @@ from scipy import stats
 from nlme_torch.diagnostics.effects import known_effects
 from nlme_torch.errors import ModelError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 
 SETS = 100
 """Sets of draws that are tested; more move the median p-value by less than its last digit worth reading."""
@@ -62,6 +63,7 @@ def covariate_associations(
         >>> len(nlme.diagnostics.covariate_associations(fit))
         6
     """
+    check_fit("covariate_associations", fit)
     frame, categories = fit.data.covariates, fit.data.categories
     names = list(frame.columns) if covariates is None else list(covariates)
     for name in names:
@@ -101,6 +103,7 @@ def effect_associations(fit: Fit, effects: Sequence[str] | None = None) -> pd.Da
     Raises:
         ModelError: An effect is unknown.
     """
+    check_fit("effect_associations", fit)
     chosen, omega = known_effects(fit, effects), fit.omega
     rows = []
     for position, effect in enumerate(chosen):
@@ -142,6 +145,7 @@ def normality_tests(fit: Fit, *, simulations: int = 1000, seed: int = 0) -> pd.D
         shrunk, so that the latter is of draws and residuals alone. Draws of one subject depend on its data, and IWRES
         on what was fitted, so that small p-values are reasons to look and no proof.
     """
+    check_fit("normality_tests", fit)
     rows = []
     omega = np.sqrt(np.diag(fit.omega))
     for effect, sd in zip(fit.eta.columns, omega, strict=True):

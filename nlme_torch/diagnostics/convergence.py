@@ -3,6 +3,7 @@
 import pandas as pd
 
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.model.declare.model import Model
 from nlme_torch.model.declare.scalars import structural_scalars, weight_scalars
 from nlme_torch.model.declare.values import parameter_values
@@ -32,6 +33,7 @@ def convergence_table(fit: Fit) -> pd.DataFrame:
         >>> sorted(table[table.kind == "structural"].parameter.unique())
         ['cl', 'ka', 'sigma', 'v']
     """
+    check_fit("convergence_table", fit)
     trace = fit.trace
     kinds = _kinds(fit.model)
     tables = []

@@ -21,6 +21,7 @@ from torch import Tensor
 from nlme_torch.errors import ModelError
 from nlme_torch.inference import Fit
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.inference.information.observed import Information, invert
 from nlme_torch.model.declare.values import parameter_values
 from nlme_torch.model.density.density import Density
@@ -56,6 +57,7 @@ def covariate_forest(
     Raises:
         ModelError: A parameter or a covariate is unknown, or no covariate changes any parameter.
     """
+    check_fit("covariate_forest", fit)
     frame, categories = fit.data.covariates, fit.data.categories
     names = list(frame.columns) if covariates is None else list(covariates)
     for name in names:

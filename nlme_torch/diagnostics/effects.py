@@ -7,6 +7,7 @@ import pandas as pd
 
 from nlme_torch.errors import ModelError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 
 
 def effect_summary(fit: Fit, effects: Sequence[str] | None = None) -> pd.DataFrame:
@@ -37,6 +38,7 @@ def effect_summary(fit: Fit, effects: Sequence[str] | None = None) -> pd.DataFra
         >>> list(nlme.diagnostics.effect_summary(fit).index)
         ['eta_ka', 'eta_cl', 'eta_v']
     """
+    check_fit("effect_summary", fit)
     labels = list(fit.model.effect_labels)
     draws = fit.effects.draws.flatten(1)
     table = pd.DataFrame(
@@ -66,6 +68,7 @@ def effect_draws(fit: Fit, effects: Sequence[str] | None = None) -> pd.DataFrame
     Raises:
         ModelError: An effect is unknown.
     """
+    check_fit("effect_draws", fit)
     draws = fit.effects.draws
     columns = dict(zip(fit.model.effect_labels, draws.mT.flatten(1).numpy(force=True), strict=True))
     table = pd.DataFrame({"id": np.repeat(np.asarray(fit.data.subjects, dtype=object), draws.shape[1]), **columns})
@@ -89,6 +92,7 @@ def effect_covariates(
     Raises:
         ModelError: An effect or a covariate is unknown.
     """
+    check_fit("effect_covariates", fit)
     frame = fit.data.covariates
     names = list(frame.columns) if covariates is None else list(covariates)
     for name in names:

@@ -9,6 +9,7 @@ import torch
 
 from nlme_torch.data import Batch
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 
 
 def fit_curves(fit: Fit, subjects: Iterable[Any] | None = None, points: int = 100) -> pd.DataFrame:
@@ -34,6 +35,7 @@ def fit_curves(fit: Fit, subjects: Iterable[Any] | None = None, points: int = 10
         >>> list(nlme.diagnostics.fit_curves(fit, subjects=[1], points=50))
         ['id', 'time', 'outcome', 'PRED', 'IPRED']
     """
+    check_fit("fit_curves", fit)
     chosen = None if subjects is None else fit.data.subset(subjects).subjects
     return fit.predict(time_grids(fit.data.batch(), points, chosen))
 

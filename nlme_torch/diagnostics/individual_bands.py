@@ -10,6 +10,7 @@ import torch
 from nlme_torch.diagnostics.fit_curves import time_grids
 from nlme_torch.errors import DataError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.model.density.density import Density
 
 CHUNK = 4_000_000
@@ -35,6 +36,7 @@ def individual_bands(
     Raises:
         DataError: A subject is unknown, or the level is no probability.
     """
+    check_fit("individual_bands", fit)
     if not 0 < level < 1:
         raise DataError(f"level must be a probability, got {level}.")
     data = fit.data if subjects is None else fit.data.subset(subjects)

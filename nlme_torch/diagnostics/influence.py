@@ -22,6 +22,7 @@ from scipy import stats
 
 from nlme_torch.inference import Fit
 from nlme_torch.inference.estimates.free_scalars import FreeScalars
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.inference.foce.marginal_method import MarginalMethod
 from nlme_torch.inference.information.observed import hessian
 from nlme_torch.inference.marginal.objective import MarginalObjective, subject_gradients
@@ -52,6 +53,7 @@ def subject_influence(fit: Fit, method: MarginalMethod | None = None) -> pd.Data
         >>> nlme.diagnostics.subject_influence(fit).shape
         (12, 9)
     """
+    check_fit("subject_influence", fit)
     chosen = method or fitted_method(fit)
     density = fit.density
     scalars = FreeScalars(fit.model, parameter_values(fit.model))

@@ -17,6 +17,7 @@ from nlme_torch.diagnostics.network_context import Transform, network_context, v
 from nlme_torch.diagnostics.network_inputs import Inputs, plan_inputs
 from nlme_torch.errors import ModelError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def network_function(
         >>> nlme.diagnostics.network_function(fit, "absorption").labels  # doctest: +SKIP
         ('time / 24', 'depot')
     """
+    check_fit("network_function", fit)
     context = network_context(fit, network)
     plan = plan_inputs(context.calls, inputs, 1, [limits])
     x = torch.linspace(*plan.limits[0], points, dtype=context.modes.dtype, device=context.modes.device)
@@ -147,6 +149,7 @@ def network_surface(
     Raises:
         ModelError: As in :func:`network_function`.
     """
+    check_fit("network_surface", fit)
     context = network_context(fit, network)
     plan = plan_inputs(context.calls, inputs, 2, limits)
     if len(plan.held) > 1:
@@ -188,6 +191,7 @@ def network_trajectories(
     Raises:
         ModelError: There is no such network, or the model never calls it.
     """
+    check_fit("network_trajectories", fit)
     context = network_context(fit, network)
     labels = plan_inputs(context.calls, inputs, 1, []).labels
     return visited_table(context.calls, context.subjects, labels, output, transform, context.typical)

@@ -6,6 +6,7 @@ from scipy import stats
 
 from nlme_torch.errors import DataError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 
 
 def outlying_observations(fit: Fit, *, level: float = 0.05, simulations: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -29,6 +30,7 @@ def outlying_observations(fit: Fit, *, level: float = 0.05, simulations: int = 1
     Raises:
         DataError: The level is no probability.
     """
+    check_fit("outlying_observations", fit)
     if not 0 < level < 1:
         raise DataError(f"level must be a probability, got {level}.")
     table = fit.table(simulations=simulations, seed=seed)
@@ -66,6 +68,7 @@ def outlying_subjects(fit: Fit, *, level: float = 0.05) -> pd.DataFrame:
         conditional draws), p_value of ``distance`` (chi-squared, as many degrees of freedom as effects), bound
         (Bonferroni's) and outlying; NaN without a mode.
     """
+    check_fit("outlying_subjects", fit)
     effects, omega = fit.eta.to_numpy(), fit.omega.to_numpy()
     varied = np.diag(omega) > 0
     inverse = np.linalg.pinv(omega[np.ix_(varied, varied)])

@@ -16,6 +16,7 @@ from nlme_torch.data import Batch
 from nlme_torch.diagnostics.mixture import Mixture, observation_mixture
 from nlme_torch.errors import DataError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.model.density.density import Density
 
 
@@ -81,6 +82,7 @@ def predictive_density(
         >>> at.id, at.observed, 0 < at.pit_population < 1
         (1, 10.5, True)
     """
+    check_fit("predictive_density", fit)
     batch = fit.density.batch
     record, subject, name = _locate(batch, row, outcome)
     density = Density(fit.model, batch.select([subject]), fit.solver)

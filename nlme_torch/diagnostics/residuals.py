@@ -6,6 +6,7 @@ from scipy import stats
 
 from nlme_torch.errors import DataError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 
 
 def residual_quantiles(fit: Fit, outcome: str | None = None, *, level: float = 0.95) -> pd.DataFrame:
@@ -33,6 +34,7 @@ def residual_quantiles(fit: Fit, outcome: str | None = None, *, level: float = 0
         >>> len(nlme.diagnostics.residual_quantiles(fit))
         132
     """
+    check_fit("residual_quantiles", fit)
     table = observed_rows(fit, outcome)
     residuals = np.sort(table["IWRES"].to_numpy())
     residuals = residuals[np.isfinite(residuals)]

@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 
 
 def shrinkage_table(fit: Fit) -> pd.DataFrame:
@@ -42,6 +43,7 @@ def shrinkage_table(fit: Fit) -> pd.DataFrame:
         >>> list(nlme.diagnostics.shrinkage_table(fit).index)
         ['eta_ka', 'eta_cl', 'eta_v', 'epsilon conc']
     """
+    check_fit("shrinkage_table", fit)
     rows = {}
     omega = np.sqrt(np.diag(fit.omega))
     conditional = fit.effects.covariances.diagonal(dim1=0, dim2=1).numpy(force=True)  # (subject, effect)

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from nlme_torch.diagnostics.convergence import convergence_table
 from nlme_torch.errors import FitError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.plots.figures import Labels, fitting, label, legend_below, panels
 from nlme_torch.plots.style import BLACK, CYCLE, GREY, INDIVIDUAL, styled
 
@@ -43,6 +44,7 @@ def convergence(fit: Fit, columns: int = 4, *, labels: Labels = None) -> Figure:
         >>> len(nlme.plots.convergence(fit).axes)
         9
     """
+    check_fit("convergence", fit)
     if not len(fit.trace):
         raise FitError("the fit kept no trace of its iterations.")
     table = convergence_table(fit)

@@ -12,6 +12,7 @@ from scipy import stats
 from nlme_torch.diagnostics.effects import effect_covariates, effect_draws, effect_summary, known_effects
 from nlme_torch.errors import ModelError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.plots.figures import Labels, fitting, label, note, panels, shared_legend, with_units
 from nlme_torch.plots.style import BLACK, GREY, INDIVIDUAL, OBSERVED, TYPICAL, styled
 
@@ -58,6 +59,7 @@ def effects(
         >>> len(nlme.plots.effects(fit, versus="covariates").axes)
         6
     """
+    check_fit("effects", fit)
     chosen, labels = known_effects(fit, effects), with_units(fit, labels)
     if not chosen:
         raise ModelError("the model has no random effects to plot.")

@@ -12,6 +12,7 @@ from nlme_torch.diagnostics.individual_bands import individual_bands
 from nlme_torch.diagnostics.residuals import observed_rows
 from nlme_torch.errors import FitError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.plots.figures import Labels, figure_of, fitting, label, note, panels, shared_legend, with_units
 from nlme_torch.plots.style import INDIVIDUAL, OBSERVED, TYPICAL, styled
 
@@ -61,6 +62,7 @@ def fits(
         >>> len(nlme.plots.fits(fit, subjects=[1, 2, 3]).axes)
         3
     """
+    check_fit("fits", fit)
     labels = with_units(fit, labels)
     asked = fit.data.subjects if subjects is None else fit.data.subset(subjects).subjects
     shown = asked[:MOST_SUBJECTS] if subjects is None else asked
@@ -133,6 +135,7 @@ def fit_pages(
     Raises:
         DataError: A subject or an outcome is unknown.
     """
+    check_fit("fit_pages", fit)
     shown = fit.data.subjects if subjects is None else fit.data.subset(subjects).subjects
     names = None if outcomes is None else list(outcomes)
     for start in range(0, len(shown), columns * rows):

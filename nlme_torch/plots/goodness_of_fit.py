@@ -9,6 +9,7 @@ from scipy import stats
 from nlme_torch.diagnostics.residuals import observed_rows, residual_quantiles
 from nlme_torch.diagnostics.trend import trend
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.plots.figures import Labels, label, panels, with_units
 from nlme_torch.plots.style import BLACK, GREY, INDIVIDUAL, TYPICAL, styled
 
@@ -42,6 +43,7 @@ def goodness_of_fit(fit: Fit, outcome: str | None = None, *, log: bool = False, 
         >>> len(nlme.plots.goodness_of_fit(fit).axes)
         6
     """
+    check_fit("goodness_of_fit", fit)
     labels = with_units(fit, labels)
     names = list(fit.data.outputs) if outcome is None else [outcome]
     tables = {name: observed_rows(fit, name) for name in names}

@@ -8,6 +8,7 @@ from nlme_torch.diagnostics.network_function import NetworkFunction, network_fun
 from nlme_torch.diagnostics.network_inputs import Inputs
 from nlme_torch.errors import ModelError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.plots.figures import Labels, label, legend, single, with_units
 from nlme_torch.plots.style import CYCLE, INDIVIDUAL, TYPICAL, styled
 
@@ -60,6 +61,8 @@ def network(
         >>> fit = nlme.fit(nlme.examples.TheophyllineHybrid(), nlme.examples.theophylline())  # doctest: +SKIP
         >>> nlme.plots.network(fit, "absorption", {"time (day)": "vary", "left": 0.5})  # doctest: +SKIP
     """
+    if not isinstance(fit, NetworkFunction):
+        check_fit("network", fit)
     labels = with_units(fit, labels)
     function = fit if isinstance(fit, NetworkFunction) else network_function(
         fit, _named(name), inputs, limits=limits, output=output, transform=transform, level=level
@@ -125,6 +128,7 @@ def network_over_time(
     Raises:
         ModelError: There is no such network, or the model never calls it.
     """
+    check_fit("network_over_time", fit)
     labels = with_units(fit, labels)
     table = network_trajectories(fit, name, output=output, transform=transform)
     axes = single(ax)

@@ -7,6 +7,7 @@ from nlme_torch.diagnostics.network_context import Transform
 from nlme_torch.diagnostics.network_function import network_surface
 from nlme_torch.diagnostics.network_inputs import Inputs
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.plots.figures import Labels, label, panels, with_units
 from nlme_torch.plots.style import styled
 
@@ -44,6 +45,7 @@ def network_heatmap(
     Raises:
         ModelError: As in :func:`nlme_torch.plots.network`.
     """
+    check_fit("network_heatmap", fit)
     labels = with_units(fit, labels)
     table, visited = network_surface(
         fit, name, inputs, limits=limits, output=output, transform=transform, points=points

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from nlme_torch.diagnostics.predictive_density import PredictiveDensity, predictive_density
 from nlme_torch.errors import DataError
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.plots.figures import Labels, label, single, with_units
 from nlme_torch.plots.style import INDIVIDUAL, OBSERVED, TYPICAL, styled
 
@@ -46,6 +47,8 @@ def observation(
         >>> nlme.plots.observation(fit, 3).get_xlabel()
         'conc'
     """
+    if not isinstance(fit, PredictiveDensity):
+        check_fit("observation", fit)
     labels = with_units(fit, labels)
     if isinstance(fit, PredictiveDensity):
         at = fit

@@ -9,6 +9,7 @@ from scipy import stats
 from nlme_torch.diagnostics.residuals import known_outcomes
 from nlme_torch.diagnostics.trend import trend
 from nlme_torch.inference import Fit
+from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.plots.figures import Labels, label, panels, with_units
 from nlme_torch.plots.style import BLACK, GREY, INDIVIDUAL, TYPICAL, styled
 
@@ -52,6 +53,7 @@ def residual_panel(
         >>> len(nlme.plots.residual_panel(fit, simulations=100).axes)
         6
     """
+    check_fit("residual_panel", fit)
     labels = with_units(fit, labels)
     table = fit.table(simulations=simulations, seed=seed)
     names = known_outcomes(fit, table, outcome)

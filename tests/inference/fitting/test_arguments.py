@@ -3,6 +3,7 @@
 The suite runs under a type checker, users do not: this file is a program, which a test runs without one.
 """
 
+import inspect
 import math
 import os
 import re
@@ -23,6 +24,27 @@ HUGE = 10**400
 """No double."""
 
 NO_FITS = [None, "run1", MODEL, [FIT], 3]
+
+
+def every_diagnostic(fit):
+    """Call everything of ``nlme.diagnostics`` and ``nlme.plots`` whose first argument is a fit; all must refuse."""
+    refusals = []
+    functions = [f for place in (nlme.diagnostics, nlme.plots) for f in vars(place).values()]
+    for function in filter(inspect.isfunction, functions):
+        first, *others = inspect.signature(function).parameters.values()
+        if first.name == "fit" and function is not nlme.plots.fit_pages:  # which is lazy
+            needed = [each for each in others if each.default is each.empty and each.kind is not each.KEYWORD_ONLY]
+            try:
+                function(fit, *("x" for _ in needed))
+            except nlme.NLMEError as error:
+                assert "a fit is needed" in str(error), (function, error)
+                refusals.append(error)
+            else:
+                raise AssertionError(f"{function.__name__} takes {fit!r:.60}")
+    assert len(refusals) > 25
+    raise refusals[0]
+
+
 CALLS = {
     "loglik": (nlme.loglik, "a fit is needed", NO_FITS),
     "held_out": (lambda fit: nlme.held_out(fit, DATA), "a fit is needed", NO_FITS),
@@ -34,6 +56,7 @@ CALLS = {
     "leave_one_out": (nlme.leave_one_out, "a fit is needed", NO_FITS),
     "augment": (lambda fit: nlme.augment(fit, nlme.MLP(1, 2)), "a fit is needed", NO_FITS),
     "Ensemble": (nlme.Ensemble, "a fit is needed", [MODEL, [MODEL, FIT], 3, "run1"]),
+    "diagnostics": (every_diagnostic, "a fit is needed", NO_FITS),
     "kind": (lambda kind: FIT.with_standard_errors(FO, kind=kind), "kind must be 'sandwich'", [None, "r", 3, [], {}]),
     "level": (
         lambda level: FIT.with_standard_errors(FO, level=level), "level must",
