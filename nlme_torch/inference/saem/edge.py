@@ -1,5 +1,7 @@
 """Whether a model still has values where SAEM stands, and just beside: a search by draws ends at such an edge."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ from nlme_torch.model.density.density import Density
 
 BESIDE = 0.01
 """Step of a parameter on the estimation scale, in units of one and its own size."""
+MOST_COLUMNS = 20_000
+"""Draws of all subjects from which the share that is lost is told; of each subject one at least."""
 
 
 def edge(
@@ -31,6 +35,8 @@ def edge(
     Returns:
         A clause; empty where the model has values all around.
     """
+    apart = math.ceil(transformed.shape[1] / max(1, MOST_COLUMNS // transformed.shape[-1]))
+    transformed = transformed[:, ::apart]
     why = "an equation that cannot be solved, a number that is not finite"
     if _lost(density, values, transformed):
         return f"the model has no value at these estimates ({why}): check what it does there, and begin elsewhere"

@@ -7,6 +7,9 @@ import pyro.distributions as dist
 import torch
 
 import nlme_torch as nlme
+from nlme_torch.inference.saem import edge as module
+from nlme_torch.model.declare.values import parameter_values
+from nlme_torch.model.density.density import Density
 
 SHORT = nlme.SAEM(schedule=nlme.StepSchedule(exploration=40, smoothing=20))
 
@@ -50,3 +53,18 @@ def test_an_edge_before_the_maximum_is_named():
 def test_a_maximum_beside_an_edge_is_one():
     fit = nlme.fit(Edged(), lines(1.2), SHORT, seed=1, progress=False)
     assert fit.converged and fit.warnings == ()
+
+
+def test_a_share_of_lost_draws_needs_no_more_than_some(monkeypatch):
+    seen, evaluate = [], module.log_likelihood
+
+    def counted(conditional, eta):
+        seen.append(eta.shape[1] * eta.shape[-1])
+        return evaluate(conditional, eta)
+
+    monkeypatch.setattr(module, "log_likelihood", counted)
+    model = Edged(1.001)
+    density = Density(model, lines(0.5).batch(), nlme.Auto())
+    draws = density.at().mean[:, None] + torch.zeros(1, 33_000, 1, 12, dtype=torch.float64)
+    assert "value of b " in module.edge(density, parameter_values(model), draws, ("b.unconstrained",))
+    assert seen and max(seen) <= module.MOST_COLUMNS and min(seen) > 0.9 * module.MOST_COLUMNS
