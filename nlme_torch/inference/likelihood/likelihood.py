@@ -52,7 +52,7 @@ class ImportanceSampling:
             population's distribution, as many as it takes for a standard error of 0.02 of the log-likelihood, at most
             8192 per subject and 1.6 million in all; where their weights are too uneven, or there is a mixture, 5000
             independent ones.
-        df: Degrees of freedom of the Student-t.
+        df: Degrees of freedom of the Student-t of independent draws; that of quasi-random ones has 6.
         modes: Number of searches for different modes; 1 uses conditional mean and covariance from the chains.
         draws: Another name of ``samples``, for the call only.
     """
