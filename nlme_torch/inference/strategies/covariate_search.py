@@ -76,9 +76,9 @@ class CovariateSearch:
     method: str
 
     def __str__(self) -> str:
-        names = ", ".join(f"{covariate} on {parameter}" for parameter, covariate in self.selected) or "none"
+        names = ", ".join(f"{covariate} on {parameter}" for parameter, covariate in self.selected) or "no effect"
         lines = [
-            f"covariate search by {self.method}: {names} of {len(self.table)} models tried (forward p < "
+            f"covariate search by {self.method}: {names} taken, {len(self.table)} models tried (forward p < "
             f"{self.forward:g}, backward p > {self.backward:g}; p-values are of single tests, p_bonferroni counts the "
             "candidates of the step)",
             self.table.to_string(index=False, float_format=lambda value: f"{value:.4g}"),
