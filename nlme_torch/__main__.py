@@ -36,8 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"note: {note}\n")
     if chosen.output is None:
         sys.stdout.write(written.source)
-    else:
-        Path(chosen.output).write_text(written.source)
+        return 0
+    try:
+        Path(chosen.output).write_text(written.source, encoding="utf-8")
+    except OSError as error:
+        sys.stderr.write(f"{chosen.output} cannot be written: {error.strerror or error}.\n")
+        return 1
     return 0
 
 

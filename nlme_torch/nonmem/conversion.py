@@ -1,15 +1,18 @@
 """A control stream as model, data set and method."""
 
 import linecache
+import os
 import re
 import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nlme_torch.errors import DataError, ModelError
 from nlme_torch.model import Model
 from nlme_torch.nonmem.reading import read
 from nlme_torch.nonmem.writing import write
+from nlme_torch.settings import check_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +92,12 @@ def from_nonmem(
     References:
         Bauer (2019), NONMEM tutorial part I, doi:10.1002/psp4.12404.
     """
+    import pandas as pd
+
+    place = str | os.PathLike
+    check_values("from_nonmem", ModelError, path=(path, place), estimates=(estimates, place | None))
+    if not isinstance(data, pd.DataFrame):
+        check_values("from_nonmem", DataError, data=(data, place | None))
     reading = read(path, estimates, data)
     written = write(reading)
     module = _module(written.source, reading.stream.path.stem)

@@ -131,3 +131,10 @@ def test_names_that_python_or_the_library_keep_for_themselves(tmp_path):
     plain = convert(tmp_path)
     expected = nlme.ofv(plain.model, plain.data, nlme.FOCEI()).ofv
     assert nlme.ofv(run.model, run.data, nlme.FOCEI()).ofv == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_file_that_cannot_be_written_is_said_in_one_line(tmp_path, capsys):
+    (tmp_path / "d.csv").write_text(DATA)
+    stream = written(tmp_path, STREAM)
+    assert main(["convert", str(stream), "--output", str(tmp_path / "absent" / "run.py")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("cannot be written: No such file or directory.")
