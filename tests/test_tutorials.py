@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_first_hour_runs_and_finds_what_it_says(capsys):
+    plt.close("all")  # what other tests left open
     try:
         names = runpy.run_path(str(ROOT / "tutorials" / "first_hour.py"))
         assert len(plt.get_fignums()) == 3

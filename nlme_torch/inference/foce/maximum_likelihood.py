@@ -23,6 +23,7 @@ from nlme_torch.inference.marginal.approximation import Approximation
 from nlme_torch.inference.marginal.expansion_points import Expansion, solves_equations
 from nlme_torch.inference.marginal.laplace import exact_curvature
 from nlme_torch.inference.marginal.objective import MarginalObjective, subject_gradients
+from nlme_torch.inference.marginal.singular_hessian import SINGULAR
 from nlme_torch.inference.modes.starts import jittered_starts
 from nlme_torch.inference.optimise.minimisers import BFGS, LBFGS, Adam, Iterate, Minimum
 from nlme_torch.inference.optimise.optimality import Optimality
@@ -40,6 +41,9 @@ DENSE_LIMIT = 150
 """Parameters up to which a whole matrix of second derivatives is learnt, one pair of gradients at a time."""
 SCALING_SUBJECTS = 24
 """Subjects whose scores scale the first step, which need be right to a factor alone; each costs a gradient."""
+OVER = 0.5
+"""Share of the eigenvalue at which searches stop below which one began where modes merged already; better modes at an end
+may lower it a little."""
 BACK = 4.0
 """Change of the logarithm of what ran away, before another search begins."""
 
@@ -256,7 +260,10 @@ class _Run:
 
     def rank(self) -> tuple[bool, float, int]:
         """What makes one search better than another."""
-        return rank(self.minimum)
+        endless, value, proof = rank(self.minimum)
+        # a search that began where modes merge already is over the edge at which others stop
+        over = self.minimum.status is Status.SINGULAR and bool((self.objective.kept_least < OVER * SINGULAR).any())
+        return endless or over, value, proof
 
     def _scale(self, start: Tensor) -> Tensor:
         r"""T with :math:`T T^\top` near the inverse Hessian: from some subjects' scores, drawn to their diagonal."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from nlme_torch._typing import Bool, Float
 from nlme_torch.errors import FitError
-from nlme_torch.inference.estimates.free_scalars import raw_labels
+from nlme_torch.inference.estimates.free_scalars import FreeScalars, raw_labels
 from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.marginal.laplace import LaplaceApproximation
 from nlme_torch.inference.marginal.objective import MarginalObjective
@@ -218,6 +218,20 @@ def far_away(model: Model, values: ParameterValues) -> bool:
     return any(
         isinstance(transform, Log | Logit) and not abs(distance) <= FAR
         for transform, distance in zip(_transforms(model, names), moved, strict=True)
+    )
+
+
+def undetermined(scalars: FreeScalars, deviations: Float[Tensor, "kept"]) -> bool:
+    """Whether a logarithm or logit is known so badly that its parameter may run away.
+
+    Args:
+        scalars: The parameters.
+        deviations: Their standard errors on the estimation scale.
+    """
+    transforms = _transforms(scalars.model, scalars.free)
+    return any(
+        isinstance(transforms[place], Log | Logit) and not error <= UNDETERMINED
+        for place, error in zip(scalars.kept.tolist(), deviations.tolist(), strict=True)
     )
 
 

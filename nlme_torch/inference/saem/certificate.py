@@ -182,6 +182,7 @@ class Certifier:
     Attributes:
         vector: The best parameters so far, ``(kept,)``.
         certificate: What was measured last, None before the first round ends.
+        deviations: Standard errors of the parameters in the last round.
     """
 
     weighted = 0  # draws per subject
@@ -191,6 +192,7 @@ class Certifier:
         self.density = chains.algorithm.density
         self.vector = scalars.vector.detach()
         self.certificate: Certificate | None = None
+        self.deviations = torch.full_like(self.vector, math.nan)
         self._mean, self._weight = torch.zeros_like(self.vector), 0.0
         self.draws: Tensor = chains.state.transformed[:, None, :, 0]
         self.shape: Shape | None = None
@@ -218,6 +220,7 @@ class Certifier:
             found = self._round(settle=SETTLE if number == 1 else 2 * SETTLE)
             if found is None:
                 break
+            self.deviations = found.deviations
             small = found.left + found.standard_error <= self.settings.tolerance or (
                 found.left <= self.settings.tolerance and found.standard_error <= self.settings.tolerance
             )

@@ -16,7 +16,7 @@ from nlme_torch.inference.estimates.status import Status
 from nlme_torch.inference.mcmc.autocorrelation import autocorrelation_time
 from nlme_torch.inference.mcmc.kernels import Tuning
 from nlme_torch.inference.modes.starts import jittered_starts, usable_starts
-from nlme_torch.inference.optimise.tails import Tail, far_away, tail_of_estimates
+from nlme_torch.inference.optimise.tails import Tail, far_away, tail_of_estimates, undetermined
 from nlme_torch.inference.pooled.pooled import Pooled
 from nlme_torch.inference.progress import Progress, progress_line
 from nlme_torch.inference.saem.best_start import best_start
@@ -220,7 +220,10 @@ class Course:
     def _tail(self, values: ParameterValues, certificate: Certificate | None) -> Tail:
         """Whether the estimates are in a tail; asked where a direction is flat, or a parameter has gone far."""
         density = self.algorithm.density
-        unknown = self.certifier is not None and (certificate is None or bool(certificate.flat))
+        certifier = self.certifier
+        unknown = certifier is not None and (
+            certificate is None or bool(certificate.flat) or undetermined(certifier.scalars, certifier.deviations)
+        )
         if density.model.has_network or not (unknown or far_away(density.model, values)):
             return Tail()
         return tail_of_estimates(density, values)

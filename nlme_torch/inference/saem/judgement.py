@@ -30,6 +30,7 @@ class Judgement(NamedTuple):
         noise: What of it is expected from noise alone.
         standard_error: Monte-Carlo error of the gain.
         step: Newton's step, ``(kept,)``.
+        deviations: Standard errors by the information, ``(kept,)``.
         fraction: The smallest fraction of the complete information that the data carry in any direction.
         fraction_error: Its Monte-Carlo error.
         flattest: Which parameter moves most along that direction, by its complete information.
@@ -39,6 +40,7 @@ class Judgement(NamedTuple):
     noise: float
     standard_error: float
     step: Tensor
+    deviations: Tensor
     fraction: float
     fraction_error: float
     flattest: int
@@ -100,6 +102,7 @@ def judge(sums: LouisSums, prior_slope: Tensor, prior_curvature: Tensor) -> Judg
         0.5 * float(noise.trace()),
         math.sqrt(float(error)),
         back @ (along / fractions.sqrt()) / size,
+        ((back / size[:, None]).square() / fractions).sum(1).sqrt(),
         smallest,
         fraction_error,
         int(back[:, 0].abs().argmax()),

@@ -180,7 +180,7 @@ def test_a_fit_that_ends_on_a_plateau_names_the_parameter():
 def test_the_best_point_that_was_measured_stays(monkeypatch):
     """Steps along noise lead from 0.3 to 0.9 and 0.7 below the maximum."""
     judgements = iter(
-        Judgement(left, 0.0, 0.01, torch.ones(2), fraction=0.5, fraction_error=0.0, flattest=0)
+        Judgement(left, 0.0, 0.01, torch.ones(2), torch.ones(2), fraction=0.5, fraction_error=0.0, flattest=0)
         for left in (0.3, 0.9, 0.7)
     )
     monkeypatch.setattr(Certifier, "_round", lambda self, settle: next(judgements))

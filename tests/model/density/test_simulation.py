@@ -92,7 +92,7 @@ def test_outcomes_by_dvid_become_columns_and_unobserved_rows_stay_so():
 def test_what_cannot_be_drawn_says_so():
     class Bounded(PKPD):
         def observe(self, t, y, p):
-            return {"DV": nlme.observation.Truncated(dist.Normal(p.k * t, 1.0), lower=-1.0)}
+            return {"DV": nlme.observation.Truncated(dist.StudentT(4.0, p.k * t, 1.0), lower=-1.0)}
 
     with pytest.raises(nlme.ModelError, match="Truncated cannot be drawn"):
         nlme.simulate(Bounded(), design(2), seed=1)
