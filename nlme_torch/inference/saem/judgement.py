@@ -19,7 +19,10 @@ from nlme_torch.inference.numerics.linear_algebra import cholesky
 from nlme_torch.inference.saem.louis import LouisSums
 
 FLAT = 0.01
-"""Fraction of the complete information below which a direction is flat: no quadratic tells what is left there."""
+"""Fraction of the complete information below which a direction may be flat: no quadratic tells what is left there."""
+NEAR = 0.5
+"""Largest move of any parameter within one standard error (of a logarithm, a factor 1.6) along a direction that is known
+well, however little of the complete information the data carry: a mean of effects is held by phi to nearly nothing."""
 
 
 class Judgement(NamedTuple):
@@ -34,6 +37,7 @@ class Judgement(NamedTuple):
         fraction: The smallest fraction of the complete information that the data carry in any direction.
         fraction_error: Its Monte-Carlo error.
         flattest: Which parameter moves most along that direction, by its complete information.
+        reach: How far any parameter moves within one standard error along it, on the estimation scale.
     """
 
     gain: float
@@ -44,6 +48,7 @@ class Judgement(NamedTuple):
     fraction: float
     fraction_error: float
     flattest: int
+    reach: float
 
     @property
     def left(self) -> float:
@@ -53,12 +58,12 @@ class Judgement(NamedTuple):
     @property
     def flat(self) -> bool:
         """Whether the likelihood is flat along some direction."""
-        return self.fraction < FLAT
+        return self.fraction < FLAT and self.reach > NEAR
 
     @property
     def doubtful(self) -> bool:
         """Whether more draws might decide otherwise about that."""
-        return abs(self.fraction - FLAT) < 2 * self.fraction_error
+        return self.reach > NEAR and abs(self.fraction - FLAT) < 2 * self.fraction_error
 
 
 def judge(sums: LouisSums, prior_slope: Tensor, prior_curvature: Tensor) -> Judgement | None:
@@ -106,4 +111,5 @@ def judge(sums: LouisSums, prior_slope: Tensor, prior_curvature: Tensor) -> Judg
         smallest,
         fraction_error,
         int(back[:, 0].abs().argmax()),
+        float(flattest.abs().max()) / math.sqrt(float(fractions[0])),
     )

@@ -180,7 +180,9 @@ def test_a_fit_that_ends_on_a_plateau_names_the_parameter():
 def test_the_best_point_that_was_measured_stays(monkeypatch):
     """Steps along noise lead from 0.3 to 0.9 and 0.7 below the maximum."""
     judgements = iter(
-        Judgement(left, 0.0, 0.01, torch.ones(2), torch.ones(2), fraction=0.5, fraction_error=0.0, flattest=0)
+        Judgement(
+            left, 0.0, 0.01, torch.ones(2), torch.ones(2), fraction=0.5, fraction_error=0.0, flattest=0, reach=0.1
+        )
         for left in (0.3, 0.9, 0.7)
     )
     monkeypatch.setattr(Certifier, "_round", lambda self, settle: next(judgements))
@@ -278,3 +280,27 @@ def test_a_parameter_that_nothing_depends_on_is_named(lines):
     assert estimation.status is not Status.CONVERGED
     assert estimation.certificate is not None
     assert estimation.values["idle.unconstrained"].item() == pytest.approx(math.log(2.0))
+
+
+class WithoutEffect(nlme.Model):
+    """A slope whose mean has no effect of its own: phi holds it to nearly nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.z = nlme.Normal(1.5, omega=0.2), nlme.Latent(1)
+        self.width, self.mean, self.sigma = nlme.Real(0.3), nlme.Real(-0.5), nlme.Positive(0.4)
+
+    def predict(self, t, p, cov):
+        return p.a + (p.width * p.z + p.mean) * t
+
+    def observe(self, t, y, p):
+        return {"DV": nlme.observation.Additive(y, p.sigma)}
+
+
+def test_a_mean_of_effects_that_is_known_well_is_not_called_flat():
+    """The data carry half a per cent of what would be known with phi, and tell it well all the same."""
+    frame, _ = simulate_lines(subjects=12, seed=3, sigma=0.25)
+    fit = nlme.fit(WithoutEffect(), lines_data(frame), nlme.SAEM(), seed=1, progress=False)
+    best = nlme.fit(WithoutEffect(), lines_data(frame), nlme.Quadrature(nodes=9), progress=False)
+    assert fit.converged and not any("flat" in message for message in fit.warnings)
+    assert nlme.loglik(fit, nlme.Quadrature(nodes=9)).minus2ll < best.minus2ll + 0.1
