@@ -42,8 +42,8 @@ DENSE_LIMIT = 150
 SCALING_SUBJECTS = 24
 """Subjects whose scores scale the first step, which need be right to a factor alone; each costs a gradient."""
 OVER = 0.5
-"""Share of the eigenvalue at which searches stop below which one began where modes merged already; better modes at an end
-may lower it a little."""
+"""Share of the eigenvalue at which searches stop below which one began where modes merged already; better modes at an
+end may lower it a little."""
 BACK = 4.0
 """Change of the logarithm of what ran away, before another search begins."""
 

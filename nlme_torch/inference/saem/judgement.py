@@ -21,8 +21,8 @@ from nlme_torch.inference.saem.louis import LouisSums
 FLAT = 0.01
 """Fraction of the complete information below which a direction may be flat: no quadratic tells what is left there."""
 NEAR = 0.5
-"""Largest move of any parameter within one standard error (of a logarithm, a factor 1.6) along a direction that is known
-well, however little of the complete information the data carry: a mean of effects is held by phi to nearly nothing."""
+"""Largest move of any parameter within one standard error (of a logarithm, a factor 1.6) along a direction that is
+known well, however little of the complete information the data carry: phi holds a mean of effects to nearly nothing."""
 
 
 class Judgement(NamedTuple):
