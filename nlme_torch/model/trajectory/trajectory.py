@@ -61,6 +61,7 @@ class Trajectory:
             leaf.reshape((1,) * (3 - leaf.dim()) + leaf.shape) if leaf.dim() < 3 else leaf for leaf in flat.leaves
         )
         self.system: System
+        self._standing: System  # as it holds at the records themselves
         if model.has_compartments:
             held = individual
             if isinstance(individual, ChangingIndividual):
@@ -72,7 +73,9 @@ class Trajectory:
                     )
             linear = model.compartments(held)
             check_compartments(linear, model.states)
-            self.system = CompartmentSystem(linear)
+            self.system = self._standing = CompartmentSystem(linear)
+            if held is not individual and plan is not None and plan.steady:
+                self._standing = CompartmentSystem(model.compartments(Individual(vars(individual))))
         else:
             self.system = DifferentialSystem(
                 fields.of(flat.specification), leaves, solver, passengers=len(flat.changing)
@@ -86,15 +89,16 @@ class Trajectory:
             self._restart = stack_states(model.initial(individual), model.states, wide, "initial").movedim(1, 0)
         amounts = changes = resets = given = None
         refusals: list[Refusal] = []
-        after = until = None
+        after = until = there = None
         if flat.changing and not model.has_compartments:
-            after, until = _carried(individual, flat.changing, like)
+            there, after, until = _carried(individual, flat.changing, like)
             self.initial = torch.cat([self.initial, after[0]])
         if isinstance(self.system, DifferentialSystem):
             interpolated = until is not after
             self.system = replace(
                 self.system, switched=fields.switched(flat.specification, self.initial, leaves, interpolated)
             )
+            self._standing = self.system
         if plan is not None:
             given = given_doses(plan, model.dosing(individual))
             amounts, changes = record_events(plan, given)
@@ -105,7 +109,7 @@ class Trajectory:
                     plan.restarts[:, None], self._restart - self.initial[: self.states], 0.0
                 )
             for group in plan.steady:
-                delta, refusal = self._steady_state(group, given, after)
+                delta, refusal = self._steady_state(group, given, there)
                 amounts, refusals = amounts + delta, refusals + refusal
         if after is not None:
             jumps, slopes = _jumps(after, until, times, resets)
@@ -131,9 +135,12 @@ class Trajectory:
         return Solution(solution.states[:, : self.states], solution.status, solution.reached, solution.statistics)
 
     def _steady_state(
-        self, group: SteadyDoses, given: GivenDoses, after: Tensor | None
+        self, group: SteadyDoses, given: GivenDoses, there: Tensor | None
     ) -> tuple[Tensor, list[Refusal]]:
-        """What steady states add to the states at their records, ``(record, state, chain, start, subject)``."""
+        """What steady states add to the states at their records, ``(record, state, chain, start, subject)``.
+
+        They are those of the covariates and occasions at the dose's own record, whichever way these are carried on.
+        """
         plan, columns, records = self.plan, group.columns, group.records
         assert plan is not None
         length, subjects = plan.times.shape[0], plan.times.shape[-1]
@@ -163,8 +170,8 @@ class Trajectory:
         # what a reset, and a steady state that replaces the state, restore is the first record's
         first, initial = initial, initial if self._restart is None else of_dose(self._restart)
         start = initial
-        if after is not None:
-            held = of_dose(after)
+        if there is not None:
+            held = of_dose(there)
             start = torch.cat([initial, held])
             amount, rate = (torch.cat([v.expand(-1, *held.shape[1:]), torch.zeros_like(held)]) for v in (amount, rate))
         cycle = Cycle(
@@ -177,7 +184,7 @@ class Trajectory:
             overlaps=overlaps,
             constant=group.constant,
         )
-        state, settled, keeps = self.system.select(columns, records, subjects).steady_state(start, cycle)
+        state, settled, keeps = self._standing.select(columns, records, subjects).steady_state(start, cycle)
         restored = torch.where(group.replaces, first, initial)
         delta = everywhere(torch.where(settled, state[: self.states] - restored, 0.0))
         here = torch.zeros_like(plan.times)
@@ -191,19 +198,19 @@ class Trajectory:
         return here[:, None] * delta, [(text, everywhere(mask)) for text, mask in reasons]
 
 
-def _carried(individual: Individual, values: tuple[Tensor, ...], like: Tensor) -> tuple[Tensor, Tensor]:
-    """What changes, just after each record and just before the next, ``(record, changing, chain, start, subject)``."""
+def _carried(individual: Individual, values: tuple[Tensor, ...], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What changes, ``(record, changing, chain, start, subject)``: at each record, just after it, before the next."""
 
     def stacked(tensors: tuple[Tensor, ...]) -> Tensor:
         return torch.stack([value.to(like.dtype).expand(-1, *like.shape) for value in tensors], 1)
 
+    there = stacked(values)
     if not isinstance(individual, ChangingIndividual):
-        held = stacked(values)
-        return held, held
+        return there, there, there
     after: Any = individual._after
     until: Any = individual._until
     held = stacked(flatten(after).changing)
-    return held, held if until is after else stacked(flatten(until).changing)
+    return there, held, held if until is after else stacked(flatten(until).changing)
 
 
 def _jumps(after: Tensor, until: Tensor | None, times: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor | None]:

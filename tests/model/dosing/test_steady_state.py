@@ -281,3 +281,45 @@ def test_newton_ends_at_the_fixed_point_to_rounding_and_goes_by_plain_steps_wher
         assert found.state.item() == pytest.approx(4.0, rel=1e-12) and bool(found.settled) and len(calls) <= most
         # 1 - 1 / (2 sqrt(4))
         assert found.inverse.item() == pytest.approx(4 / 3, rel=1e-5)
+
+
+class Changing(nlme.Model):
+    """Clearance in proportion to a covariate that changes."""
+
+    states = ("central",)
+
+    def __init__(self):
+        super().__init__()
+        self.k, self.sigma = nlme.LogNormal(0.1, omega=1e-16), nlme.Positive(1.0)
+
+    def individual(self, p, cov):
+        return {"rate": p.k * cov.X}
+
+    def observe(self, t, y, p):
+        return {"DV": dist.Normal(y.central, p.sigma)}
+
+
+class ChangingEquation(Changing):
+    def dynamics(self, t, y, p):
+        return (-p.rate * y.central,)
+
+
+class ChangingClosedForm(Changing):
+    def compartments(self, p):
+        return nlme.compartments.OneCompartment(p.rate * V, V)
+
+
+@pytest.mark.parametrize("model", [ChangingEquation, ChangingClosedForm])
+@pytest.mark.parametrize("rule", ["locf", "nocb"])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_steady_state_is_that_of_the_covariates_at_its_own_record(model, rule, compiled):
+    """PREDPP's: parameters are those of the dose's record, whichever way covariates hold until the next."""
+    frame = pd.DataFrame(
+        {"ID": 1, "TIME": [0.0, 4.0, 6.0], "AMT": [100.0, 0, 0], "SS": [1, 0, 0], "II": [12.0, 0, 0]}
+    ).assign(EVID=[1, 0, 0], DV=[np.nan, 1.0, 1.0], X=[1.0, 2.0, 3.0])
+    data = nlme.Dataset.from_frame(frame, time_varying={"X": rule})
+    peak = 100 / (1 - math.exp(-0.1 * 12))
+    until = {"locf": (1.0, 2.0), "nocb": (2.0, 3.0)}[rule]
+    first = peak * math.exp(-0.1 * until[0] * 4)
+    found = nlme.simulate(model(), data, residual=False, solver=nlme.Auto(compile=compiled), seed=1, replicates=1).table
+    np.testing.assert_allclose(found["value"], [first, first * math.exp(-0.1 * until[1] * 2)], rtol=1e-6)
