@@ -11,6 +11,7 @@ from nlme_torch.diagnostics.trend import trend
 from nlme_torch.inference import Fit
 from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.plots.figures import Labels, label, panels, with_units
+from nlme_torch.plots.scatter import agreement, scatter
 from nlme_torch.plots.style import BLACK, GREY, INDIVIDUAL, TYPICAL, styled
 
 
@@ -51,35 +52,13 @@ def goodness_of_fit(fit: Fit, outcome: str | None = None, *, log: bool = False, 
     for position, name in enumerate(names):
         own, table = axes[6 * position : 6 * position + 6], tables[name]
         shown = label(name, labels)
-        _identity(own[0], table, "PRED", "population prediction, PRED", f"observed {shown}", log)
-        _identity(own[1], table, "IPRED", "individual prediction, IPRED", f"observed {shown}", log)
+        agreement(own[0], table["PRED"], table["DV"], "population prediction, PRED", f"observed {shown}", log)
+        agreement(own[1], table["IPRED"], table["DV"], "individual prediction, IPRED", f"observed {shown}", log)
         _residuals(own[2], table, "time", label("time", labels))
         _residuals(own[3], table, "IPRED", "individual prediction, IPRED", log)
         _quantiles(own[4], residual_quantiles(fit, name))
         _histogram(own[5], table["IWRES"].to_numpy())
     return figure
-
-
-def _points(ax: Axes, x: pd.Series, y: pd.Series) -> None:
-    # fainter where there are many, so that thousands still show their density
-    alpha = float(np.clip(40 / np.sqrt(len(x) + 1) / 5, 0.15, 0.7))
-    ax.plot(x, y, "o", color=INDIVIDUAL, markersize=3.5, alpha=alpha, markeredgewidth=0)
-
-
-def _identity(ax: Axes, table: pd.DataFrame, column: str, x_text: str, y_text: str, log: bool) -> None:
-    x, y = table[column], table["DV"]
-    if log:
-        positive = (x > 0) & (y > 0)
-        x, y = x[positive], y[positive]
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-    _points(ax, x, y)
-    low, high = min(x.min(), y.min()), max(x.max(), y.max())
-    ax.plot([low, high], [low, high], color=BLACK, linewidth=0.9)
-    line = 10 ** trend(np.log10(x), np.log10(y)) if log else trend(x, y)
-    ax.plot(line["x"], line["y"], color=TYPICAL, linewidth=1.5)
-    ax.set_xlabel(x_text)
-    ax.set_ylabel(y_text)
 
 
 def _residuals(ax: Axes, table: pd.DataFrame, column: str, x_text: str, log: bool = False) -> None:
@@ -89,7 +68,7 @@ def _residuals(ax: Axes, table: pd.DataFrame, column: str, x_text: str, log: boo
     if log:
         table = table[table[column] > 0]
         ax.set_xscale("log")
-    _points(ax, table[column], table["IWRES"])
+    scatter(ax, table[column], table["IWRES"])
     line = trend(np.log10(table[column]) if log else table[column], table["IWRES"])
     ax.plot(10 ** line["x"] if log else line["x"], line["y"], color=TYPICAL, linewidth=1.5)
     reach = max(2.5, 1.08 * float(table["IWRES"].abs().max()))
@@ -101,7 +80,7 @@ def _residuals(ax: Axes, table: pd.DataFrame, column: str, x_text: str, log: boo
 def _quantiles(ax: Axes, table: pd.DataFrame) -> None:
     ax.fill_between(table["theoretical"], table["lower"], table["upper"], color=GREY, alpha=0.18, linewidth=0)
     ax.plot(table["theoretical"], table["theoretical"], color=BLACK, linewidth=0.9)
-    _points(ax, table["theoretical"], table["IWRES"])
+    scatter(ax, table["theoretical"], table["IWRES"])
     ax.set_xlabel("standard normal quantile")
     ax.set_ylabel("IWRES")
 

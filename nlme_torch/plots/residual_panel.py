@@ -11,7 +11,8 @@ from nlme_torch.diagnostics.trend import trend
 from nlme_torch.inference import Fit
 from nlme_torch.inference.estimates.method_arguments import check_fit
 from nlme_torch.plots.figures import Labels, label, panels, with_units
-from nlme_torch.plots.style import BLACK, GREY, INDIVIDUAL, TYPICAL, styled
+from nlme_torch.plots.scatter import agreement, scatter
+from nlme_torch.plots.style import BLACK, GREY, TYPICAL, styled
 
 
 @styled
@@ -63,8 +64,9 @@ def residual_panel(
         shown, time = label(name, labels), label("time", labels)
         pred, ipred = "population prediction, PRED", "individual prediction, IPRED"
         first = axes[6 * position : 6 * position + 6]
-        _identity(first[0], own, "PRED", pred, f"observed {shown}", log)
-        _identity(first[1], own, "IPRED", ipred, f"observed {shown}", log)
+        for ax, column, text in ((first[0], "PRED", pred), (first[1], "IPRED", ipred)):
+            known = own[(own.get("CENS", 0) == 0) & own[column].notna()]
+            agreement(ax, known[column], known["DV"], text, f"observed {shown}", log)
         _against(first[2], own["TIME"], own["CWRES"], time, "CWRES")
         _against(first[3], own["PRED"], own["CWRES"], pred, "CWRES", log)
         _against(first[4], own["IPRED"], own["IWRES"].abs(), ipred, "|IWRES|", log)
@@ -72,36 +74,12 @@ def residual_panel(
     return figure
 
 
-def _points(ax: Axes, x: pd.Series | np.ndarray, y: pd.Series | np.ndarray) -> None:
-    # fainter where there are many, so that thousands still show their density
-    alpha = float(np.clip(8 / np.sqrt(len(x) + 1), 0.15, 0.7))
-    ax.plot(x, y, "o", color=INDIVIDUAL, markersize=3.5, alpha=alpha, markeredgewidth=0)
-
-
-def _identity(ax: Axes, table: pd.DataFrame, column: str, x_text: str, y_text: str, log: bool) -> None:
-    known = table[(table.get("CENS", 0) == 0) & table[column].notna()]
-    x, y = known[column], known["DV"]
-    if log:
-        positive = (x > 0) & (y > 0)
-        x, y = x[positive], y[positive]
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-    _points(ax, x, y)
-    if len(x):
-        low, high = min(x.min(), y.min()), max(x.max(), y.max())
-        ax.plot([low, high], [low, high], color=BLACK, linewidth=0.9)
-        line = 10 ** trend(np.log10(x), np.log10(y)) if log else trend(x, y)
-        ax.plot(line["x"], line["y"], color=TYPICAL, linewidth=1.5)
-    ax.set_xlabel(x_text)
-    ax.set_ylabel(y_text)
-
-
 def _against(ax: Axes, x: pd.Series, y: pd.Series, x_text: str, y_text: str, log: bool = False) -> None:
     known = x.notna() & y.notna() & ((x > 0) | (not log))
     x, y = x[known], y[known]
     if log:
         ax.set_xscale("log")
-    _points(ax, x, y)
+    scatter(ax, x, y)
     line = trend(np.log10(x) if log else x, y)
     ax.plot(10 ** line["x"] if log else line["x"], line["y"], color=TYPICAL, linewidth=1.5)
     reach = max(2.5, 1.08 * float(y.abs().max())) if len(y) else 2.5
@@ -126,6 +104,6 @@ def _quantiles(ax: Axes, residuals: pd.Series, text: str) -> None:
     low, high = (stats.norm.ppf(stats.beta.ppf(tail, rank, count + 1 - rank)) for tail in (0.025, 0.975))
     ax.fill_between(theoretical, low, high, color=GREY, alpha=0.18, linewidth=0)
     ax.plot(theoretical, theoretical, color=BLACK, linewidth=0.9)
-    _points(ax, theoretical, values)
+    scatter(ax, theoretical, values)
     ax.set_xlabel("standard normal quantile")
     ax.set_ylabel(text)
